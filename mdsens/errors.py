@@ -1,0 +1,49 @@
+"""Every error a user can meet. One base class, so that `except MDSensError` catches them all."""
+
+
+class MDSensError(Exception):
+    """Base of all errors raised on purpose by mdsens."""
+
+
+class InputError(MDSensError, ValueError):
+    """What was passed in cannot be used: says which value, against which limit, and what to do."""
+
+
+class PrecisionError(MDSensError):
+    """JAX runs in float32 where float64 is needed."""
+
+
+class TracedError(MDSensError, TypeError):
+    """A host loop was called under `jax.jit` or `jax.vmap`."""
+
+
+class NonFiniteError(MDSensError):
+    """Energy or forces became NaN or infinite: atoms overlap, or the potential left its range."""
+
+
+class NotConvergedError(MDSensError):
+    """An iteration stopped before its tolerance. `partial` holds what was reached."""
+
+    def __init__(self, message: str, partial: object = None):
+        super().__init__(message)
+        self.partial = partial
+
+
+class SaddlePointError(MDSensError):
+    """The forces vanish but the energy falls along some direction. `partial` holds the state found."""
+
+    def __init__(self, message: str, partial: object = None):
+        super().__init__(message)
+        self.partial = partial
+
+
+class CellCollapseError(MDSensError):
+    """The cell lost its volume, or grew without bound, while relaxing."""
+
+
+class FileFormatError(InputError):
+    """A file cannot be read as what its name says it is."""
+
+
+class OutputExistsError(MDSensError, FileExistsError):
+    """Results would overwrite a file."""

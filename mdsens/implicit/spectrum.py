@@ -1,0 +1,97 @@
+"""Lowest and highest eigenvalues of a symmetric operator: is this a minimum, and how soft is it?"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mdsens.implicit.linear import Operator, Vector, dense_matrix, identity
+
+DENSE_LIMIT = 1500  # unknowns up to which the matrix is built and diagonalised
+
+
+class Spectrum(NamedTuple):
+    """Ends of a spectrum, on the image of the projector."""
+
+    lowest: Float[Array, ""]
+    mode: Vector  # eigenvector of the lowest, norm 1
+    highest: Float[Array, ""]
+    residual: Float[Array, ""]  # |A mode - lowest mode|: an eigenvalue lies within this of `lowest`
+
+
+def spectrum(matvec: Operator, n: int, rank: int | Array, project: Operator = identity, precondition: Operator = identity) -> Spectrum:
+    """Ends of the spectrum of P A P on the image of P.
+
+    Args:
+        matvec: v -> A v, symmetric.
+        n: number of unknowns; up to DENSE_LIMIT the matrix is diagonalised, beyond that LOBPCG and Lanczos run.
+        rank: dimension of the image of P.
+        precondition: approximate inverse of A, positive definite.
+    """
+    if n <= DENSE_LIMIT:
+        return _dense(matvec, n, rank, project)
+    lowest, mode, residual = lobpcg(matvec, n, project, precondition)
+    return Spectrum(lowest, mode, _lanczos_top(matvec, n, project), residual)
+
+
+def _dense(matvec: Operator, n: int, rank: int | Array, project: Operator) -> Spectrum:
+    matrix, complement = dense_matrix(matvec, n, float, project)
+    top = jnp.sqrt(jnp.sum(matrix**2)) + 1.0
+    # move the directions projected out above everything else
+    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2 + 2 * top * complement)
+    mode = vectors[:, 0]
+    return Spectrum(values[0], mode, values[rank - 1], jnp.linalg.norm(project(matvec(project(mode))) - values[0] * mode))
+
+
+def lobpcg(matvec: Operator, n: int, project: Operator, precondition: Operator, *, rtol: float = 1e-3, max_steps: int = 200, block: int = 3):
+    """Lowest eigenpair by locally optimal block preconditioned conjugate gradients.
+
+    Returns:
+        eigenvalue, normalised eigenvector, residual norm. Stops when the residual is below rtol |eigenvalue|.
+    Source: Knyazev, SIAM J. Sci. Comput. 23, 517 (2001).
+    """
+    product, many = jax.vmap(lambda v: project(matvec(v))), jax.vmap(project)
+
+    def ritz(S):
+        # Orthonormal basis of the rows of S; nearly dependent rows are dropped by moving them up the spectrum.
+        size, V = jnp.linalg.eigh(S @ S.T)
+        keep = size > 1e-10 * size[-1]
+        B = jnp.where(keep, 1 / jnp.sqrt(jnp.where(keep, size, 1.0)), 0.0)[:, None] * (V.T @ S)
+        AB = product(B)
+        small = B @ AB.T
+        huge = 10 * jnp.sum(jnp.abs(small)) + 1.0
+        values, C = jnp.linalg.eigh((small + small.T) / 2 + jnp.diag(jnp.where(keep, 0.0, huge)))
+        return values[:block], C[:, :block].T @ B, C[:, :block].T @ AB
+
+    def step(state):
+        X, AX, P, values, k = state
+        W = many(jax.vmap(precondition)(AX - values[:, None] * X))
+        unit = lambda Z: Z / jnp.maximum(jnp.linalg.norm(Z, axis=1, keepdims=True), 1e-300)
+        values, Y, AY = ritz(jnp.concatenate([X, unit(W), unit(P)]))
+        P = Y - (Y @ X.T) @ X
+        return Y, AY, P, values, k + 1
+
+    def unfinished(state):
+        X, AX, _, values, k = state
+        return (jnp.linalg.norm(AX[0] - values[0] * X[0]) > rtol * jnp.abs(values[0])) & (k < max_steps)
+
+    start = many(jax.vmap(precondition)(jax.random.normal(jax.random.key(7), (block, n))))
+    values, X, AX = ritz(start / jnp.linalg.norm(start, axis=1, keepdims=True))
+    X, AX, _, values, _ = jax.lax.while_loop(unfinished, step, (X, AX, jnp.zeros_like(X), values, 0))
+    return values[0], X[0], jnp.linalg.norm(AX[0] - values[0] * X[0])
+
+
+def _lanczos_top(matvec: Operator, n: int, project: Operator, steps: int = 24) -> Float[Array, ""]:
+    # Plain Lanczos: the top of the spectrum comes out to better than a percent long before orthogonality is lost.
+    def step(state, _):
+        old, v, beta = state
+        w = project(matvec(v)) - beta * old
+        alpha = w @ v
+        w = w - alpha * v
+        norm = jnp.linalg.norm(w)
+        return (v, w / jnp.maximum(norm, 1e-300), norm), (alpha, norm)
+
+    v = project(jax.random.normal(jax.random.key(11), (n,)))
+    _, (alpha, beta) = jax.lax.scan(step, (jnp.zeros_like(v), v / jnp.linalg.norm(v), jnp.array(0.0)), length=steps)
+    return jnp.linalg.eigvalsh(jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1))[-1]

@@ -1,0 +1,231 @@
+"""What a potential is: a pytree whose floating array leaves are its parameters.
+
+A form declares each parameter as a field, `epsilon: Array = parameter("eV", lower=0.0)`, with the unit and the bounds
+within which the form makes sense. Units, bounds, element names and the source are static: they never meet JAX.
+Parameters get flat names for tables and files: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair of several.
+"""
+
+import dataclasses
+import difflib
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mdsens.errors import InputError
+from mdsens.neighbors import Neighbors
+from mdsens.structure import Structure
+
+
+def parameter(unit: str, *, lower: float = -np.inf, upper: float = np.inf, per: str = "pair", text: str = "") -> Any:
+    """Declare a parameter of a potential.
+
+    Args:
+        unit: "eV", "Å", ... or "1".
+        lower, upper: open interval outside which the form has no meaning.
+        per: what an entry belongs to when there are several species: "species", "pair" (unordered),
+            "ordered pair" (centre first) or "triple" (centre, then an unordered pair).
+        text: one line for tables.
+    """
+    return eqx.field(converter=jnp.asarray, metadata={"unit": unit, "lower": lower, "upper": upper, "per": per, "text": text})
+
+
+class Potential(eqx.Module):
+    """Base of all potentials.
+
+    Attributes:
+        elements: chemical symbols the parameters are for, in their order.
+        source: where the parameter values come from.
+    """
+
+    elements: eqx.AbstractVar[tuple[str, ...]]
+    source: eqx.AbstractVar[str]
+
+    @property
+    @abstractmethod
+    def cutoff(self) -> Float[Array, ""]:
+        """Largest distance at which two atoms interact, Å; may depend on the parameters. Inf: no cutoff."""
+
+    @abstractmethod
+    def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
+        """Potential energy, eV."""
+
+    def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
+        """Energy of each atom, eV; they sum to `energy`. Forms without a natural share do not have it."""
+        raise InputError(f"{type(self).__name__} has no per-atom energies: the form does not share its energy among atoms.")
+
+    def check_shapes(self) -> None:
+        """Raise unless every parameter has one entry for each of its labels: for `__check_init__`.
+
+        Raises:
+            InputError: names the parameter and the order in which its values are expected.
+        """
+        for name in self.parameter_fields():
+            labels = self.labels(name)
+            shape = jnp.shape(getattr(self, name))
+            if shape != ((len(labels),) if labels else ()):
+                raise InputError(
+                    f"{name} has shape {shape}; species {', '.join(self.elements)} need "
+                    + (f"{len(labels)} values, in the order {', '.join(labels)}." if labels else "a single number.")
+                )
+
+    def types(self, structure: Structure) -> Int[Array, "atoms"]:
+        """Index into `elements` for each atom."""
+        return jnp.asarray(_type_table(self.elements))[structure.species]
+
+    @classmethod
+    def parameter_fields(cls) -> tuple[str, ...]:
+        """Names of the fields that are parameters, as declared."""
+        return tuple(f.name for f in dataclasses.fields(cls) if "unit" in f.metadata)
+
+    def labels(self, field: str) -> tuple[str, ...]:
+        """Names of the entries of one parameter array, e.g. ("Ni-Ni", "Ni-Cu", "Cu-Cu"); () for a single number."""
+        per = {f.name: f for f in dataclasses.fields(self)}[field].metadata["per"]
+        return () if len(self.elements) == 1 else entry_labels(self.elements, per)
+
+
+def entry_labels(elements: tuple[str, ...], per: str) -> tuple[str, ...]:
+    """Order in which a parameter array lists its entries."""
+    pairs = list(itertools.combinations_with_replacement(elements, 2))
+    match per:
+        case "species":
+            return elements
+        case "pair":
+            return tuple(f"{a}-{b}" for a, b in pairs)
+        case "ordered pair":
+            return tuple(f"{a}-{b}" for a in elements for b in elements)
+        case "triple":
+            return tuple(f"{c}-{a}-{b}" for c in elements for a, b in pairs)
+    raise ValueError(per)
+
+
+def pair_table(n_species: int) -> np.ndarray:
+    """(species, species) index of each unordered pair, in the order of `entry_labels`."""
+    table = np.zeros((n_species, n_species), np.int32)
+    for k, (a, b) in enumerate(itertools.combinations_with_replacement(range(n_species), 2)):
+        table[a, b] = table[b, a] = k
+    return table
+
+
+def _type_table(elements: tuple[str, ...]) -> np.ndarray:
+    from ase.data import atomic_numbers
+
+    table = np.zeros(119, np.int32)
+    for k, symbol in enumerate(elements):
+        table[atomic_numbers[symbol]] = k
+    return table
+
+
+def check_elements(potential: Potential, structure: Structure) -> None:
+    """Raise unless the potential has parameters for every atom.
+
+    Raises:
+        InputError: names the elements that have none and those that have.
+    """
+    if not potential.elements:
+        return  # the form does not look at species
+    if unknown := sorted(set(structure.symbols) - set(potential.elements)):
+        raise InputError(
+            f"{type(potential).__name__} has no parameters for {', '.join(unknown)}; it knows {', '.join(potential.elements)}. "
+            "Use another parameter set (`mdsens potentials` lists them) or change the species of the structure."
+        )
+
+
+# --- parameters by name ------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One number among the parameters of a potential."""
+
+    name: str
+    path: tuple[str, ...]  # attribute names from the potential to the array
+    index: tuple[int, ...]  # place in that array
+    unit: str
+    lower: float
+    upper: float
+    text: str
+
+
+def parameter_entries(potential: Potential) -> list[Entry]:
+    """Every parameter, one entry a number, in a fixed order."""
+    return list(_entries(potential, ()))
+
+
+def _entries(module: eqx.Module, path: tuple[str, ...]) -> Iterator[Entry]:
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        here = (*path, field.name)
+        if isinstance(value, eqx.Module):
+            yield from _entries(value, here)
+        elif "unit" in field.metadata and eqx.is_inexact_array(value):
+            m = field.metadata
+            name = ".".join(here).rstrip("_")  # a trailing underscore only avoids a Python keyword
+            labels = module.labels(field.name) if isinstance(module, Potential) else ()
+            for k, index in enumerate(np.ndindex(value.shape)):
+                label = labels[k] if labels else "][".join(str(i) for i in index)
+                yield Entry(f"{name}[{label}]" if label else name, here, index, m["unit"], m["lower"], m["upper"], m["text"])
+
+
+def parameter_values(potential: Potential) -> dict[str, float]:
+    """Parameter values by flat name."""
+    return {e.name: _value_at(potential, e) for e in parameter_entries(potential)}
+
+
+def _leaf(potential: Potential, path: tuple[str, ...]) -> Array:
+    for name in path:
+        potential = getattr(potential, name)
+    return potential  # type: ignore[return-value]  # the last attribute is the array
+
+
+def _value_at(potential: Potential, entry: Entry) -> float:
+    return float(np.asarray(_leaf(potential, entry.path))[entry.index])
+
+
+def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Potential:
+    """The same potential with other parameter values.
+
+    Args:
+        values: flat name -> number; numbers may be traced, so that one can differentiate w.r.t. them.
+    Raises:
+        InputError: a name that does not exist (the nearest one is suggested), or a value outside its bounds.
+    """
+    known = {e.name: e for e in parameter_entries(potential)}
+    for name, value in values.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+            raise InputError(
+                f"{type(potential).__name__} has no parameter '{name}'."
+                + (f" Did you mean '{close[0]}'?" if close else "")
+                + f" Its parameters: {', '.join(known)}."
+            )
+        entry = known[name]
+        if not isinstance(value, jax.core.Tracer):
+            _check_bounds(entry, float(value))
+        old = _leaf(potential, entry.path)
+        new = old.at[entry.index].set(value)
+        potential = eqx.tree_at(lambda p, path=entry.path: _leaf(p, path), potential, new)
+    return potential
+
+
+def check_parameters(potential: Potential) -> None:
+    """Raise if a parameter is NaN or outside its bounds.
+
+    Raises:
+        InputError: names the parameter, its value and its bounds.
+    """
+    for entry in parameter_entries(potential):
+        _check_bounds(entry, _value_at(potential, entry))
+
+
+def _check_bounds(entry: Entry, value: float) -> None:
+    if not entry.lower < value < entry.upper:
+        raise InputError(
+            f"parameter {entry.name} = {value:g} {entry.unit} lies outside its bounds ({entry.lower:g}, {entry.upper:g}): "
+            "the potential has no meaning there. Choose a value inside."
+        )

@@ -1,0 +1,185 @@
+"""Potentials that are sums over pairs: E = sum_{i<j} phi(r_ij).
+
+Each form states phi(r) and its parameters; species, cutoffs and safe derivatives are shared. A pair at or beyond the
+cutoff is evaluated at the cutoff and then masked: "mask before you divide" keeps every derivative finite there.
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mdsens.errors import InputError
+from mdsens.neighbors import Neighbors
+from mdsens.potentials.base import Potential, pair_table, parameter
+from mdsens.potentials.cutoffs import AbstractCut, ForceShifted, Truncated
+from mdsens.structure import Structure
+
+
+class PairPotential(Potential):
+    """Base of the pair forms: they give `pair_function`, and get energies for any number of species."""
+
+    @abstractmethod
+    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+        """Energy of each pair at distance r (Å), eV; `pair` picks its parameters (None: one species)."""
+
+    def _pairs(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"]:
+        pair = None
+        if len(self.elements) > 1:
+            types = self.types(structure)
+            pair = jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
+        d = neighbors.vectors(structure)
+        energies = self.pair_energies(jnp.sqrt(jnp.sum(d * d, axis=-1)), pair)
+        return jnp.where(neighbors.valid, energies, 0.0)
+
+    def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
+        return jnp.sum(self._pairs(structure, neighbors))
+
+    def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
+        """Half of each pair's energy belongs to either atom, eV."""
+        half = 0.5 * self._pairs(structure, neighbors)
+        return jnp.zeros(structure.n_atoms, half.dtype).at[neighbors.i].add(half).at[neighbors.j].add(half)
+
+
+def _entry(values: Float[Array, "..."], pair: Int[Array, "pairs"] | None) -> Float[Array, "..."]:
+    return values if pair is None else values[pair]
+
+
+class LennardJones(PairPotential):
+    """phi(r) = 4 epsilon [(sigma/r)¹² - (sigma/r)⁶].
+
+    jax-md's all-pairs form gives NaN for the reverse-mode derivative w.r.t. sigma and epsilon; this one does not.
+
+    Attributes:
+        epsilon: well depth, eV, one per pair of species (one per species with mixing).
+        sigma: distance of zero energy, Å, likewise.
+        cutoff_radius: Å; inf for none. Held fixed: it does not follow sigma.
+        cut: how the interaction ends there.
+        mixing: None (explicit pairs), "arithmetic" (Lorentz-Berthelot: mean sigma, geometric epsilon) or
+            "geometric" (both geometric).
+    Source: LAMMPS pair_style lj/cut, pair_modify mix.
+    """
+
+    epsilon: Float[Array, "..."] = parameter("eV", lower=0.0, text="well depth")
+    sigma: Float[Array, "..."] = parameter("Å", lower=0.0, text="distance of zero energy")
+    elements: tuple[str, ...] = eqx.field(static=True)
+    cutoff_radius: float = eqx.field(static=True, default=np.inf)
+    cut: AbstractCut = eqx.field(static=True, default_factory=ForceShifted)
+    mixing: str | None = eqx.field(static=True, default=None)
+    source: str = eqx.field(static=True, default="")
+
+    def __check_init__(self) -> None:
+        if self.mixing not in (None, "arithmetic", "geometric"):
+            raise InputError(f"mixing '{self.mixing}' is unknown: use None, 'arithmetic' or 'geometric'.")
+        self.check_shapes()
+        _check_cutoff(self.cutoff_radius, self.cut)
+
+    @property
+    def cutoff(self) -> Float[Array, ""]:
+        return jnp.asarray(self.cutoff_radius)
+
+    def labels(self, field: str) -> tuple[str, ...]:
+        return self.elements if self.mixing and len(self.elements) > 1 else super().labels(field)
+
+    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+        epsilon, sigma = self.epsilon, self.sigma
+        if self.mixing and pair is not None:
+            a, b = np.triu_indices(len(self.elements))
+            epsilon = jnp.sqrt(epsilon[a] * epsilon[b])
+            sigma = jnp.sqrt(sigma[a] * sigma[b]) if self.mixing == "geometric" else (sigma[a] + sigma[b]) / 2
+        epsilon, sigma = _entry(epsilon, pair), _entry(sigma, pair)
+
+        def phi(r):
+            sixth = (sigma / r) ** 6
+            return 4 * epsilon * (sixth * sixth - sixth)
+
+        return _cut_off(phi, r, self.cutoff_radius, self.cut)
+
+
+class Morse(PairPotential):
+    """phi(r) = D0 [exp(-2 alpha (r - r0)) - 2 exp(-alpha (r - r0))].
+
+    Attributes:
+        D0: well depth, eV. alpha: inverse width, 1/Å. r0: equilibrium distance of a pair, Å.
+        cutoff_radius, cut: as in `LennardJones`.
+    Source: Morse, Phys. Rev. 34, 57 (1929); LAMMPS pair_style morse.
+    """
+
+    D0: Float[Array, "..."] = parameter("eV", lower=0.0, text="well depth")
+    alpha: Float[Array, "..."] = parameter("1/Å", lower=0.0, text="inverse width")
+    r0: Float[Array, "..."] = parameter("Å", lower=0.0, text="distance of the minimum")
+    elements: tuple[str, ...] = eqx.field(static=True)
+    cutoff_radius: float = eqx.field(static=True, default=np.inf)
+    cut: AbstractCut = eqx.field(static=True, default_factory=ForceShifted)
+    source: str = eqx.field(static=True, default="")
+
+    def __check_init__(self) -> None:
+        self.check_shapes()
+        _check_cutoff(self.cutoff_radius, self.cut)
+
+    @property
+    def cutoff(self) -> Float[Array, ""]:
+        return jnp.asarray(self.cutoff_radius)
+
+    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+        D0, alpha, r0 = _entry(self.D0, pair), _entry(self.alpha, pair), _entry(self.r0, pair)
+
+        def phi(r):
+            decay = jnp.exp(-alpha * (r - r0))
+            return D0 * (decay * decay - 2 * decay)
+
+        return _cut_off(phi, r, self.cutoff_radius, self.cut)
+
+
+class SoftSphere(PairPotential):
+    """phi(r) = epsilon / alpha (1 - r / s)^alpha for r < s, s the mean diameter of the two particles.
+
+    The cutoff is the contact itself and moves with the diameters. alpha = 2 gives harmonic, 5/2 Hertzian spheres.
+
+    Attributes:
+        diameter: Å, one per species. epsilon: stiffness, eV. alpha: exponent, above 1.
+    Source: O'Hern et al., Phys. Rev. E 68, 011306 (2003); the system of Blondel et al., arXiv:2105.15183.
+    """
+
+    diameter: Float[Array, "..."] = parameter("Å", lower=0.0, per="species", text="diameter")
+    epsilon: Float[Array, ""] = parameter("eV", lower=0.0, text="stiffness")
+    alpha: Float[Array, ""] = parameter("1", lower=1.0, text="exponent")
+    elements: tuple[str, ...] = eqx.field(static=True)
+    source: str = eqx.field(static=True, default="")
+
+    def __check_init__(self) -> None:
+        self.check_shapes()
+
+    def labels(self, field: str) -> tuple[str, ...]:
+        return super().labels(field) if field == "diameter" else ()
+
+    @property
+    def cutoff(self) -> Float[Array, ""]:
+        return jnp.max(self.diameter)
+
+    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+        contact = self.diameter
+        if pair is not None:
+            a, b = np.triu_indices(len(self.elements))
+            contact = ((self.diameter[a] + self.diameter[b]) / 2)[pair]
+        overlap = 1 - r / contact
+        # (0)^alpha has no derivative in alpha, nor a second one in r for alpha < 2: mask before the power.
+        touching = overlap > 0
+        return self.epsilon / self.alpha * jnp.where(touching, jnp.where(touching, overlap, 1.0) ** self.alpha, 0.0)
+
+
+def _cut_off(phi, r: Float[Array, "pairs"], cutoff: float, cut: AbstractCut) -> Float[Array, "pairs"]:
+    if np.isinf(cutoff):
+        return phi(r)
+    inside = r < cutoff
+    return jnp.where(inside, cut(phi, jnp.where(inside, r, cutoff), cutoff), 0.0)
+
+
+def _check_cutoff(cutoff: float, cut: AbstractCut) -> None:
+    if not cutoff > 0:
+        raise InputError(f"cutoff_radius = {cutoff} Å: it must be positive (inf for none).")
+    if np.isinf(cutoff) and not isinstance(cut, (Truncated, ForceShifted)):
+        raise InputError(f"{type(cut).__name__} needs a finite cutoff_radius.")

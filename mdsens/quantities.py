@@ -1,0 +1,125 @@
+"""Energy, forces and stress of a structure as it stands: nothing here solves anything."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.errors import NonFiniteError
+from mdsens.neighbors import Neighbors, find_neighbors
+from mdsens.potentials.base import Potential, check_elements, check_parameters
+from mdsens.precision import require_x64
+from mdsens.strain import volume_of
+from mdsens.structure import Structure
+
+
+class EnergyForcesStress(NamedTuple):
+    """energy (eV), forces (atoms, 3) in eV/Å, stress (3, 3) in eV/Å³ (positive in tension; zero without volume)."""
+
+    energy: Float[Array, ""]
+    forces: Float[Array, "atoms 3"]
+    stress: Float[Array, "3 3"]
+
+
+@eqx.filter_jit
+def evaluate(potential: Potential, structure: Structure, neighbors: Neighbors) -> EnergyForcesStress:
+    """Energy, forces and stress with a neighbor list that is known to be complete; works under jit."""
+
+    # stress = (1/V) dE/dstrain at zero strain, for the homogeneous deformation x -> x (1 + strain)
+    def energy(positions, strain):
+        return potential.energy(structure.at(positions).deformed(jnp.eye(3) + (strain + strain.T) / 2), neighbors)
+
+    value, (gradient, virial) = jax.value_and_grad(energy, argnums=(0, 1))(structure.positions, jnp.zeros((3, 3)))
+    volume = volume_of(structure.cell)
+    stress = jnp.where(volume > 0, virial / jnp.where(volume > 0, volume, 1.0), 0.0)
+    return EnergyForcesStress(value, -gradient, stress)
+
+
+def energy_forces_stress(potential: Potential, structure: Structure, neighbors: Neighbors | None = None) -> EnergyForcesStress:
+    """Energy, forces and stress of a structure.
+
+    Differentiable w.r.t. parameters, positions and cell.
+
+    Args:
+        neighbors: list to use; by default one is found on the host (then not under jit).
+    Returns:
+        energy (eV), forces (atoms, 3) in eV/Å, stress (3, 3) in eV/Å³, positive in tension; the stress of a
+        structure without volume is zero.
+    Raises:
+        InputError: an element without parameters, a parameter outside its bounds.
+        NonFiniteError: energy or forces are not finite: atoms at the same place, or NaN positions.
+    """
+    require_x64()
+    if neighbors is not None:
+        return evaluate(potential, structure, neighbors)
+    check_elements(potential, structure)
+    neighbors = neighbors_of(potential, structure)
+    result = evaluate(potential, structure, neighbors)
+    if not isinstance(result.energy, jax.core.Tracer):
+        check_finite(result, structure, neighbors)
+    return result
+
+
+def energy(potential: Potential, structure: Structure, neighbors: Neighbors | None = None) -> Float[Array, ""]:
+    """Potential energy, eV. Differentiable w.r.t. parameters, positions and cell."""
+    neighbors = neighbors_of(potential, structure) if neighbors is None else neighbors
+    return _energy(potential, structure, neighbors)
+
+
+@eqx.filter_jit
+def _energy(potential: Potential, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
+    return potential.energy(structure, neighbors)
+
+
+def neighbors_of(potential: Potential, structure: Structure, skin: float = 0.0, capacity: int = 0) -> Neighbors:
+    """The list this potential needs for this structure, with the values behind any derivative being taken."""
+    cutoff = concrete(potential.cutoff)
+    return find_neighbors(structure, float(cutoff), skin, capacity)
+
+
+def concrete(x: Array) -> np.ndarray:
+    """The number behind a value that is being differentiated (not one traced by jit)."""
+    seen: list[np.ndarray] = []
+
+    @jax.custom_jvp
+    def look(x):
+        from mdsens.errors import TracedError
+
+        if isinstance(x, jax.core.Tracer):
+            raise TracedError("a value is needed on the host, and under jax.jit or jax.vmap there is none: call this outside.")
+        seen.append(np.asarray(x))
+        return x
+
+    @look.defjvp
+    def rule(primals, tangents):
+        return look(*primals), tangents[0]
+
+    look(x)
+    return seen[-1]
+
+
+def check_finite(result: EnergyForcesStress, structure: Structure, neighbors: Neighbors) -> None:
+    """Raise if energy or forces are not finite, naming the two closest atoms.
+
+    Raises:
+        NonFiniteError
+    """
+    if bool(jnp.isfinite(result.energy)) and bool(jnp.all(jnp.isfinite(result.forces))):
+        return
+    d = np.asarray(neighbors.vectors(structure))
+    r = np.where(np.asarray(neighbors.valid), np.linalg.norm(d, axis=1), np.inf)
+    k = int(np.argmin(r)) if len(r) else 0
+    symbols = structure.symbols
+    closest = (
+        f"atoms {int(neighbors.i[k])} ({symbols[int(neighbors.i[k])]}) and {int(neighbors.j[k])} ({symbols[int(neighbors.j[k])]}) "
+        f"are {r[k]:.2e} Å apart"
+        if len(r) and np.isfinite(r[k])
+        else "no two atoms are close"
+    )
+    raise NonFiniteError(
+        f"energy or forces are not finite ({closest}). Remove duplicate atoms or move them apart; if they are not close, "
+        "a parameter lies where the potential is not defined."
+    )

@@ -1,0 +1,99 @@
+"""FIRE: molecular dynamics that is stopped whenever it goes uphill.
+
+Source: Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006).
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker
+
+
+class FIREMemory(NamedTuple):
+    velocity: Vector
+    dt: Array
+    a: Array
+    downhill: Array  # steps since the last uphill one
+
+
+class FIRE(AbstractRelaxer):
+    """FIRE as ASE has it, step for step (semi-implicit Euler, the whole step capped at `max_step`).
+
+    Attributes: the names and defaults of `ase.optimize.FIRE`; max_step in Å.
+    """
+
+    dt: float = eqx.field(static=True, default=0.1)
+    max_step: float = eqx.field(static=True, default=0.2)
+    dt_max: float = eqx.field(static=True, default=1.0)
+    n_min: int = eqx.field(static=True, default=5)
+    f_inc: float = eqx.field(static=True, default=1.1)
+    f_dec: float = eqx.field(static=True, default=0.5)
+    a_start: float = eqx.field(static=True, default=0.1)
+    f_a: float = eqx.field(static=True, default=0.99)
+
+    def start(self, w: Vector) -> FIREMemory:
+        return FIREMemory(jnp.zeros_like(w), jnp.asarray(self.dt), jnp.asarray(self.a_start), jnp.asarray(0))
+
+    def step(self, scene: Scene, walker: Walker) -> Walker:
+        force = -walker.gradient
+        v, dt, a, downhill = walker.memory
+        along = force @ v > 0
+        # downhill: turn the velocity towards the force, and go faster after n_min such steps; uphill: stop
+        turned = (1 - a) * v + a * force / jnp.maximum(jnp.linalg.norm(force), 1e-300) * jnp.linalg.norm(v)
+        faster = along & (downhill > self.n_min)
+        v = jnp.where(along, turned, 0.0)
+        dt_new = jnp.where(faster, jnp.minimum(dt * self.f_inc, self.dt_max), jnp.where(along, dt, dt * self.f_dec))
+        a_new = jnp.where(faster, a * self.f_a, jnp.where(along, a, self.a_start))
+        # the first step starts from rest: neither downhill nor uphill
+        resting = jnp.all(walker.memory.velocity == 0)
+        dt_new, a_new = jnp.where(resting, dt, dt_new), jnp.where(resting, a, a_new)
+        downhill = jnp.where(along, downhill + 1, 0)
+
+        v = v + dt_new * force
+        dr = dt_new * v
+        dr = dr * jnp.minimum(1.0, self.max_step / jnp.maximum(jnp.linalg.norm(dr), 1e-300))
+        w = walker.w + dr
+        value, gradient = scene.value_and_gradient(w)
+        return Walker(w, value, gradient, FIREMemory(v, dt_new, a_new, downhill), ~jnp.isfinite(value))
+
+
+class JaxMDFIRE(AbstractRelaxer):
+    """jax-md's `minimize.fire_descent` (velocity Verlet), with its own state.
+
+    Its norm of the force has a floor of 1e-3 per array of positions, so it slows down below about 1e-3 eV/Å: follow it with
+    `NewtonCG`. Importing jax-md takes seconds, and happens at the first use.
+
+    Attributes: the names and defaults of `jax_md.minimize.fire_descent`.
+    """
+
+    dt_start: float = eqx.field(static=True, default=0.1)
+    dt_max: float = eqx.field(static=True, default=0.4)
+    n_min: float = eqx.field(static=True, default=5)
+    f_inc: float = eqx.field(static=True, default=1.1)
+    f_dec: float = eqx.field(static=True, default=0.5)
+    alpha_start: float = eqx.field(static=True, default=0.1)
+    f_alpha: float = eqx.field(static=True, default=0.99)
+
+    def _minimizer(self, force: Any):
+        from jax_md import minimize
+
+        return minimize.fire_descent(
+            force, lambda R, dR, **_: R + dR, self.dt_start, self.dt_max, self.n_min, self.f_inc, self.f_dec, self.alpha_start, self.f_alpha
+        )
+
+    def start(self, w: Vector) -> Any:
+        init, _ = self._minimizer(lambda R, **_: jnp.zeros_like(R))
+        return init(w[:, None])
+
+    def step(self, scene: Scene, walker: Walker) -> Walker:
+        _, apply = self._minimizer(lambda R, **_: -scene.value_and_gradient(R[:, 0])[1][:, None])
+        # the force in jax-md's state belongs to the current list
+        state = walker.memory.set(force=-walker.gradient[:, None])
+        state = apply(state)
+        w = state.position[:, 0]
+        value = scene.landscape.value_and_gradient(w)[0]
+        return Walker(w, value, -state.force[:, 0], jax.tree.map(jnp.asarray, state), ~jnp.isfinite(value))

@@ -1,0 +1,44 @@
+"""Truncated Newton: solve H p = -g by conjugate gradients only as well as the distance to the minimum deserves.
+
+Source: Dembo, Steihaug, Math. Programming 26, 190 (1983); Nocedal and Wright, Numerical Optimization, 7.1.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from mdsens.implicit.linear import conjugate_gradient
+from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, search_line
+
+
+class NewtonCG(AbstractRelaxer):
+    """Newton steps by preconditioned conjugate gradients, with a line search; quadratic at the end.
+
+    Attributes:
+        max_step: longest move of an atom in one step, Å.
+        max_inner: products with the Hessian in one step.
+    """
+
+    max_step: float = eqx.field(static=True, default=0.2)
+    max_inner: int = eqx.field(static=True, default=400)
+
+    def start(self, w: Vector) -> Array:
+        return jnp.asarray(jnp.inf)  # norm of the gradient one step ago
+
+    def step(self, scene: Scene, walker: Walker) -> Walker:
+        g = walker.gradient
+        norm = jnp.linalg.norm(g)
+        # Forcing term (Eisenstat, Walker 1996, choice 2): solve well when the last step reduced the gradient well.
+        ratio = jnp.where(jnp.isfinite(walker.memory), norm / jnp.maximum(walker.memory, 1e-300), 0.5)
+        tolerance = jnp.clip(0.9 * ratio**2, 1e-6, 0.25)
+        inner = conjugate_gradient(
+            lambda v: scene.landscape.product(walker.w, v),
+            -g,
+            scene.gauge.project,
+            scene.preconditioner,
+            rtol=tolerance,
+            max_steps=self.max_inner,
+        )
+        p = jnp.where(g @ inner.solution < 0, inner.solution, -g / jnp.maximum(norm, 1e-300))
+        w, value, gradient, found = search_line(scene, walker, p, self.max_step)
+        return Walker(w, value, gradient, norm, ~found)

@@ -1,0 +1,223 @@
+"""Relax a structure, and know how the relaxed state moves with everything it depends on.
+
+At the solution the generalised forces vanish, F(w*, theta) = 0, for any theta. One derivative of that equation,
+
+    H dw* = - (dF/dtheta) dtheta,        H = dF/dw,
+
+gives the motion of the solution, whatever walk found it. H is singular along the gauge, where w* does not move.
+Source: Blondel et al., NeurIPS 2022, arXiv:2105.15183.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mdsens.errors import InputError, NotConvergedError, SaddlePointError, TracedError
+from mdsens.gauge import Gauge
+from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, Dense, solve
+from mdsens.neighbors import Neighbors
+from mdsens.potentials.base import Potential
+from mdsens.quantities import evaluate
+from mdsens.relaxation.auto import AutoRelaxer
+from mdsens.relaxation.coordinates import CellOption, Coordinates, Landscape, strain_basis
+from mdsens.relaxation.precondition import ElasticPreconditioner
+from mdsens.relaxation.search import Found, Options, Progress, Status, find
+from mdsens.relaxation.walk import AbstractRelaxer, Vector
+from mdsens.strain import from_voigt
+from mdsens.structure import Structure
+
+DENSE_LIMIT = 1200  # unknowns up to which the Hessian of the implicit derivative is factorised
+
+
+class Relaxed(eqx.Module):
+    """A relaxed state.
+
+    Attributes:
+        structure: where atoms and cell came to rest.
+        energy: eV. forces: (atoms, 3), eV/Å. stress: (3, 3), eV/Å³.
+        steps: steps taken by the relaxer.
+        fmax: largest force on a free atom, eV/Å; stress_error: largest stress off target, eV/Å³.
+        status: how it ended.
+    """
+
+    structure: Structure
+    energy: Float[Array, ""]
+    forces: Float[Array, "atoms 3"]
+    stress: Float[Array, "3 3"]
+    steps: Int[Array, ""]
+    fmax: Float[Array, ""]
+    stress_error: Float[Array, ""]
+    status: Status = eqx.field(static=True)
+
+
+def relax(
+    potential: Potential,
+    structure: Structure,
+    *,
+    cell: CellOption = None,
+    pressure: float | Array = 0.0,
+    stress: Sequence[float] | Array | None = None,
+    fmax: float = 1e-8,
+    solver: AbstractRelaxer | None = None,
+    max_steps: int = 10_000,
+    skin: float | None = None,
+    linear_solver: AbstractLinearSolver | None = None,
+    check_minimum: bool = True,
+    throw: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> Relaxed:
+    """Move atoms (and cell) to the minimum of the energy below the starting point.
+
+    Differentiable in the parameters of `potential`, in `pressure` or `stress`, in the cell where it is held, and in
+    the positions of fixed coordinates; forward and reverse, to any order: the derivative is that of the minimum, not
+    of the steps that found it. The other starting positions choose the minimum and do not move it: derivative zero.
+    Not inside `jax.jit` or `jax.vmap`: neighbors are searched on the host as the atoms move. Jit what comes after.
+
+    Args:
+        structure: where to start; `structure.fixed` coordinates are held (they follow the strain of the cell).
+        cell: None (held), "isotropic", "full", or six bools: free strains in the order xx yy zz yz xz xy.
+        pressure: target pressure, eV/Å³ (positive compresses).
+        stress: target Cauchy stress instead, six Voigt components in eV/Å³, positive in tension.
+        fmax: tolerance, eV/Å: largest force on a free atom, and largest stress off target times (volume per atom)^(2/3).
+        solver: how to walk; default `AutoRelaxer()`.
+        max_steps: steps allowed.
+        skin: extra reach of the neighbor list, Å; default a tenth of the cutoff.
+        linear_solver: of the implicit derivative; default dense up to DENSE_LIMIT unknowns, conjugate gradients beyond.
+        check_minimum: look at the lowest curvature at the end; a negative one is an error.
+        throw: raise when not converged or at a saddle; if False, read `Relaxed.status`.
+        progress: called now and then with `Progress(steps, energy, fmax, stress)`.
+    Raises:
+        NotConvergedError: not below `fmax` after `max_steps`; `.partial` is the `Relaxed` state reached.
+        SaddlePointError: zero forces, but the energy falls along some direction.
+        CellCollapseError: the cell left a fifth to five times its volume.
+        NonFiniteError: NaN positions, or atoms at the same place.
+        InputError: unknown element, parameter out of bounds, cell relaxation without a cell, contradicting options.
+        TracedError: called under jit or vmap. PrecisionError: float64 is off.
+    """
+    if not fmax > 0:
+        raise InputError(f"fmax = {fmax}: it must be positive (eV/Å).")
+    basis = jnp.asarray(strain_basis(cell, _concrete_cell(structure)))
+    target = -jnp.asarray(pressure, float) * jnp.eye(3) if stress is None else from_voigt(jnp.asarray(stress, float))
+    if basis.shape[0] == 0 and not isinstance(target, jax.core.Tracer) and np.any(np.asarray(target) != 0):
+        raise InputError("a target pressure or stress needs a cell that can move: add cell='isotropic', 'full' or a Voigt mask.")
+    options = Options(AutoRelaxer() if solver is None else solver, float(fmax), int(max_steps), skin, check_minimum)
+
+    # Free coordinates only choose the minimum.
+    positions = jnp.where(structure.fixed, structure.positions, jax.lax.stop_gradient(structure.positions))
+    parameters, form = eqx.partition(potential, eqx.is_inexact_array)
+    data = (parameters, target, positions, structure.cell)
+
+    def landscape_of(data: Any, neighbors: Neighbors) -> Landscape:
+        parameters, target, positions, cell = data
+        return Landscape(eqx.combine(parameters, form), Coordinates(structure.at(positions, cell), basis), target, neighbors)
+
+    seen: list[Found] = []
+
+    @jax.custom_jvp
+    def solution(data):
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
+            raise TracedError(
+                "relax runs a loop on the host and cannot be traced by jax.jit or jax.vmap. Call it outside and jit what "
+                "comes after: jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python over structures or parameters."
+            )
+        seen.append(find(lambda neighbors: landscape_of(data, neighbors), options, progress))
+        return seen[-1].w
+
+    @solution.defjvp
+    def rule(primals, tangents):
+        (data,), (direction,) = primals, tangents
+        w = solution(data)
+        found = seen[-1]
+        method = linear_solver or (Dense() if w.shape[0] <= DENSE_LIMIT else ConjugateGradient())
+        template = landscape_of(data, found.neighbors)
+        hydrostatic = stress is None
+        return w, response(method, hydrostatic, template, found.gauge, found.preconditioner, w, _direction(template, direction))
+
+    w = solution(data)
+    found = seen[-1]
+    relaxed = _complete(landscape_of(data, found.neighbors), w, found)
+    if throw and found.status is not Status.CONVERGED:
+        raise _error(found, relaxed, fmax, max_steps)
+    return relaxed
+
+
+def _direction(landscape: Landscape, direction: Any) -> Landscape:
+    """A tangent of (parameters, target, positions, cell) as a tangent of the landscape."""
+    parameters, target, positions, cell = direction
+    zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None, landscape, is_leaf=lambda x: x is None)
+    where = lambda s: (s.potential, s.target, s.coordinates.reference.positions, s.coordinates.reference.cell)
+    return eqx.tree_at(where, zero, (parameters, target, positions, cell), is_leaf=lambda x: x is None)
+
+
+@eqx.filter_jit
+def response(
+    method: AbstractLinearSolver,
+    hydrostatic: bool,
+    landscape: Landscape,
+    gauge: Gauge,
+    preconditioner: ElasticPreconditioner,
+    w: Vector,
+    direction: Landscape,
+) -> Vector:
+    """Tangent of the solution for a tangent of the landscape: dw = -H^+ (dF/dtheta) dtheta."""
+    moving, still = eqx.partition(landscape, eqx.is_inexact_array)
+    force_change = jax.jvp(lambda m: eqx.combine(m, still).gradient(w), (moving,), (direction,))[1]
+    return solve(
+        lambda v: landscape.product(w, v),
+        -force_change,
+        solver=method,
+        project=gauge.project,
+        precondition=preconditioner,
+        symmetric=hydrostatic,
+    )
+
+
+@eqx.filter_jit
+def _states(landscape: Landscape, w: Vector):
+    structure = landscape.coordinates.structure(w)
+    return structure, evaluate(landscape.potential, structure, landscape.neighbors)
+
+
+def _complete(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
+    structure, (energy, forces, stress) = _states(landscape, w)
+    return Relaxed(
+        structure, energy, forces, stress, jnp.asarray(found.steps), jnp.asarray(found.fmax), jnp.asarray(found.stress), found.status
+    )
+
+
+def _concrete_cell(structure: Structure) -> Structure:
+    return eqx.tree_at(lambda s: s.cell, structure, _value_of(structure.cell)) if isinstance(structure.cell, jax.core.Tracer) else structure
+
+
+def _value_of(x):
+    from mdsens.quantities import concrete
+
+    return concrete(x)
+
+
+def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Exception:
+    forces = np.linalg.norm(np.where(np.asarray(relaxed.structure.fixed), 0, np.asarray(relaxed.forces)), axis=1)
+    worst = int(np.argmax(forces))
+    where = f"the force on atom {worst} ({relaxed.structure.symbols[worst]}) is {found.fmax:.1e} eV/Å, the stress {found.stress:.1e} eV/Å³ off target"
+    match found.status:
+        case Status.SADDLE:
+            spectrum = found.spectrum
+            assert spectrum is not None
+            mode = np.asarray(spectrum.mode)[: 3 * len(forces)].reshape(-1, 3)
+            atom = int(np.argmax(np.linalg.norm(mode, axis=1)))
+            return SaddlePointError(
+                f"relax ended at a saddle point: forces vanish ({found.fmax:.1e} eV/Å) but the curvature along one mode is "
+                f"{float(spectrum.lowest):.3g} eV/Å², mostly on atom {atom} ({relaxed.structure.symbols[atom]}). Start from a "
+                "structure displaced along it (error.partial holds this state, mdsens.certify its mode), or rattle the atoms by 0.05 Å.",
+                relaxed,
+            )
+        case Status.MAX_STEPS:
+            advice = f"Raise max_steps (now {max_steps}), or relax with fmax=1e-3 first and start from that structure."
+        case _:
+            advice = f"This is as far as rounding allows if fmax = {fmax:.0e} is very small: accept a larger fmax; otherwise start from less strained positions."
+    return NotConvergedError(f"relax {found.status.value}, after {found.steps} steps: {where}, above fmax = {fmax:.1e} eV/Å. {advice}", relaxed)

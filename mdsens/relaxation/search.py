@@ -1,0 +1,210 @@
+"""The host loop of a relaxation: neighbor lists, compiled walks, early errors, and a memory of what was found.
+
+Walks run on the device until the neighbor list is used up; then the host rebuilds it. That gives lists that never
+overflow, progress, and errors while they still help.
+"""
+
+import enum
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdsens.errors import CellCollapseError, NonFiniteError
+from mdsens.gauge import Gauge, find_gauge
+from mdsens.implicit.spectrum import Spectrum, spectrum
+from mdsens.neighbors import Neighbors, find_neighbors
+from mdsens.potentials.base import check_elements, check_parameters
+from mdsens.precision import require_x64
+from mdsens.quantities import check_finite, evaluate
+from mdsens.relaxation.coordinates import Landscape
+from mdsens.relaxation.precondition import ElasticPreconditioner, build_preconditioner, grid_of
+from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, advance, look_around, measure
+
+VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
+CHUNK = 100  # steps between two looks by the host
+
+
+class Status(enum.Enum):
+    """How a relaxation ended; the value says it in words."""
+
+    CONVERGED = "converged"
+    SADDLE = "converged to a saddle point"
+    MAX_STEPS = "stopped after max_steps"
+    STUCK = "stopped: no step lowers the energy"
+
+
+class Progress(NamedTuple):
+    """What a progress callback sees now and then."""
+
+    steps: int
+    energy: float  # eV (enthalpy under pressure)
+    fmax: float  # eV/Å
+    stress: float  # largest stress off target, eV/Å³
+
+
+class Options(NamedTuple):
+    """How to relax; hashable."""
+
+    solver: AbstractRelaxer
+    fmax: float
+    max_steps: int
+    skin: float | None
+    check_minimum: bool
+
+
+class Found(NamedTuple):
+    """A stationary point, and what its derivative needs."""
+
+    w: Vector
+    neighbors: Neighbors
+    gauge: Gauge
+    preconditioner: ElasticPreconditioner
+    status: Status
+    steps: int
+    fmax: float
+    stress: float
+    spectrum: Spectrum | None
+
+
+_memory: OrderedDict[Any, Found] = OrderedDict()
+_MEMORY_SIZE = 16
+
+
+def find(landscape_of: Callable[[Neighbors], Landscape], options: Options, progress: Callable[[Progress], None] | None) -> Found:
+    """Relax, or remember: the same inputs are relaxed once, whatever is differentiated and how often."""
+    # `landscape_of` is called with None to see the inputs alone
+    inputs = landscape_of(None)  # type: ignore[arg-type]
+    leaves, tree = jax.tree.flatten(inputs)
+    digest = hashlib.sha256()
+    for leaf in leaves:
+        array = np.asarray(leaf)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    key = (tree, options, digest.digest())
+    if key in _memory:
+        _memory.move_to_end(key)
+        return _memory[key]
+    found = _search(landscape_of, inputs, options, progress)
+    _memory[key] = found
+    while len(_memory) > _MEMORY_SIZE:
+        _memory.popitem(last=False)
+    return found
+
+
+def forget() -> None:
+    """Empty the memory of relaxations (for timing them)."""
+    _memory.clear()
+
+
+def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Found:
+    require_x64()
+    potential, coordinates = inputs.potential, inputs.coordinates
+    start = coordinates.reference
+    check_elements(potential, start)
+    check_parameters(potential)
+    cutoff = float(potential.cutoff)
+    skin = 0.1 * cutoff if options.skin is None else options.skin
+    skin = 0.0 if np.isinf(cutoff) else skin
+    w = jnp.zeros(coordinates.size)
+    strains = coordinates.basis.shape[0]
+
+    def survey(w: Vector, capacity: int) -> tuple[Scene, Walker]:
+        structure = coordinates.structure(w)
+        neighbors = find_neighbors(structure, cutoff, skin, capacity)
+        landscape = landscape_of(neighbors)
+        gauge = _gauge(landscape, structure, strains)
+        scene = Scene(landscape, gauge, preconditioner or build_preconditioner(landscape, w, grid))
+        value, gradient = look_around(scene, w)
+        return scene, Walker(w, value, gradient, None, jnp.array(False))
+
+    grid = grid_of(start)
+    preconditioner = None
+    scene, walker = survey(w, 0)
+    _check(scene, walker)
+    fmax, stress, residual = (float(x) for x in measure(scene, walker.w, walker.gradient))
+    steps, failures, relaxer = 0, 0, None
+    status = Status.CONVERGED
+    while residual > options.fmax:
+        if steps >= options.max_steps:
+            status = Status.MAX_STEPS
+            break
+        if failures > 3:
+            status = Status.STUCK
+            break
+        phase = options.solver.phase(residual, options.fmax, failures)
+        if phase.relaxer != relaxer:
+            relaxer = phase.relaxer
+            # the Hessian here is what the new relaxer will meet
+            preconditioner = build_preconditioner(scene.landscape, walker.w, grid)
+            scene = eqx.tree_at(lambda s: s.preconditioner, scene, preconditioner)
+            walker = Walker(walker.w, walker.value, walker.gradient, relaxer.start(walker.w), jnp.array(False))
+        elif failures:
+            walker = eqx.tree_at(lambda s: s.stuck, walker, jnp.array(False))
+        limit = min(phase.steps, CHUNK, options.max_steps - steps)
+        before = residual
+        walker, taken = advance(relaxer, scene, walker, jnp.asarray(phase.goal), jnp.asarray(limit), jnp.asarray(0.2 * skin))
+        steps += int(taken)
+        stuck = bool(walker.stuck)
+        if float(_room(scene, walker.w)) <= 0.2 * skin:
+            _check(scene, walker, before_rebuild=True)
+            memory = walker.memory
+            scene, walker = survey(walker.w, scene.landscape.neighbors.capacity)
+            walker = Walker(walker.w, walker.value, walker.gradient, memory, jnp.array(False))
+        _check(scene, walker)
+        fmax, stress, residual = (float(x) for x in measure(scene, walker.w, walker.gradient))
+        failures = failures + 1 if stuck and residual > 0.5 * before else 0
+        if progress is not None:
+            progress(Progress(steps, float(walker.value), fmax, stress))
+    # The list, gauge and preconditioner of the solution itself: rattlers and rigid motions are those found here.
+    preconditioner = None
+    scene, walker = survey(walker.w, scene.landscape.neighbors.capacity)
+    ends = None
+    if options.check_minimum and status is Status.CONVERGED:
+        ends = _ends(scene, walker.w, coordinates.size)
+        if int(scene.gauge.rank) > 0 and float(ends.lowest) < -1e-7 * abs(float(ends.highest)):
+            status = Status.SADDLE
+    return Found(walker.w, scene.landscape.neighbors, scene.gauge, scene.preconditioner, status, steps, fmax, stress, ends)
+
+
+@eqx.filter_jit
+def _gauge(landscape: Landscape, structure, strains: int) -> Gauge:
+    return find_gauge(structure, landscape.neighbors, landscape.potential.cutoff, strains)
+
+
+@eqx.filter_jit
+def _room(scene: Scene, w: Vector):
+    return scene.room(w)
+
+
+@eqx.filter_jit
+def _ends(scene: Scene, w: Vector, size: int) -> Spectrum:
+    # the symmetric part, where a target stress with shear makes the Jacobian unsymmetric
+    return spectrum(lambda v: scene.landscape.product(w, v), size, scene.gauge.rank, scene.gauge.project, scene.preconditioner)
+
+
+def _check(scene: Scene, walker: Walker, before_rebuild: bool = False) -> None:
+    coordinates = scene.landscape.coordinates
+    w = np.asarray(walker.w)
+    if not np.isfinite(w).all():
+        raise NonFiniteError(
+            "positions became infinite while relaxing: the forces were too large for the first steps. Start from a "
+            "structure whose atoms do not overlap, or use solver=FIRE(dt=0.01, max_step=0.05)."
+        )
+    if coordinates.basis.shape[0]:
+        ratio = float(np.linalg.det(np.asarray(coordinates.split(walker.w)[1])))
+        if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
+            raise CellCollapseError(
+                f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to {VOLUME_RANGE[1]}): the structure is "
+                "far from any crystal of this potential, or the pressure pulls it apart. Start near the right density, "
+                "relax the positions with cell=None first, or check the sign of pressure (positive compresses)."
+            )
+    if not before_rebuild and not (bool(jnp.isfinite(walker.value)) and bool(jnp.all(jnp.isfinite(walker.gradient)))):
+        structure = coordinates.structure(walker.w)
+        neighbors = scene.landscape.neighbors
+        check_finite(evaluate(scene.landscape.potential, structure, neighbors), structure, neighbors)
