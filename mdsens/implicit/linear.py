@@ -10,7 +10,7 @@ A solver is an object with `solve(matvec, b, project, precondition)`. All of the
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -32,6 +32,10 @@ class AbstractLinearSolver(eqx.Module):
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
         """y with project(A y - b) = 0 and project(y) = y."""
 
+    def solve_transposed(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        """The same for A^T, whose products `matvec` then gives."""
+        return self.solve(matvec, b, project, precondition)
+
 
 class Dense(AbstractLinearSolver):
     """Build the matrix, product by product, and factorise it: exact, for up to a few thousand unknowns.
@@ -40,22 +44,39 @@ class Dense(AbstractLinearSolver):
     """
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
-        # P A P is singular on the complement of P; a multiple of 1 - P there leaves the answer on the image unchanged.
-        matrix, complement = dense_matrix(matvec, b.shape[0], b.dtype, project)
-        size = jnp.max(jnp.abs(jnp.diagonal(matrix)))
-        factor = jax.scipy.linalg.lu_factor(matrix + size * complement)
-        y = jax.scipy.linalg.lu_solve(factor, project(b))
-        # one step of iterative refinement: the residual is then at the rounding of the operator itself
-        y = y + jax.scipy.linalg.lu_solve(factor, project(b - matvec(project(y))))
-        return project(y)
+        unit = jnp.eye(b.shape[0], dtype=b.dtype)
+        columns = jax.vmap(lambda e: project(matvec(project(e))))(unit)
+        return Factorized.of(columns.T, jax.vmap(project)(unit).T).solve(matvec, b, project, precondition)
 
 
-def dense_matrix(matvec: Operator, n: int, dtype, project: Operator = identity):
-    """P A P as a matrix, and 1 - P."""
-    # Column k is P A P e_k. Blocks of columns bound the memory.
-    columns = jax.lax.map(lambda e: project(matvec(project(e))), jnp.eye(n, dtype=dtype), batch_size=min(n, 64))
-    images = jax.vmap(project)(jnp.eye(n, dtype=dtype))
-    return columns.T, jnp.eye(n, dtype=dtype) - images.T
+class Factorized(AbstractLinearSolver):
+    """A matrix factorised beforehand: solves cost nothing more, whatever is differentiated and how often.
+
+    Attributes:
+        matrix: P A P + s (1 - P), with s of the size of A: singular nowhere, and P A P on the image of P.
+        lu, pivots: its factor.
+    """
+
+    matrix: Float[Array, "unknowns unknowns"]
+    lu: Float[Array, "unknowns unknowns"]
+    pivots: Array
+
+    @classmethod
+    def of(cls, matrix: Float[Array, "unknowns unknowns"], projector: Float[Array, "unknowns unknowns"]) -> Self:
+        matrix = matrix + jnp.max(jnp.abs(jnp.diagonal(matrix))) * (jnp.eye(matrix.shape[0]) - projector)
+        return cls(matrix, *jax.scipy.linalg.lu_factor(matrix))
+
+    def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        return project(self._solve(project(b), 0))
+
+    def solve_transposed(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        return project(self._solve(project(b), 1))
+
+    def _solve(self, b: Vector, transposed: int) -> Vector:
+        matrix = self.matrix.T if transposed else self.matrix
+        y = jax.scipy.linalg.lu_solve((self.lu, self.pivots), b, trans=transposed)
+        # one step of iterative refinement
+        return y + jax.scipy.linalg.lu_solve((self.lu, self.pivots), b - matrix @ y, trans=transposed)
 
 
 class ConjugateGradient(AbstractLinearSolver):
@@ -152,4 +173,5 @@ def solve(
     """
     operator = lambda y: project(matvec(project(y)))
     run = lambda product, c: solver.solve(product, c, project, precondition)
-    return jax.lax.custom_linear_solve(operator, project(b), run, transpose_solve=run, symmetric=symmetric)
+    back = lambda product, c: solver.solve_transposed(product, c, project, precondition)
+    return jax.lax.custom_linear_solve(operator, project(b), run, transpose_solve=back, symmetric=symmetric)

@@ -6,10 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mdsens.implicit.linear import Operator, Vector, dense_matrix, identity
-
-DENSE_LIMIT = 1500  # unknowns up to which the matrix is built and diagonalised
-
+from mdsens.implicit.linear import Operator, Vector, identity
 
 class Spectrum(NamedTuple):
     """Ends of a spectrum, on the image of the projector."""
@@ -20,28 +17,31 @@ class Spectrum(NamedTuple):
     residual: Float[Array, ""]  # |A mode - lowest mode|: an eigenvalue lies within this of `lowest`
 
 
-def spectrum(matvec: Operator, n: int, rank: int | Array, project: Operator = identity, precondition: Operator = identity) -> Spectrum:
-    """Ends of the spectrum of P A P on the image of P.
+def dense_spectrum(matrix: Float[Array, "unknowns unknowns"], projector: Float[Array, "unknowns unknowns"], rank: int | Array) -> Spectrum:
+    """Ends of the spectrum of P A P on the image of P, by diagonalising the (symmetrised) matrix.
+
+    Args:
+        rank: dimension of the image of P.
+    """
+    # Directions projected out are moved above everything else.
+    n = matrix.shape[0]
+    symmetric = (matrix + matrix.T) / 2
+    top = jnp.sqrt(jnp.sum(matrix**2)) + 1.0
+    values, vectors = jnp.linalg.eigh(symmetric + 2 * top * (jnp.eye(n) - projector))
+    mode = vectors[:, 0]
+    return Spectrum(values[0], mode, values[rank - 1], jnp.linalg.norm(symmetric @ mode - values[0] * mode))
+
+
+def iterative_spectrum(matvec: Operator, n: int, project: Operator = identity, precondition: Operator = identity) -> Spectrum:
+    """The same from products alone: LOBPCG below, Lanczos above.
 
     Args:
         matvec: v -> A v, symmetric.
-        n: number of unknowns; up to DENSE_LIMIT the matrix is diagonalised, beyond that LOBPCG and Lanczos run.
-        rank: dimension of the image of P.
+        n: number of unknowns.
         precondition: approximate inverse of A, positive definite.
     """
-    if n <= DENSE_LIMIT:
-        return _dense(matvec, n, rank, project)
     lowest, mode, residual = lobpcg(matvec, n, project, precondition)
     return Spectrum(lowest, mode, _lanczos_top(matvec, n, project), residual)
-
-
-def _dense(matvec: Operator, n: int, rank: int | Array, project: Operator) -> Spectrum:
-    matrix, complement = dense_matrix(matvec, n, float, project)
-    top = jnp.sqrt(jnp.sum(matrix**2)) + 1.0
-    # move the directions projected out above everything else
-    values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2 + 2 * top * complement)
-    mode = vectors[:, 0]
-    return Spectrum(values[0], mode, values[rank - 1], jnp.linalg.norm(project(matvec(project(mode))) - values[0] * mode))
 
 
 def lobpcg(matvec: Operator, n: int, project: Operator, precondition: Operator, *, rtol: float = 1e-3, max_steps: int = 200, block: int = 3):

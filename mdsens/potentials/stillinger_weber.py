@@ -64,49 +64,46 @@ class StillingerWeber(Potential):
         r = jnp.sqrt(jnp.sum(d * d, axis=-1))
         types = self.types(structure)
         pair = jnp.asarray(pair_table(species))[types[i], types[j]]
-        one = lambda values: values if species == 1 else values[pair]
+        one = (lambda values: values) if species == 1 else (lambda values: values[pair])
         eps, s, cutoff = one(self.epsilon), one(self.sigma), one(self.a * self.sigma)
 
         # exp(s / (r - a s)) and all its derivatives vanish at the cutoff; beyond it the exponent is never formed.
         inside = r < cutoff
-        r = jnp.where(inside, r, 0.5 * cutoff)
-        ratio = s / r
-        two = one(self.A) * eps * (one(self.B) * ratio ** one(self.p) - ratio ** one(self.q))
         exponent = s / jnp.where(inside, r - cutoff, -s)
-        two = jnp.where(inside, two * jnp.exp(exponent), 0.0)
+        log_ratio = jnp.log(s / r)
+        power = lambda k: jnp.exp(one(k) * log_ratio)  # (s / r)^k
+        two = one(self.A) * eps * (one(self.B) * power(self.p) - power(self.q)) * jnp.exp(exponent)
+        two = jnp.where(inside, two, 0.0)
 
-        # Three bodies without listing triples: with unit vectors n_j, cos t_jik = n_j . n_k, so a sum over pairs of
-        # neighbors (j, k) of a polynomial in n_j . n_k is a polynomial in the moments of the neighbor shell,
-        #     M0 = sum_j g_j,   M1 = sum_j g_j n_j,   M2 = sum_j g_j n_j n_j^T,
-        #     sum_{j<k} (cos - c)² g_j g_k = 1/2 [ M2:M2 - 2 c M1.M1 + c² M0² - (1 - c)² sum_j g_j² ],
-        # the last term taking out j = k. Cost: one pass over pairs. Neighbors of each species have their own moments,
-        # and g_j carries sqrt(eps_ij).
-        unit = d / jnp.sqrt(jnp.sum(d * d, axis=-1))[:, None]
-        def shell(gamma):
+        # Three bodies without listing triples. With n = (1, unit vector) and D = diag(-c, 1, 1, 1),
+        #     cos t_jik - c = n_j . D n_k      so      (cos - c)² = sum_AB D_A D_B (n_j n_j^T)_AB (n_k n_k^T)_AB,
+        # and the sum over pairs of neighbors needs only the moments of the shell, T = sum_j g_j n_j n_j^T (4 x 4):
+        #     sum_{j<k} (cos - c)² g_j g_k = 1/2 [ sum_AB D_A D_B T_AB² - (1 - c)² sum_j g_j² ],
+        # the last term taking out j = k. One pass over pairs. Each species of neighbors has moments of its own, and
+        # g_j carries sqrt(eps_ij).
+        def decay(gamma):
             return jnp.where(inside, jnp.sqrt(eps) * jnp.exp(gamma * exponent), 0.0)
+
         if species == 1:
-            g_i = g_j = shell(self.gamma)
+            g_i = g_j = decay(self.gamma)
         else:
-            ordered = types[i] * species + types[j], types[j] * species + types[i]
-            g_i, g_j = shell(self.gamma[ordered[0]]), shell(self.gamma[ordered[1]])
-        x, y, z = unit.T
-        even = jnp.stack([jnp.ones_like(x), x * x, y * y, z * z, y * z, x * z, x * y], axis=-1)
-        moments = jnp.zeros((n * species, 11), d.dtype)
-        # seen from j the vector points back: odd moments change sign
-        moments = moments.at[i * species + types[j]].add(jnp.concatenate([g_i[:, None] * even, g_i[:, None] * unit, g_i[:, None] ** 2], -1))
-        moments = moments.at[j * species + types[i]].add(jnp.concatenate([g_j[:, None] * even, -g_j[:, None] * unit, g_j[:, None] ** 2], -1))
-        moments = moments.reshape(n, species, 11)
-        M0, M2, M1, squares = moments[..., 0], moments[..., 1:7], moments[..., 7:10], moments[..., 10]
-        twice = jnp.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])  # off-diagonal entries of a symmetric matrix count twice
-        c2 = jnp.einsum("nak,nbk,k->nab", M2, M2, twice)
-        c1 = jnp.einsum("nak,nbk->nab", M1, M1)
-        c0 = M0[:, :, None] * M0[:, None, :]
+            g_i = decay(self.gamma[types[i] * species + types[j]])
+            g_j = decay(self.gamma[types[j] * species + types[i]])
+        four = jnp.concatenate([jnp.ones_like(r)[:, None], d / r[:, None]], axis=-1)
+        outer = four[:, :, None] * four[:, None, :]
+        back = jnp.array(np.outer([1, -1, -1, -1], [1, -1, -1, -1]))  # from j, the unit vector points back
+        T, squares = jnp.zeros((n * species, 4, 4), d.dtype), jnp.zeros(n * species, d.dtype)
+        at_i, at_j = i * species + types[j], j * species + types[i]
+        T = T.at[at_i].add(g_i[:, None, None] * outer).at[at_j].add(g_j[:, None, None] * outer * back)
+        squares = squares.at[at_i].add(g_i**2).at[at_j].add(g_j**2)
+        T, squares = T.reshape(n, species, 4, 4), squares.reshape(n, species)
         # parameters of the triple (centre, a, b), symmetric in a and b
         strength, c = self._triples(self.lambda_)[types], self._triples(self.costheta0)[types]
-        all_pairs = jnp.sum(strength * (c2 - 2 * c * c1 + c * c * c0), axis=(1, 2))
-        diagonal = jnp.arange(species)
-        same = jnp.sum(strength[:, diagonal, diagonal] * (1 - c[:, diagonal, diagonal]) ** 2 * squares, axis=1)
-        return two, 0.5 * (all_pairs - same)
+        D = jnp.stack([-c, *(jnp.ones_like(c),) * 3], axis=-1)
+        all_pairs = jnp.einsum("nab,nabA,nabB,naAB,nbAB->n", strength, D, D, T, T)
+        same = jnp.arange(species)
+        themselves = jnp.sum(strength[:, same, same] * (1 - c[:, same, same]) ** 2 * squares, axis=1)
+        return two, 0.5 * (all_pairs - themselves)
 
     def _triples(self, values: Float[Array, "..."]) -> Float[Array, "species species species"]:
         species = len(self.elements)

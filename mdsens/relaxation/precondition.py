@@ -12,13 +12,14 @@ steps, never the answer.
 Compare Packwood et al., J. Chem. Phys. 144, 164109 (2016), who invert a sparse matrix on the neighbor graph instead.
 """
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mdsens.relaxation.coordinates import Landscape
 from mdsens.structure import Structure, complete_cell
 
 SMALLEST = 200  # atoms: below, all waves are short and the diagonal does
@@ -79,44 +80,58 @@ def _box(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
     return cell, origin
 
 
-def build_preconditioner(landscape: Landscape, w: Float[Array, "unknowns"], grid: tuple[int, int, int]) -> ElasticPreconditioner:
-    """Measure d and c on the Hessian at w, and prepare the grid."""
-    structure = landscape.coordinates.structure(w)
-    cell, origin = _box(structure)
-    return _build(landscape, w, grid, jnp.asarray(cell), jnp.asarray(origin))
+N_TESTS = 10  # products with the Hessian that a preconditioner is measured with, besides one per strain
+
+
+class Frame(eqx.Module):
+    """Box the waves live in: cell vectors (rows) and origin, Å."""
+
+    cell: Float[Array, "3 3"]
+    origin: Float[Array, "3"]
+
+    @classmethod
+    def around(cls, structure: Structure) -> Self:
+        cell, origin = _box(structure)
+        return cls(jnp.asarray(cell), jnp.asarray(origin))
+
+    def fractional(self, structure: Structure) -> Float[Array, "atoms 3"]:
+        return (structure.positions - self.origin) @ jnp.linalg.inv(self.cell)
 
 
 @eqx.filter_jit
-def _build(landscape: Landscape, w, grid, cell, origin) -> ElasticPreconditioner:
-    structure = landscape.coordinates.structure(w)
-    n, strains = structure.n_atoms, landscape.coordinates.basis.shape[0]
-    product = lambda v: landscape.product(w, v)
-    fractional = (structure.positions - origin) @ jnp.linalg.inv(cell)
+def test_vectors(structure: Structure, frame: Frame, strains: int) -> Float[Array, "tests unknowns"]:
+    """What the Hessian must be applied to:
 
-    # Test vectors, all products in one batch:
-    #   mean diagonal  d = <z . H z> / 3N  with random signs z (Hutchinson);
-    #   stiffness      c = (u . H u) / (u . u) / k²  for u = e_a sin(2 pi s_b), the longest waves along each cell vector;
-    #   strain block   H e_k.
-    signs = jax.random.rademacher(jax.random.key(3), (2, 3 * n), w.dtype)
-    waves = jnp.einsum("nb,ac->bcna", jnp.sin(2 * jnp.pi * fractional), jnp.eye(3)).reshape(9, 3 * n)
-    tests = jnp.concatenate([signs, waves])
-    tests = jnp.concatenate([tests, jnp.zeros((11, strains))], axis=1)
-    tests = jnp.concatenate([tests, jnp.eye(3 * n + strains, dtype=w.dtype)[3 * n :]]) if strains else tests
-    products = jax.lax.map(product, tests)
-    quadratic = jnp.sum(tests[:11] * products[:11], axis=1) / jnp.sum(tests[:11] ** 2, axis=1)
-    d = jnp.abs(jnp.mean(quadratic[:2]))
-    reciprocal = 2 * jnp.pi * jnp.linalg.inv(cell).T
+    random signs z: the mean diagonal is d = <z . H z> / 3N (Hutchinson);
+    u = e_a sin(2 pi s_b), the longest waves along each cell vector: the stiffness is c = (u . H u) / (u . u) / k²;
+    one unit vector for each strain: the strain block.
+    """
+    n = structure.n_atoms
+    signs = jax.random.rademacher(jax.random.key(3), (1, 3 * n), float)
+    waves = jnp.einsum("nb,ac->bcna", jnp.sin(2 * jnp.pi * frame.fractional(structure)), jnp.eye(3)).reshape(9, 3 * n)
+    tests = jnp.pad(jnp.concatenate([signs, waves]), ((0, strains), (0, strains)))
+    return tests.at[N_TESTS + jnp.arange(strains), 3 * n + jnp.arange(strains)].set(1.0)
+
+
+@eqx.filter_jit
+def build_preconditioner(structure: Structure, frame: Frame, grid: tuple[int, int, int], tests, products) -> ElasticPreconditioner:
+    """The preconditioner that fits the products of the Hessian with `test_vectors`."""
+    n = structure.n_atoms
+    first, their = tests[:N_TESTS], products[:N_TESTS]
+    quadratic = jnp.sum(first * their, axis=1) / jnp.maximum(jnp.sum(first**2, axis=1), 1e-300)
+    d = jnp.abs(quadratic[0])
+    reciprocal = 2 * jnp.pi * jnp.linalg.inv(frame.cell).T
     k2 = jnp.repeat(jnp.sum(reciprocal**2, axis=1), 3)
-    # geometric mean, and no softer than a hundredth of what the bond stiffness suggests
+    # geometric mean over waves, and no softer than a hundredth of what the bond stiffness suggests
     floor = 1e-2 * d / jnp.max(k2)
-    c = jnp.exp(jnp.mean(jnp.log(jnp.maximum(jnp.abs(quadratic[2:] / k2), floor))))
+    c = jnp.exp(jnp.mean(jnp.log(jnp.maximum(jnp.abs(quadratic[1:] / k2), floor))))
 
-    block = products[11:, 3 * n :]
+    block = products[N_TESTS:, 3 * n :]
     values, V = jnp.linalg.eigh((block + block.T) / 2)
     strain = (V / jnp.maximum(jnp.abs(values), 1e-3 * d)) @ V.T
 
-    corners, weights = _spread(fractional, grid)
-    return ElasticPreconditioner(corners, weights, _green(grid, reciprocal, c, n), d, strain, grid)
+    corners, weights = _spread(frame.fractional(structure), grid)
+    return ElasticPreconditioner(corners, weights, _green(grid, reciprocal, c, n), jnp.maximum(d, 1e-300), strain, grid)
 
 
 def _spread(fractional, grid):

@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, Int
 
 from mdsens.errors import InputError, NotConvergedError, SaddlePointError, TracedError
 from mdsens.gauge import Gauge
-from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, Dense, solve
+from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, solve
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential
-from mdsens.quantities import evaluate
+from mdsens.quantities import concrete, energy, evaluate
 from mdsens.relaxation.auto import AutoRelaxer
 from mdsens.relaxation.coordinates import CellOption, Coordinates, Landscape, strain_basis
 from mdsens.relaxation.precondition import ElasticPreconditioner
@@ -31,28 +31,40 @@ from mdsens.relaxation.walk import AbstractRelaxer, Vector
 from mdsens.strain import from_voigt
 from mdsens.structure import Structure
 
-DENSE_LIMIT = 1200  # unknowns up to which the Hessian of the implicit derivative is factorised
-
 
 class Relaxed(eqx.Module):
-    """A relaxed state.
+    """A relaxed state. Energy, forces and stress are computed when asked for, and differentiable like the structure.
 
     Attributes:
         structure: where atoms and cell came to rest.
-        energy: eV. forces: (atoms, 3), eV/Å. stress: (3, 3), eV/Å³.
         steps: steps taken by the relaxer.
         fmax: largest force on a free atom, eV/Å; stress_error: largest stress off target, eV/Å³.
         status: how it ended.
+        potential, neighbors: what the state was relaxed with.
     """
 
     structure: Structure
-    energy: Float[Array, ""]
-    forces: Float[Array, "atoms 3"]
-    stress: Float[Array, "3 3"]
+    potential: Potential
+    neighbors: Neighbors
     steps: Int[Array, ""]
     fmax: Float[Array, ""]
     stress_error: Float[Array, ""]
     status: Status = eqx.field(static=True)
+
+    @property
+    def energy(self) -> Float[Array, ""]:
+        """Potential energy, eV."""
+        return energy(self.potential, self.structure, self.neighbors)
+
+    @property
+    def forces(self) -> Float[Array, "atoms 3"]:
+        """eV/Å; not zero on fixed coordinates."""
+        return evaluate(self.potential, self.structure, self.neighbors).forces
+
+    @property
+    def stress(self) -> Float[Array, "3 3"]:
+        """eV/Å³, positive in tension."""
+        return evaluate(self.potential, self.structure, self.neighbors).stress
 
 
 def relax(
@@ -87,7 +99,8 @@ def relax(
         solver: how to walk; default `AutoRelaxer()`.
         max_steps: steps allowed.
         skin: extra reach of the neighbor list, Å; default a tenth of the cutoff.
-        linear_solver: of the implicit derivative; default dense up to DENSE_LIMIT unknowns, conjugate gradients beyond.
+        linear_solver: of the implicit derivative; by default the Hessian factorised up to 1200 unknowns,
+            conjugate gradients beyond.
         check_minimum: look at the lowest curvature at the end; a negative one is an error.
         throw: raise when not converged or at a saddle; if False, read `Relaxed.status`.
         progress: called now and then with `Progress(steps, energy, fmax, stress)`.
@@ -133,7 +146,7 @@ def relax(
         (data,), (direction,) = primals, tangents
         w = solution(data)
         found = seen[-1]
-        method = linear_solver or (Dense() if w.shape[0] <= DENSE_LIMIT else ConjugateGradient())
+        method = linear_solver or found.factor or ConjugateGradient()
         template = landscape_of(data, found.neighbors)
         hydrostatic = stress is None
         return w, response(method, hydrostatic, template, found.gauge, found.preconditioner, w, _direction(template, direction))
@@ -178,26 +191,18 @@ def response(
 
 
 @eqx.filter_jit
-def _states(landscape: Landscape, w: Vector):
-    structure = landscape.coordinates.structure(w)
-    return structure, evaluate(landscape.potential, structure, landscape.neighbors)
+def _structure(coordinates: Coordinates, w: Vector) -> Structure:
+    return coordinates.structure(w)
 
 
 def _complete(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
-    structure, (energy, forces, stress) = _states(landscape, w)
-    return Relaxed(
-        structure, energy, forces, stress, jnp.asarray(found.steps), jnp.asarray(found.fmax), jnp.asarray(found.stress), found.status
-    )
+    numbers = jnp.asarray(found.steps), jnp.asarray(found.fmax), jnp.asarray(found.stress)
+    return Relaxed(_structure(landscape.coordinates, w), landscape.potential, landscape.neighbors, *numbers, found.status)
 
 
 def _concrete_cell(structure: Structure) -> Structure:
-    return eqx.tree_at(lambda s: s.cell, structure, _value_of(structure.cell)) if isinstance(structure.cell, jax.core.Tracer) else structure
-
-
-def _value_of(x):
-    from mdsens.quantities import concrete
-
-    return concrete(x)
+    cell = structure.cell
+    return eqx.tree_at(lambda s: s.cell, structure, concrete(cell)) if isinstance(cell, jax.core.Tracer) else structure
 
 
 def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Exception:

@@ -17,17 +17,20 @@ import numpy as np
 
 from mdsens.errors import CellCollapseError, NonFiniteError
 from mdsens.gauge import Gauge, find_gauge
-from mdsens.implicit.spectrum import Spectrum, spectrum
+from mdsens.implicit.linear import Factorized
+from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import check_elements, check_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import check_finite, evaluate
 from mdsens.relaxation.coordinates import Landscape
-from mdsens.relaxation.precondition import ElasticPreconditioner, build_preconditioner, grid_of
-from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, advance, look_around, measure
+from mdsens.relaxation.precondition import ElasticPreconditioner, Frame, build_preconditioner, grid_of, test_vectors
+from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, advance, look_around, measure, products
 
 VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
 CHUNK = 100  # steps between two looks by the host
+DENSE_LIMIT = 1200  # unknowns up to which the Hessian is built and factorised
+BLOCK = 64  # vectors the Hessian is applied to at once
 
 
 class Status(enum.Enum):
@@ -65,6 +68,7 @@ class Found(NamedTuple):
     neighbors: Neighbors
     gauge: Gauge
     preconditioner: ElasticPreconditioner
+    factor: Factorized | None  # of the Hessian, for small systems
     status: Status
     steps: int
     fmax: float
@@ -119,7 +123,7 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
         neighbors = find_neighbors(structure, cutoff, skin, capacity)
         landscape = landscape_of(neighbors)
         gauge = _gauge(landscape, structure, strains)
-        scene = Scene(landscape, gauge, preconditioner or build_preconditioner(landscape, w, grid))
+        scene = Scene(landscape, gauge, preconditioner or _preconditioner(landscape, w, grid))
         value, gradient = look_around(scene, w)
         return scene, Walker(w, value, gradient, None, jnp.array(False))
 
@@ -141,7 +145,7 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
         if phase.relaxer != relaxer:
             relaxer = phase.relaxer
             # the Hessian here is what the new relaxer will meet
-            preconditioner = build_preconditioner(scene.landscape, walker.w, grid)
+            preconditioner = _preconditioner(scene.landscape, walker.w, grid)
             scene = eqx.tree_at(lambda s: s.preconditioner, scene, preconditioner)
             walker = Walker(walker.w, walker.value, walker.gradient, relaxer.start(walker.w), jnp.array(False))
         elif failures:
@@ -164,12 +168,51 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     # The list, gauge and preconditioner of the solution itself: rattlers and rigid motions are those found here.
     preconditioner = None
     scene, walker = survey(walker.w, scene.landscape.neighbors.capacity)
-    ends = None
-    if options.check_minimum and status is Status.CONVERGED:
-        ends = _ends(scene, walker.w, coordinates.size)
-        if int(scene.gauge.rank) > 0 and float(ends.lowest) < -1e-7 * abs(float(ends.highest)):
+    factor = ends = None
+    if coordinates.size <= DENSE_LIMIT:
+        matrix, projector = hessian(scene, walker.w)
+        factor = _factorize(matrix, projector)
+    if options.check_minimum and status is Status.CONVERGED and int(scene.gauge.rank) > 0:
+        ends = _dense_spectrum(matrix, projector, scene.gauge.rank) if factor else _iterative_spectrum(scene, walker.w, coordinates.size)
+        if float(ends.lowest) < -1e-7 * abs(float(ends.highest)):
             status = Status.SADDLE
-    return Found(walker.w, scene.landscape.neighbors, scene.gauge, scene.preconditioner, status, steps, fmax, stress, ends)
+    return Found(walker.w, scene.landscape.neighbors, scene.gauge, scene.preconditioner, factor, status, steps, fmax, stress, ends)
+
+
+def hessian(scene: Scene, w: Vector) -> tuple[np.ndarray, np.ndarray]:
+    """P H P and P as matrices, for up to DENSE_LIMIT unknowns."""
+    n = w.shape[0]
+    projector = np.asarray(_project_all(scene.gauge, jnp.eye(n)))
+    rows = np.pad(projector, ((0, -n % BLOCK), (0, 0)))
+    columns = [np.asarray(products(scene.landscape, w, jnp.asarray(rows[k : k + BLOCK]))) for k in range(0, len(rows), BLOCK)]
+    return projector @ np.concatenate(columns)[:n].T, projector
+
+
+def _preconditioner(landscape: Landscape, w: Vector, grid) -> ElasticPreconditioner:
+    structure = landscape.coordinates.structure(w)
+    frame = Frame.around(structure)
+    tests = test_vectors(structure, frame, landscape.coordinates.basis.shape[0])
+    # blocks of the size the Hessian is built with: one compiled product serves both
+    padded = jnp.pad(tests, ((0, -len(tests) % _block(len(w))), (0, 0)))
+    return build_preconditioner(structure, frame, grid, tests, products(landscape, w, padded)[: len(tests)])
+
+
+def _block(unknowns: int) -> int:
+    return BLOCK if unknowns <= DENSE_LIMIT else 16
+
+
+_dense_spectrum = eqx.filter_jit(dense_spectrum)
+_factorize = eqx.filter_jit(Factorized.of)
+
+
+@eqx.filter_jit
+def _project_all(gauge: Gauge, vectors):
+    return jax.vmap(gauge.project)(vectors)
+
+
+@eqx.filter_jit
+def _iterative_spectrum(scene: Scene, w: Vector, size: int) -> Spectrum:
+    return iterative_spectrum(lambda v: scene.landscape.product(w, v), size, scene.gauge.project, scene.preconditioner)
 
 
 @eqx.filter_jit
@@ -180,12 +223,6 @@ def _gauge(landscape: Landscape, structure, strains: int) -> Gauge:
 @eqx.filter_jit
 def _room(scene: Scene, w: Vector):
     return scene.room(w)
-
-
-@eqx.filter_jit
-def _ends(scene: Scene, w: Vector, size: int) -> Spectrum:
-    # the symmetric part, where a target stress with shear makes the Jacobian unsymmetric
-    return spectrum(lambda v: scene.landscape.product(w, v), size, scene.gauge.rank, scene.gauge.project, scene.preconditioner)
 
 
 def _check(scene: Scene, walker: Walker, before_rebuild: bool = False) -> None:

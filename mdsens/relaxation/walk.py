@@ -80,6 +80,12 @@ def look_around(scene: Scene, w: Vector) -> tuple[Array, Vector]:
 
 
 @eqx.filter_jit
+def products(landscape: Landscape, w: Vector, vectors: Float[Array, "k unknowns"]) -> Float[Array, "k unknowns"]:
+    """Hessian at w times each of the vectors. Compiled once for each k: callers keep to few values of k."""
+    return jax.vmap(lambda v: landscape.product(w, v))(vectors)
+
+
+@eqx.filter_jit
 def measure(scene: Scene, w: Vector, gradient: Vector) -> tuple[Array, Array, Array]:
     """Largest force (eV/Å), largest stress off target (eV/Å³), and both as one number in eV/Å."""
     fmax, stress = scene.landscape.residual(w, gradient)
@@ -108,7 +114,7 @@ def advance(relaxer: AbstractRelaxer, scene: Scene, walker: Walker, fmax: Array,
 
 
 def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tuple[Vector, Array, Vector, Array]:
-    """Go along p, shortened to `max_step` and to what the list allows, halving until the merit falls.
+    """Go along p, shortened to `max_step` and to what the list allows, then to a third until the merit falls.
 
     Returns:
         new point, merit, gradient, and whether a lower point was found.
@@ -133,11 +139,11 @@ def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tup
         flatter = (value <= walker.value + rounding) & (jnp.linalg.norm(gradient) < norm)
         return w, value, gradient, lower | flatter
 
-    def halve(state):
+    def shorter(state):
         t, _, k = state
-        return t / 3, trial(t / 3), k + 1
+        return t / 3, trial(t), k + 1
 
-    first = trial(t)
-    _, (w, value, gradient, ok), _ = jax.lax.while_loop(lambda s: ~s[1][3] & (s[2] < 12), halve, (t, first, 0))
+    here = (walker.w, walker.value, walker.gradient, jnp.array(False))
+    _, (w, value, gradient, ok), _ = jax.lax.while_loop(lambda s: ~s[1][3] & (s[2] < 12), shorter, (t, here, 0))
     keep = lambda new, old: jnp.where(ok, new, old)
     return keep(w, walker.w), keep(value, walker.value), keep(gradient, walker.gradient), ok
