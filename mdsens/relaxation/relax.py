@@ -18,16 +18,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mdsens.errors import InputError, NotConvergedError, SaddlePointError, TracedError
-from mdsens.gauge import Gauge
 from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, solve
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import concrete, energy, evaluate
 from mdsens.relaxation.auto import AutoRelaxer
 from mdsens.relaxation.coordinates import CellOption, Coordinates, Landscape, strain_basis
-from mdsens.relaxation.precondition import ElasticPreconditioner
 from mdsens.relaxation.search import Found, Options, Progress, Status, find
-from mdsens.relaxation.walk import AbstractRelaxer, Vector
+from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector
 from mdsens.strain import from_voigt
 from mdsens.structure import Structure
 
@@ -41,11 +39,14 @@ class Relaxed(eqx.Module):
         fmax: largest force on a free atom, eV/Å; stress_error: largest stress off target, eV/Å³.
         status: how it ended.
         potential, neighbors: what the state was relaxed with.
+        basis: (strains, 3, 3) strains that were free; target: (3, 3) stress they were relaxed to, eV/Å³.
     """
 
     structure: Structure
     potential: Potential
     neighbors: Neighbors
+    basis: Float[Array, "strains 3 3"]
+    target: Float[Array, "3 3"]
     steps: Int[Array, ""]
     fmax: Float[Array, ""]
     stress_error: Float[Array, ""]
@@ -147,13 +148,13 @@ def relax(
         w = solution(data)
         found = seen[-1]
         method = linear_solver or found.factor or ConjugateGradient()
-        template = landscape_of(data, found.neighbors)
-        hydrostatic = stress is None
-        return w, response(method, hydrostatic, template, found.gauge, found.preconditioner, w, _direction(template, direction))
+        template = landscape_of(data, found.scene.landscape.neighbors)
+        scene = Scene(template, found.scene.gauge, found.scene.preconditioner)
+        return w, response(method, stress is None, scene, w, _direction(template, direction))
 
     w = solution(data)
     found = seen[-1]
-    relaxed = _complete(landscape_of(data, found.neighbors), w, found)
+    relaxed = _complete(landscape_of(data, found.scene.landscape.neighbors), w, found)
     if throw and found.status is not Status.CONVERGED:
         raise _error(found, relaxed, fmax, max_steps)
     return relaxed
@@ -168,25 +169,17 @@ def _direction(landscape: Landscape, direction: Any) -> Landscape:
 
 
 @eqx.filter_jit
-def response(
-    method: AbstractLinearSolver,
-    hydrostatic: bool,
-    landscape: Landscape,
-    gauge: Gauge,
-    preconditioner: ElasticPreconditioner,
-    w: Vector,
-    direction: Landscape,
-) -> Vector:
+def response(method: AbstractLinearSolver, symmetric: bool, scene: Scene, w: Vector, direction: Landscape) -> Vector:
     """Tangent of the solution for a tangent of the landscape: dw = -H^+ (dF/dtheta) dtheta."""
-    moving, still = eqx.partition(landscape, eqx.is_inexact_array)
+    moving, still = eqx.partition(scene.landscape, eqx.is_inexact_array)
     force_change = jax.jvp(lambda m: eqx.combine(m, still).gradient(w), (moving,), (direction,))[1]
     return solve(
-        lambda v: landscape.product(w, v),
+        lambda v: scene.landscape.product(w, v),
         -force_change,
         solver=method,
-        project=gauge.project,
-        precondition=preconditioner,
-        symmetric=hydrostatic,
+        project=scene.gauge.project,
+        precondition=scene.preconditioner,
+        symmetric=symmetric,
     )
 
 
@@ -197,7 +190,10 @@ def _structure(coordinates: Coordinates, w: Vector) -> Structure:
 
 def _complete(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
     numbers = jnp.asarray(found.steps), jnp.asarray(found.fmax), jnp.asarray(found.stress)
-    return Relaxed(_structure(landscape.coordinates, w), landscape.potential, landscape.neighbors, *numbers, found.status)
+    coordinates = landscape.coordinates
+    return Relaxed(
+        _structure(coordinates, w), landscape.potential, landscape.neighbors, coordinates.basis, landscape.target, *numbers, found.status
+    )
 
 
 def _concrete_cell(structure: Structure) -> Structure:
@@ -212,7 +208,6 @@ def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Excep
     match found.status:
         case Status.SADDLE:
             spectrum = found.spectrum
-            assert spectrum is not None
             mode = np.asarray(spectrum.mode)[: 3 * len(forces)].reshape(-1, 3)
             atom = int(np.argmax(np.linalg.norm(mode, axis=1)))
             return SaddlePointError(

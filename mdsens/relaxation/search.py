@@ -4,7 +4,9 @@ Walks run on the device until the neighbor list is used up; then the host rebuil
 overflow, progress, and errors while they still help.
 """
 
+import dataclasses
 import enum
+import functools
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,9 +25,10 @@ from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import check_elements, check_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import check_finite, evaluate
-from mdsens.relaxation.coordinates import Landscape
+from mdsens.relaxation.coordinates import Coordinates, Landscape
 from mdsens.relaxation.precondition import ElasticPreconditioner, Frame, build_preconditioner, grid_of, test_vectors
 from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, advance, look_around, measure, products
+from mdsens.structure import Structure
 
 VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
 CHUNK = 100  # steps between two looks by the host
@@ -61,19 +64,33 @@ class Options(NamedTuple):
     check_minimum: bool
 
 
-class Found(NamedTuple):
-    """A stationary point, and what its derivative needs."""
+@dataclasses.dataclass
+class Found:
+    """A stationary point. What its derivative needs is made when asked for, once."""
 
     w: Vector
-    neighbors: Neighbors
-    gauge: Gauge
-    preconditioner: ElasticPreconditioner
-    factor: Factorized | None  # of the Hessian, for small systems
+    scene: Scene  # list, gauge and preconditioner of the solution itself
     status: Status
     steps: int
     fmax: float
     stress: float
-    spectrum: Spectrum | None
+
+    @functools.cached_property
+    def hessian(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """P H P and P as matrices, up to DENSE_LIMIT unknowns; None beyond."""
+        return dense_hessian(self.scene, self.w) if len(self.w) <= DENSE_LIMIT else None
+
+    @functools.cached_property
+    def factor(self) -> Factorized | None:
+        """The Hessian factorised, for small systems."""
+        return _factorize(*self.hessian) if self.hessian else None
+
+    @functools.cached_property
+    def spectrum(self) -> Spectrum:
+        """Lowest and highest curvature, eV/Å²."""
+        if self.hessian:
+            return _dense_spectrum(*self.hessian, self.scene.gauge.rank)
+        return _iterative_spectrum(self.scene, self.w, len(self.w))
 
 
 _memory: OrderedDict[Any, Found] = OrderedDict()
@@ -116,19 +133,14 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     skin = 0.1 * cutoff if options.skin is None else options.skin
     skin = 0.0 if np.isinf(cutoff) else skin
     w = jnp.zeros(coordinates.size)
-    strains = coordinates.basis.shape[0]
 
     def survey(w: Vector, capacity: int) -> tuple[Scene, Walker]:
-        structure = coordinates.structure(w)
-        neighbors = find_neighbors(structure, cutoff, skin, capacity)
-        landscape = landscape_of(neighbors)
-        gauge = _gauge(landscape, structure, strains)
-        scene = Scene(landscape, gauge, preconditioner or _preconditioner(landscape, w, grid))
+        scene = make_scene(landscape_of, coordinates, w, cutoff, skin, capacity, grid, preconditioner)
         value, gradient = look_around(scene, w)
         return scene, Walker(w, value, gradient, None, jnp.array(False))
 
     grid = grid_of(start)
-    preconditioner = None
+    preconditioner: ElasticPreconditioner | None = None  # where set, it survives rebuilds of the list
     scene, walker = survey(w, 0)
     _check(scene, walker)
     fmax, stress, residual = (float(x) for x in measure(scene, walker.w, walker.gradient))
@@ -168,19 +180,16 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     # The list, gauge and preconditioner of the solution itself: rattlers and rigid motions are those found here.
     preconditioner = None
     scene, walker = survey(walker.w, scene.landscape.neighbors.capacity)
-    factor = ends = None
-    if coordinates.size <= DENSE_LIMIT:
-        matrix, projector = hessian(scene, walker.w)
-        factor = _factorize(matrix, projector)
+    found = Found(walker.w, scene, status, steps, fmax, stress)
     if options.check_minimum and status is Status.CONVERGED and int(scene.gauge.rank) > 0:
-        ends = _dense_spectrum(matrix, projector, scene.gauge.rank) if factor else _iterative_spectrum(scene, walker.w, coordinates.size)
+        ends = found.spectrum
         if float(ends.lowest) < -1e-7 * abs(float(ends.highest)):
-            status = Status.SADDLE
-    return Found(walker.w, scene.landscape.neighbors, scene.gauge, scene.preconditioner, factor, status, steps, fmax, stress, ends)
+            found.status = Status.SADDLE
+    return found
 
 
-def hessian(scene: Scene, w: Vector) -> tuple[np.ndarray, np.ndarray]:
-    """P H P and P as matrices, for up to DENSE_LIMIT unknowns."""
+def dense_hessian(scene: Scene, w: Vector) -> tuple[np.ndarray, np.ndarray]:
+    """P H P and P as matrices: H applied to blocks of BLOCK vectors, with one compiled product."""
     n = w.shape[0]
     projector = np.asarray(_project_all(scene.gauge, jnp.eye(n)))
     rows = np.pad(projector, ((0, -n % BLOCK), (0, 0)))
@@ -188,8 +197,21 @@ def hessian(scene: Scene, w: Vector) -> tuple[np.ndarray, np.ndarray]:
     return projector @ np.concatenate(columns)[:n].T, projector
 
 
+def make_scene(landscape_of, coordinates: Coordinates, w: Vector, cutoff: float, skin: float, capacity: int, grid, preconditioner=None) -> Scene:
+    """List, gauge and (unless given) preconditioner at w."""
+    structure = _structure(coordinates, w)
+    landscape = landscape_of(find_neighbors(structure, cutoff, skin, capacity))
+    gauge = _gauge(landscape, structure, coordinates.basis.shape[0])
+    return Scene(landscape, gauge, preconditioner or _preconditioner(landscape, w, grid))
+
+
+@eqx.filter_jit
+def _structure(coordinates: Coordinates, w: Vector) -> Structure:
+    return coordinates.structure(w)
+
+
 def _preconditioner(landscape: Landscape, w: Vector, grid) -> ElasticPreconditioner:
-    structure = landscape.coordinates.structure(w)
+    structure = _structure(landscape.coordinates, w)
     frame = Frame.around(structure)
     tests = test_vectors(structure, frame, landscape.coordinates.basis.shape[0])
     # blocks of the size the Hessian is built with: one compiled product serves both
