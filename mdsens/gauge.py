@@ -5,6 +5,7 @@ rattler) moves at all. The Hessian is singular along these motions. They are pro
 """
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -35,11 +36,15 @@ class Gauge(eqx.Module):
         return jnp.sum(self.free) - jnp.sum(jnp.sum(self.rigid**2, axis=1) > 0.5)
 
 
-def find_gauge(structure: Structure, neighbors: Neighbors, cutoff: Float[Array, ""], n_strains: int) -> Gauge:
+def find_gauge(structure: Structure, neighbors: Neighbors, cutoff: Float[Array, "pairs"] | Float[Array, ""], n_strains: int) -> Gauge:
     """Gauge of a structure: its fixed coordinates, rattlers and rigid motions.
 
     Rotations count for free clusters, and about the axis of a wire (one periodic direction). A rigid motion that
     would move a fixed coordinate costs energy and stays in. Works under jit.
+
+    Args:
+        cutoff: Å, one for all pairs or one a pair (`Potential.ranges`): atoms beyond it of all others are rattlers.
+        n_strains: strains among the unknowns, all free.
     """
     x = structure.positions
     d = neighbors.vectors(structure)

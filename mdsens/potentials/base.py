@@ -56,6 +56,13 @@ class Potential(eqx.Module):
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
         """Potential energy, eV."""
 
+    def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"] | Float[Array, ""]:
+        """Distance below which two atoms interact, Å: the cutoff, or one a pair where species differ in size.
+
+        An atom farther than this from all others is a rattler, and has no derivative.
+        """
+        return self.cutoff
+
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
         """Energy of each atom, eV; they sum to `energy`. Forms without a natural share do not have it."""
         raise InputError(f"{type(self).__name__} has no per-atom energies: the form does not share its energy among atoms.")

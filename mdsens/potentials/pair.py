@@ -26,13 +26,15 @@ class PairPotential(Potential):
     def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
         """Energy of each pair at distance r (Å), eV; `pair` picks its parameters (None: one species)."""
 
+    def _pair_index(self, structure: Structure, neighbors: Neighbors) -> Int[Array, "pairs"] | None:
+        if len(self.elements) == 1:
+            return None
+        types = self.types(structure)
+        return jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
+
     def _pairs(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"]:
-        pair = None
-        if len(self.elements) > 1:
-            types = self.types(structure)
-            pair = jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
         d = neighbors.vectors(structure)
-        energies = self.pair_energies(jnp.sqrt(jnp.sum(d * d, axis=-1)), pair)
+        energies = self.pair_energies(jnp.sqrt(jnp.sum(d * d, axis=-1)), self._pair_index(structure, neighbors))
         return jnp.where(neighbors.valid, energies, 0.0)
 
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
@@ -160,12 +162,18 @@ class SoftSphere(PairPotential):
     def cutoff(self) -> Float[Array, ""]:
         return jnp.max(self.diameter)
 
+    def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"] | Float[Array, ""]:
+        # a small disc can be clear of all others and yet closer to them than two large ones in contact
+        return self._contact(self._pair_index(structure, neighbors))
+
+    def _contact(self, pair: Int[Array, "pairs"] | None) -> Float[Array, "..."]:
+        if pair is None:
+            return self.diameter
+        a, b = np.triu_indices(len(self.elements))
+        return ((self.diameter[a] + self.diameter[b]) / 2)[pair]
+
     def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
-        contact = self.diameter
-        if pair is not None:
-            a, b = np.triu_indices(len(self.elements))
-            contact = ((self.diameter[a] + self.diameter[b]) / 2)[pair]
-        overlap = 1 - r / contact
+        overlap = 1 - r / self._contact(pair)
         # (0)^alpha has no derivative in alpha, nor a second one in r for alpha < 2: mask before the power.
         touching = overlap > 0
         return self.epsilon / self.alpha * jnp.where(touching, jnp.where(touching, overlap, 1.0) ** self.alpha, 0.0)

@@ -180,6 +180,8 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     # The list, gauge and preconditioner of the solution itself: rattlers and rigid motions are those found here.
     preconditioner = None
     scene, walker = survey(walker.w, scene.landscape.neighbors.capacity)
+    settled = _gauge(scene.landscape, _structure(coordinates, walker.w), coordinates.basis.shape[0], settled=True)
+    scene = eqx.tree_at(lambda s: s.gauge, scene, settled)
     found = Found(walker.w, scene, status, steps, fmax, stress)
     if options.check_minimum and status is Status.CONVERGED and int(scene.gauge.rank) > 0:
         ends = found.spectrum
@@ -201,7 +203,8 @@ def make_scene(landscape_of, coordinates: Coordinates, w: Vector, cutoff: float,
     """List, gauge and (unless given) preconditioner at w."""
     structure = _structure(coordinates, w)
     landscape = landscape_of(find_neighbors(structure, cutoff, skin, capacity))
-    gauge = _gauge(landscape, structure, coordinates.basis.shape[0])
+    # An atom that has a neighbor in the list may come into contact while walking: it must be free to move.
+    gauge = _gauge(landscape, structure, coordinates.basis.shape[0], settled=False)
     return Scene(landscape, gauge, preconditioner or _preconditioner(landscape, w, grid))
 
 
@@ -238,8 +241,9 @@ def _iterative_spectrum(scene: Scene, w: Vector, size: int) -> Spectrum:
 
 
 @eqx.filter_jit
-def _gauge(landscape: Landscape, structure, strains: int) -> Gauge:
-    return find_gauge(structure, landscape.neighbors, landscape.potential.cutoff, strains)
+def _gauge(landscape: Landscape, structure: Structure, strains: int, settled: bool) -> Gauge:
+    neighbors = landscape.neighbors
+    return find_gauge(structure, neighbors, landscape.potential.ranges(structure, neighbors) if settled else neighbors.reach, strains)
 
 
 @eqx.filter_jit
