@@ -46,6 +46,9 @@ def find_gauge(structure: Structure, neighbors: Neighbors, cutoff: Float[Array, 
         cutoff: Å, one for all pairs or one a pair (`Potential.ranges`): atoms beyond it of all others are rattlers.
         n_strains: strains among the unknowns, all free.
     """
+    # The projector belongs to the state around which one differentiates, and is held while the state moves: then
+    # derivatives of any order stay orthogonal to the same motions (for rotations: Eckart's condition).
+    structure, neighbors, cutoff = jax.lax.stop_gradient((structure, neighbors, cutoff))
     x = structure.positions
     d = neighbors.vectors(structure)
     inside = (jnp.sum(d * d, axis=-1) < cutoff**2) & neighbors.valid
