@@ -5,7 +5,11 @@ energy. Those are projected out of right-hand side, iterates and result; nothing
 ridge biases the response by percents).
 
 A solver is an object with `solve(matvec, b, project, precondition)`. All of them live inside
-`jax.lax.custom_linear_solve`, so they are themselves never differentiated.
+`jax.lax.custom_linear_solve`, so they are themselves never differentiated. That is also why they are plain loops:
+those of `jax.scipy` open a second custom_linear_solve inside, which breaks reverse mode.
+
+Which one? `Dense` for any operator up to a few thousand unknowns. Beyond: `ConjugateGradient` for symmetric positive
+definite operators, `NearlySymmetric` around it when only a small block is not symmetric, `GMRES` for all others.
 """
 
 from abc import abstractmethod
@@ -103,6 +107,60 @@ class ConjugateGradient(AbstractLinearSolver):
         )
 
 
+class GMRES(AbstractLinearSolver):
+    """Restarted GMRES for operators that are neither symmetric nor positive: smallest residual in a growing space.
+
+    Memory: 2 `restart` vectors. Where it stagnates (eigenvalues all around zero), raise `restart` or precondition.
+
+    Attributes:
+        rtol: |b - A y| <= rtol |b| at the end.
+        restart: size of the space before it is rebuilt from the residual.
+        max_steps: products allowed; not getting there is an error, not a wrong number.
+    """
+
+    rtol: float = eqx.field(static=True, default=1e-11)
+    restart: int = eqx.field(static=True, default=60)
+    max_steps: int = eqx.field(static=True, default=6000)
+
+    def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        y, residual, _ = gmres(matvec, b, project, precondition, rtol=self.rtol, restart=self.restart, max_steps=self.max_steps)
+        bad = residual > 1e4 * self.rtol * jnp.linalg.norm(project(b))  # rounding sets a floor, as above
+        return eqx.error_if(
+            y,
+            bad | ~jnp.isfinite(residual),
+            "the linear solve of the implicit derivative did not converge: the operator is singular beyond what `project` "
+            "takes out, or GMRES stagnates. Use linear_solver=Dense() for up to a few thousand unknowns, a larger "
+            "restart or max_steps of GMRES, or ConjugateGradient() if the operator is symmetric and positive.",
+        )
+
+
+class NearlySymmetric(AbstractLinearSolver):
+    """A = S + E K E^T with S symmetric and K antisymmetric on the last `size` unknowns: a few more solves with S.
+
+    The case of a cell under a target stress with shear: only the strains feel that such a stress has no energy.
+    The projector must leave the last `size` unknowns alone.
+
+    Attributes:
+        symmetric: solver for S.
+        size: number of unknowns, at the end of the vector, among which A is not symmetric.
+    """
+
+    symmetric: AbstractLinearSolver
+    size: int = eqx.field(static=True)
+
+    def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        # E holds the unit vectors of the last unknowns. Woodbury's formula, in the form that takes a singular K:
+        #     A^-1 b = y - Z (1 + K E^T Z)^-1 K E^T y,      S y = b,  S Z = E.
+        k = self.size
+        E = jnp.zeros((k, b.shape[0]), b.dtype).at[:, -k:].set(jnp.eye(k, dtype=b.dtype))
+        block = jax.vmap(matvec)(E)[:, -k:].T
+        K = (block - block.T) / 2
+        product = lambda v: matvec(v).at[-k:].add(-K @ v[-k:])
+        run = lambda c: self.symmetric.solve(product, c, project, precondition)
+        y, Z = run(b), jax.vmap(run)(E).T
+        return y - Z @ jnp.linalg.solve(jnp.eye(k, dtype=b.dtype) + K @ Z[-k:], K @ y[-k:])
+
+
 class CGResult(NamedTuple):
     solution: Vector
     residual: Float[Array, ""]  # |b - A y|
@@ -153,6 +211,63 @@ def conjugate_gradient(
     first = (y, r, z, z, r @ z, 0, jnp.array(False))
     y, r, _, _, _, k, negative = jax.lax.while_loop(unfinished, step, first)
     return CGResult(y, jnp.linalg.norm(r), k, negative)
+
+
+def gmres(
+    matvec: Operator,
+    b: Vector,
+    project: Operator = identity,
+    precondition: Operator = identity,
+    *,
+    rtol: float = 1e-11,
+    restart: int = 60,
+    max_steps: int = 6000,
+) -> tuple[Vector, Float[Array, ""], Array]:
+    """Restarted GMRES, preconditioned from the right.
+
+    Returns:
+        solution, norm of its residual, products used.
+    Source: the variant without Givens rotations of Walker, Zhou, Numer. Linear Algebra Appl. 1, 571 (1994).
+    """
+    # One cycle: an orthonormal basis w_1 ... w_m of A z_1 ... A z_m, with z_1 = r_0 / |r_0| and z_k+1 = w_k. Each new
+    # w_k takes its part out of the residual, so r is always at hand:
+    #     A z_k = sum_l<=k R_lk w_l,    a_k = w_k . r,    r <- r - a_k w_k;    at the end y += sum_k t_k z_k,  R t = a.
+    operator = lambda z: project(matvec(project(precondition(z))))
+    b = project(b)
+    n = b.shape[0]
+    goal = rtol * jnp.linalg.norm(b)
+
+    def expand(state):
+        z, r, Z, W, R, a, k = state
+        w = operator(z)
+        part = W @ w
+        w = w - part @ W
+        again = W @ w  # orthogonalised twice: once loses digits
+        w = w - again @ W
+        size = jnp.linalg.norm(w)
+        grown = size > 1e-14 * jnp.linalg.norm(part + again)  # otherwise A z is in the space already: A is singular there
+        w = jnp.where(grown, w / jnp.where(grown, size, 1.0), 0.0)
+        along = w @ r
+        R = R.at[:, k].set(part + again).at[k, k].set(jnp.where(grown, size, 1.0))
+        return w, r - along * w, Z.at[k].set(z), W.at[k].set(w), R, a.at[k].set(along), k + 1
+
+    def cycle(state):
+        y, r, steps, _ = state
+        start = jnp.linalg.norm(r)
+        # the basis loses its digits as |r| falls: stop and look at the true residual after six orders of magnitude
+        enough = jnp.maximum(goal, 1e-6 * start)
+        empty = jnp.zeros((restart, n), b.dtype)
+        first = (r / start, r, empty, empty, jnp.eye(restart, dtype=b.dtype), jnp.zeros(restart, b.dtype), 0)
+        going = lambda inner: (inner[-1] < restart) & (jnp.linalg.norm(inner[1]) > enough)
+        _, _, Z, _, R, a, k = jax.lax.while_loop(going, expand, first)
+        t = jax.scipy.linalg.solve_triangular(R, a)
+        y = y + project(precondition(t @ Z))
+        r = b - project(matvec(y))
+        return y, r, steps + k + 1, jnp.linalg.norm(r) > 0.9 * start  # stagnates, or has come down to rounding
+
+    unfinished = lambda state: (jnp.linalg.norm(state[1]) > goal) & (state[2] < max_steps) & ~state[3]
+    y, r, steps, _ = jax.lax.while_loop(unfinished, cycle, (jnp.zeros_like(b), b, 0, jnp.array(False)))
+    return y, jnp.linalg.norm(r), steps
 
 
 def solve(
