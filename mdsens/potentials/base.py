@@ -3,6 +3,8 @@
 A form declares each parameter as a field, `epsilon: Array = parameter("eV", lower=0.0)`, with the unit and the bounds
 within which the form makes sense. Units, bounds, element names and the source are static: they never meet JAX.
 Parameters get flat names for tables and files: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair of several.
+
+Functional forms are classes here in mdsens/potentials; parameter sets, which are data, are the files of potentials/.
 """
 
 import dataclasses
@@ -33,7 +35,12 @@ def parameter(unit: str, *, lower: float = -np.inf, upper: float = np.inf, per: 
             "ordered pair" (centre first) or "triple" (centre, then an unordered pair).
         text: one line for tables.
     """
-    return eqx.field(converter=jnp.asarray, metadata={"unit": unit, "lower": lower, "upper": upper, "per": per, "text": text})
+    return eqx.field(converter=_as_floats, metadata={"unit": unit, "lower": lower, "upper": upper, "per": per, "text": text})
+
+
+def _as_floats(value: Any) -> Array:
+    # A parameter given as an integer (q = 0) is a number like any other: kept as one, JAX would not differentiate it.
+    return jnp.asarray(value, float)
 
 
 class Potential(eqx.Module):
@@ -66,6 +73,13 @@ class Potential(eqx.Module):
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
         """Energy of each atom, eV; they sum to `energy`. Forms without a natural share do not have it."""
         raise InputError(f"{type(self).__name__} has no per-atom energies: the form does not share its energy among atoms.")
+
+    def check_structure(self, structure: Structure) -> None:
+        """Raise if this form cannot describe this structure: for forms with limits of their own.
+
+        Raises:
+            InputError: says what the structure has that the form cannot deal with.
+        """
 
     def check_shapes(self) -> None:
         """Raise unless every parameter has one entry for each of its labels: for `__check_init__`.
@@ -130,11 +144,12 @@ def _type_table(elements: tuple[str, ...]) -> np.ndarray:
 
 
 def check_elements(potential: Potential, structure: Structure) -> None:
-    """Raise unless the potential has parameters for every atom.
+    """Raise unless the potential has parameters for every atom, and can describe the structure otherwise.
 
     Raises:
         InputError: names the elements that have none and those that have.
     """
+    potential.check_structure(structure)
     if not potential.elements:
         return  # the form does not look at species
     if unknown := sorted(set(structure.symbols) - set(potential.elements)):
@@ -151,7 +166,7 @@ class Entry(NamedTuple):
     """One number among the parameters of a potential."""
 
     name: str
-    path: tuple[str, ...]  # attribute names from the potential to the array
+    path: tuple[str | int, ...]  # from the potential to the array: attribute names, and keys where parameters are in a dict
     index: tuple[int, ...]  # place in that array
     unit: str
     lower: float
@@ -159,39 +174,75 @@ class Entry(NamedTuple):
     text: str
 
 
+class _Declared(NamedTuple):
+    """One parameter array, as the form declares it."""
+
+    name: str
+    path: tuple[str | int, ...]
+    values: Array
+    labels: tuple[str, ...]
+    unit: str
+    lower: float
+    upper: float
+    text: str
+
+    def entry(self, k: int, index: tuple[int, ...]) -> Entry:
+        label = self.labels[k] if self.labels else "][".join(str(i) for i in index)
+        name = f"{self.name}[{label}]" if label else self.name
+        return Entry(name, self.path, index, self.unit, self.lower, self.upper, self.text)
+
+
 def parameter_entries(potential: Potential) -> list[Entry]:
     """Every parameter, one entry a number, in a fixed order."""
-    return list(_entries(potential, ()))
+    return [d.entry(k, index) for d in _declared(potential, ()) for k, index in enumerate(np.ndindex(d.values.shape))]
 
 
-def _entries(module: eqx.Module, path: tuple[str, ...]) -> Iterator[Entry]:
+def _declared(module: eqx.Module, path: tuple[str | int, ...]) -> Iterator[_Declared]:
     for field in dataclasses.fields(module):
         value = getattr(module, field.name)
         here = (*path, field.name)
         if isinstance(value, eqx.Module):
-            yield from _entries(value, here)
-        elif "unit" in field.metadata and eqx.is_inexact_array(value):
+            yield from _declared(value, here)
+        elif "unit" in field.metadata:
             m = field.metadata
-            name = ".".join(here).rstrip("_")  # a trailing underscore only avoids a Python keyword
-            labels = module.labels(field.name) if isinstance(module, Potential) else ()
-            for k, index in enumerate(np.ndindex(value.shape)):
-                label = labels[k] if labels else "][".join(str(i) for i in index)
-                yield Entry(f"{name}[{label}]" if label else name, here, index, m["unit"], m["lower"], m["upper"], m["text"])
+            bounds = m.get("lower", -np.inf), m.get("upper", np.inf), m.get("text", "")
+            if eqx.is_inexact_array(value):
+                name = ".".join(str(key) for key in here).rstrip("_")  # a trailing underscore only avoids a Python keyword
+                labels = module.labels(field.name) if isinstance(module, Potential) else ()
+                yield _Declared(name, here, value, labels, m["unit"], *bounds)
+            else:  # a dict brings its own names; a static field `units` beside it may give their units
+                units = dict(getattr(module, "units", ()))
+                for keys, values in _items(value, ()):
+                    name = ".".join(str(key) for key in (*path, *keys))
+                    yield _Declared(name, (*here, *keys), values, (), units.get(keys[0], m["unit"]), *bounds)
+
+
+def _items(tree: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Array]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _items(value, (*keys, key))
+    elif isinstance(tree, list | tuple):
+        for k, value in enumerate(tree):
+            yield from _items(value, (*keys, k))
+    elif eqx.is_inexact_array(tree) and keys:
+        yield keys, tree
 
 
 def parameter_values(potential: Potential) -> dict[str, float]:
     """Parameter values by flat name."""
-    return {e.name: _value_at(potential, e) for e in parameter_entries(potential)}
+    return {
+        d.entry(k, index).name: float(value)
+        for d in _declared(potential, ())
+        for k, (index, value) in enumerate(np.ndenumerate(np.asarray(d.values)))
+    }
 
 
-def _leaf(potential: Potential, path: tuple[str, ...]) -> Array:
-    for name in path:
-        potential = getattr(potential, name)
-    return potential  # type: ignore[return-value]  # the last attribute is the array
-
-
-def _value_at(potential: Potential, entry: Entry) -> float:
-    return float(np.asarray(_leaf(potential, entry.path))[entry.index])
+def follow_path(potential: Potential, path: tuple[str | int, ...]) -> Any:
+    """What lies in a potential at the end of a path of attribute names and keys (`Entry.path`)."""
+    node: Any = potential
+    for key in path:
+        node = getattr(node, key) if isinstance(key, str) and not isinstance(node, Mapping) else node[key]
+    return node
 
 
 def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Potential:
@@ -214,9 +265,9 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
         entry = known[name]
         if not isinstance(value, jax.core.Tracer):
             _check_bounds(entry, float(value))
-        old = _leaf(potential, entry.path)
+        old = follow_path(potential, entry.path)
         new = old.at[entry.index].set(value)
-        potential = eqx.tree_at(lambda p, path=entry.path: _leaf(p, path), potential, new)
+        potential = eqx.tree_at(lambda p, path=entry.path: follow_path(p, path), potential, new)
     return potential
 
 
@@ -226,8 +277,11 @@ def check_parameters(potential: Potential) -> None:
     Raises:
         InputError: names the parameter, its value and its bounds.
     """
-    for entry in parameter_entries(potential):
-        _check_bounds(entry, _value_at(potential, entry))
+    for d in _declared(potential, ()):
+        values = np.asarray(d.values)
+        if not np.all((d.lower < values) & (values < d.upper)):  # also for NaN
+            for k, (index, value) in enumerate(np.ndenumerate(values)):
+                _check_bounds(d.entry(k, index), float(value))
 
 
 def _check_bounds(entry: Entry, value: float) -> None:

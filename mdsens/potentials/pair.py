@@ -7,7 +7,6 @@ cutoff is evaluated at the cutoff and then masked: "mask before you divide" keep
 from abc import abstractmethod
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int

@@ -1,0 +1,181 @@
+"""Parameter sets as data: found by name or read from a file, shown as a table, written back.
+
+Functional forms are classes in mdsens/potentials. The numbers that go into them are files in potentials/, one a set,
+each with the source of its numbers.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mdsens.errors import FileFormatError, InputError, OutputExistsError
+from mdsens.potentials.base import Potential, follow_path, parameter_entries, parameter_values
+from mdsens.potentials.lammps_files import read_sw
+from mdsens.potentials.toml_files import nearest, read_toml, toml_content, toml_text
+from mdsens.precision import require_x64
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+# Readers by the ending of the file's name; each takes the path and the elements wanted.
+READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {".toml": read_toml, ".sw": read_sw}
+
+
+class PotentialRecord(NamedTuple):
+    """A parameter set that `load_potential` finds by name; no elements: the form does not look at species."""
+
+    name: str
+    form: str
+    elements: tuple[str, ...]
+    source: str
+    file: Path
+
+
+def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = None) -> Potential:
+    """A potential from a parameter set known by name, or from a file.
+
+    Args:
+        name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes it), .sw
+            (LAMMPS, Stillinger-Weber).
+        elements: chemical symbols wanted, in the order wanted; by default all the set has.
+    Raises:
+        InputError: unknown name (the nearest is suggested), or an element the set does not have.
+        FileFormatError: no such file, or one that is not what its name says.
+        PrecisionError: float64 is off, and the parameters would be rounded to seven digits.
+    """
+    require_x64()
+    path = Path(name_or_path)
+    endings = ", ".join(READERS)
+    for ending, reader in READERS.items():
+        if path.name.endswith(ending):
+            if not path.is_file():
+                raise FileFormatError(f"no potential file '{path}'. The path is relative to {Path.cwd()}.")
+            return reader(path, elements)
+    if path.is_file() or len(path.parts) > 1:
+        raise FileFormatError(f"the name of '{path}' does not tell its format: it must end in one of {endings}.")
+    known = {record.name: record.file for record in available_potentials()}
+    if str(name_or_path) not in known:
+        raise InputError(
+            f"no parameter set is called '{name_or_path}'.{nearest(str(name_or_path), known)} "
+            f"There are {', '.join(known)}. A file is found by its path, which must end in one of {endings}."
+        )
+    return read_toml(known[str(name_or_path)], elements)
+
+
+def available_potentials() -> list[PotentialRecord]:
+    """The parameter sets that come with mdsens, sorted by name.
+
+    Raises:
+        FileFormatError: the sets are missing from this installation, or one of them is not TOML.
+    """
+    contents = [(file, toml_content(file)) for file in sorted(_folder().glob("*.toml"))]
+    return [PotentialRecord(file.stem, c["form"], tuple(c.get("elements", ())), c["source"], file) for file, c in contents]
+
+
+def _folder() -> Path:
+    # A wheel carries the folder inside the package; a source checkout has it beside the package.
+    package = Path(__file__).parents[1]
+    places = (package / "_potentials", package.parent / "potentials")
+    for place in places:
+        if place.is_dir():
+            return place
+    raise FileFormatError(f"the parameter sets are missing: there is no folder {places[0]} or {places[1]}. Install mdsens again.")
+
+
+def save_potential(potential: Potential, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a potential to a .toml file, every digit of it, for `load_potential`.
+
+    Raises:
+        InputError: another ending, or a potential that is more than numbers (such as `JaxMDPotential`).
+        OutputExistsError: the file exists, and `overwrite` is False.
+    """
+    path = Path(path)
+    if path.suffix != ".toml":
+        raise InputError(f"save_potential writes TOML, and '{path.name}' does not end in .toml.")
+    text = toml_text(potential)
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"'{path}' exists. Choose another name, or pass overwrite=True.")
+    path.write_text(text, encoding="utf-8")
+
+
+# --- a table to look at ------------------------------------------------------------------------------------------
+
+
+class ParameterRow(NamedTuple):
+    """One parameter: `bounds` is the open interval in which the form has a meaning."""
+
+    name: str
+    value: float
+    unit: str
+    bounds: tuple[float, float]
+    description: str
+    source: str
+
+
+class ParameterTable(NamedTuple):
+    """The parameters of a potential; `print` and rich show it as a table."""
+
+    form: str
+    elements: tuple[str, ...]
+    rows: tuple[ParameterRow, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.form} ({', '.join(self.elements)})" if self.elements else self.form
+
+    def __str__(self) -> str:
+        cells = [HEADER, *(_cells(row) for row in self.rows)]
+        widths = [max(len(line[k]) for line in cells) for k in range(len(HEADER))]
+        lines = []
+        for name, value, *rest in cells:
+            padded = [name.ljust(widths[0]), value.rjust(widths[1]), *(text.ljust(w) for text, w in zip(rest, widths[2:], strict=True))]
+            lines.append("  ".join(padded).rstrip())
+        return "\n".join([self.title, lines[0], "-" * len(max(lines, key=len)), *lines[1:], *self._sources()])
+
+    def __rich__(self) -> "Table":
+        from rich.table import Table
+
+        table = Table(title=self.title, caption="\n".join(self._sources()) or None)
+        for k, name in enumerate(HEADER):
+            table.add_column(name, justify="right" if k == 1 else "left", no_wrap=k < 2)
+        for row in self.rows:
+            table.add_row(*(text.replace("[", r"\[") for text in _cells(row)))  # names hold brackets, rich's own mark
+        return table
+
+    def _sources(self) -> list[str]:
+        return [f"source: {source}" for source in dict.fromkeys(row.source for row in self.rows) if source]
+
+
+HEADER = ("parameter", "value", "unit", "bounds", "description")
+
+
+def _cells(row: ParameterRow) -> tuple[str, ...]:
+    return row.name, f"{row.value:.10g}", row.unit, _bounds(*row.bounds), row.description
+
+
+def _bounds(lower: float, upper: float) -> str:
+    match math.isinf(lower), math.isinf(upper):
+        case True, True:
+            return "any"
+        case False, True:
+            return f"> {lower:g}"
+        case True, False:
+            return f"< {upper:g}"
+    return f"{lower:g} to {upper:g}"
+
+
+def parameter_table(potential: Potential) -> ParameterTable:
+    """Names, values, units, bounds and sources of all parameters; print it to look at it."""
+    values = parameter_values(potential)
+    rows = tuple(
+        ParameterRow(e.name, values[e.name], e.unit, (e.lower, e.upper), e.text, _source(potential, e.path))
+        for e in parameter_entries(potential)
+    )
+    return ParameterTable(type(potential).__name__, tuple(potential.elements), rows)
+
+
+def _source(potential: Potential, path: tuple[str | int, ...]) -> str:
+    # the source stated nearest to the parameter: potentials may be made of potentials
+    modules = [follow_path(potential, path[:k]) for k in range(len(path))]
+    return next((source for m in reversed(modules) if (source := getattr(m, "source", ""))), "")
