@@ -113,22 +113,27 @@ class Landscape(eqx.Module):
 
     def value_and_gradient(self, w: Float[Array, "unknowns"]):
         """Merit to go downhill on, and the generalised forces with a minus sign. They vanish at the solution."""
-        # The target stress T does the work dW = V T : dF F^-1 on the cell (F and T symmetric), so at the solution
-        #     dE/dc_k = V T : B_k F^-1 / L.
-        # For a pressure, T = -p 1, this is the gradient of the enthalpy E + p V. A target with shear is not the
-        # gradient of anything; its dead load -V0 T : (F - 1) then serves as the merit.
+        # For a pressure, T = -p 1, the work below is the gradient of -p V and E + p V goes down; a target with shear is
+        # the gradient of nothing, and its part of the work is left to whoever compares two points (`load`).
         energy, gradient = jax.value_and_grad(self.energy)(w)
         c = self.coordinates
         if c.basis.shape[0] == 0:
             return energy, gradient
+        V = volume_of(c.reference.cell) * jnp.linalg.det(c.split(w)[1])
+        merit = energy - jnp.trace(self.target) / 3 * V
+        return merit, gradient.at[3 * c.reference.n_atoms :].add(-self._work(w, self.target))
+
+    def load(self, w: Float[Array, "unknowns"]) -> Float[Array, "strains"]:
+        """Force of the traceless part of the target stress along each strain unknown, eV/Å: it has no energy."""
+        return self._work(w, self.target - jnp.trace(self.target) / 3 * jnp.eye(3))
+
+    def _work(self, w: Float[Array, "unknowns"], stress: Float[Array, "3 3"]) -> Float[Array, "strains"]:
+        # A stress T on the cell does the work dW = V T : dF F^-1 (F and T symmetric); at the solution
+        #     dE/dc_k = V T : B_k F^-1 / L.
+        c = self.coordinates
         _, F = c.split(w)
-        start = volume_of(c.reference.cell)
-        V = start * jnp.linalg.det(F)
-        work = V * jnp.einsum("ab,kac,cb->k", self.target, c.basis, jnp.linalg.inv(F)) / c.length
-        pressure = -jnp.trace(self.target) / 3
-        deviator = self.target + pressure * jnp.eye(3)
-        merit = energy + pressure * V - start * jnp.sum(deviator * (F - jnp.eye(3)))
-        return merit, gradient.at[3 * c.reference.n_atoms :].add(-work)
+        V = volume_of(c.reference.cell) * jnp.linalg.det(F)
+        return V * jnp.einsum("ab,kac,cb->k", stress, c.basis, jnp.linalg.inv(F)) / c.length
 
     def gradient(self, w: Float[Array, "unknowns"]) -> Float[Array, "unknowns"]:
         return self.value_and_gradient(w)[1]

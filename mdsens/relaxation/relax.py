@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mdsens.errors import InputError, NotConvergedError, SaddlePointError, TracedError
-from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, solve
+from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, NearlySymmetric, solve
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import concrete, energy, evaluate
@@ -148,6 +148,8 @@ def relax(
         w = solution(data)
         found = seen[-1]
         method = linear_solver or found.factor or ConjugateGradient()
+        if stress is not None and basis.shape[0] and isinstance(method, ConjugateGradient):
+            method = NearlySymmetric(method, basis.shape[0])  # a stress with shear has no energy
         template = landscape_of(data, found.scene.landscape.neighbors)
         scene = Scene(template, found.scene.gauge, found.scene.preconditioner)
         return w, response(method, stress is None, scene, w, _direction(template, direction))

@@ -128,6 +128,8 @@ def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tup
     t = jnp.minimum(t, 0.05 / jnp.maximum(strain, 1e-300))  # at most five percent of strain
     t = jnp.minimum(t, jnp.where(jnp.isfinite(room), 0.99 * room, 1e300) / jnp.maximum(scene.reach_of(p), 1e-300))
     slope = walker.gradient @ p
+    # A target stress with shear has no energy: take the work it does along the way (trapezoid) from the merit instead.
+    load = scene.landscape.load(walker.w)
     # Differences of energies near convergence are rounding: then a smaller gradient decides.
     rounding = 1e-13 * (jnp.abs(walker.value) + 1.0)
     norm = jnp.linalg.norm(walker.gradient)
@@ -135,8 +137,9 @@ def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tup
     def trial(t):
         w = walker.w + t * p
         value, gradient = scene.value_and_gradient(w)
-        lower = value <= walker.value + 1e-4 * t * slope
-        flatter = (value <= walker.value + rounding) & (jnp.linalg.norm(gradient) < norm)
+        change = value - walker.value - t * p[3 * n :] @ (load + scene.landscape.load(w)) / 2
+        lower = change <= 1e-4 * t * slope
+        flatter = (change <= rounding) & (jnp.linalg.norm(gradient) < norm)
         return w, value, gradient, lower | flatter
 
     def shorter(state):
