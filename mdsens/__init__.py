@@ -1,6 +1,6 @@
 """Sensitivity analysis for molecular dynamics: relaxed states, and how they move with the potential's parameters."""
 
-from mdsens import errors, units
+from mdsens import calculators, errors, units
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.neighbors import Neighbors, find_neighbors
@@ -49,6 +49,7 @@ __all__ = [
     "StillingerWeber",
     "Structure",
     "Truncated",
+    "calculators",
     "check_parameters",
     "energy",
     "energy_forces_stress",

@@ -1,0 +1,246 @@
+"""The ASE calculator: right numbers, ASE's conventions, and no work done twice while atoms move."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ase.build
+import ase.units
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.calculators.lj import LennardJones as ASELennardJones
+from ase.filters import FrechetCellFilter
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from numpy.testing import assert_allclose
+
+import mdsens as ms
+from mdsens.strain import to_voigt
+
+SW = ms.StillingerWeber(2.1683, 2.0951, 1.8, 21.0, 1.2, -0.333333333333, 7.049556277, 0.6022245584, 4.0, 0.0, elements=("Si",))
+LJ = ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=6.5)
+
+
+def silicon(rattle: float = 0.1, strain: float = 0.02) -> ase.Atoms:
+    """Eight atoms off their sites, in a strained cell: smaller than two cutoffs."""
+    atoms = ase.build.bulk("Si", "diamond", a=5.43, cubic=True)
+    atoms.rattle(rattle, seed=1)
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain * np.array([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])), scale_atoms=True)
+    atoms.calc = ms.calculators.MDSens(SW)
+    return atoms
+
+
+def argon() -> ase.Atoms:
+    """The same for a fcc crystal of four atoms."""
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(0.1, seed=2)
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.02 * np.array([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])), scale_atoms=True)
+    atoms.calc = ms.calculators.MDSens(LJ)
+    return atoms
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Collects whatever JAX compiles, from memory or from disk, eager operations included."""
+    seen: list[str] = []
+
+    def listen(event: str, duration: float, **_) -> None:
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "potential"), [("stillinger_weber", "sw-si-rattled-64", SW), ("lennard_jones", "lj-ar-rattled-108-shifted", None)]
+)
+def test_energy_forces_and_stress_are_those_of_lammps(name, case, potential):
+    record = references.table(name)[case]
+    potential = potential or ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=7.5, cut=ms.Shifted())
+    atoms = references.structure(record).to_ase()
+    atoms.calc = ms.calculators.MDSens(potential)
+    references.assert_agrees(atoms.get_potential_energy(), record["values"]["energy"], "energy")
+    references.assert_agrees(atoms.get_potential_energy(force_consistent=True), record["values"]["energy"], "free energy")
+    references.assert_agrees(atoms.get_forces(), record["values"]["forces"], "forces")
+    references.assert_agrees(atoms.get_stress(), record["values"]["stress"], "stress")
+    # a sum of about a hundred terms of order 1 eV: rounding 1e-13
+    assert_allclose(atoms.get_potential_energies().sum(), atoms.get_potential_energy(), rtol=1e-13)
+
+
+def test_forces_and_stress_are_derivatives_of_the_energy():
+    atoms = silicon()
+    # Central differences: truncation ~ step² E''' ~ 1e-8 at 1e-4 Å, rounding 1e-14 * 30 eV / 1e-4 Å ~ 1e-9.
+    assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-6)
+    assert_allclose(atoms.get_stress(), calculate_numerical_stress(atoms, eps=1e-5), atol=1e-7)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, False, True), False])
+def test_slabs_wires_and_clusters_agree_with_the_calculator_of_ase(pbc):
+    atoms = ase.build.fcc111("Ar", (2, 2, 3), a=5.3, vacuum=6.0, orthogonal=True)
+    atoms.rattle(0.1, seed=3)
+    atoms.pbc = pbc
+    atoms.calc = ASELennardJones(sigma=3.405, epsilon=0.0104, rc=7.5, ro=None, smooth=False)
+    # ASE shifts each pair to zero at the cutoff
+    mine = atoms.copy()
+    mine.calc = ms.calculators.MDSens(ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=7.5, cut=ms.Shifted()))
+    # same formula in another order of summation
+    assert_allclose(mine.get_potential_energy(), atoms.get_potential_energy(), rtol=1e-12)
+    assert_allclose(mine.get_potential_energies(), atoms.get_potential_energies(), rtol=1e-11)
+    assert_allclose(mine.get_forces(), atoms.get_forces(), atol=1e-13)
+    assert_allclose(mine.get_stress(), atoms.get_stress(), atol=1e-15)
+
+
+def test_a_free_cluster_has_forces_but_no_stress():
+    atoms = ase.Atoms(
+        "Ar3", [[0, 0, 0], [3.9, 0, 0], [1.9, 3.4, 0]], calculator=ms.calculators.MDSens(ms.LennardJones(0.0104, 3.405, elements=("Ar",)))
+    )
+    assert np.abs(atoms.get_forces()).max() > 1e-4
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stress()
+
+
+def test_a_form_without_site_energies_says_so_and_gives_the_rest():
+    class Spring(ms.Potential):
+        elements: tuple[str, ...] = ()
+        source: str = ""
+
+        @property
+        def cutoff(self):
+            return jnp.asarray(3.0)
+
+        def energy(self, structure, neighbors):
+            return jnp.sum(structure.positions**2)
+
+    atoms = ase.Atoms("H2", [[0.5, 0, 0], [0, 1.0, 0]], calculator=ms.calculators.MDSens(Spring()))
+    assert "energies" not in atoms.calc.implemented_properties
+    assert atoms.get_potential_energy() == 1.25
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_potential_energies()
+
+
+def test_bfgs_with_a_cell_filter_finds_the_minimum_that_relax_finds():
+    atoms = argon()
+    start = ms.Structure.from_ase(atoms)
+    assert BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=1e-6, steps=200)
+    relaxed = ms.relax(LJ, start, cell="full", solver=ms.NewtonCG(), check_minimum=False)
+    # The error of the energy is F² / curvature ~ (1e-6)² / 0.1 eV, far below 1e-8; that of a strain
+    # (stress / modulus) is 1e-6 eV/Å / (4 atoms / 5.3 Å) / 0.02 eV/Å³ at most.
+    assert_allclose(atoms.get_potential_energy(), float(relaxed.energy), atol=1e-8)
+    assert_allclose(atoms.get_volume(), float(ms.volume(relaxed.structure)), rtol=1e-4)
+
+
+def test_dynamics_conserves_energy_and_compiles_nothing_after_the_first_steps():
+    atoms = ase.build.bulk("Si", "diamond", a=5.43, cubic=True)
+    atoms.calc = ms.calculators.MDSens(SW, skin=0.15)
+    speeds = np.sqrt(1200 * ase.units.kB / atoms.get_masses())[:, None]
+    atoms.set_velocities(speeds * np.random.default_rng(0).normal(size=(8, 3)))
+    dynamics = VelocityVerlet(atoms, 0.5 * ase.units.fs)
+    lists, energies = set(), []
+
+    def watch():
+        lists.add(id(atoms.calc._neighbors.positions))
+        kept.append(atoms.calc._neighbors)  # so that ids are not reused
+        energies.append(atoms.get_total_energy())
+
+    kept: list[ms.Neighbors] = []
+    dynamics.attach(watch)
+    dynamics.run(60)  # until a list has been rebuilt
+    assert len(lists) > 1
+    with compilations() as compiled:
+        dynamics.run(340)
+    assert len(lists) > 5
+    assert compiled == []
+    # Verlet at 0.5 fs: the total energy oscillates by (omega dt)² / 24 ~ 1e-4 of the kinetic energy (0.93 eV) and does
+    # not drift; a force that is no derivative of the energy, or a missed pair, shows at 1e-2.
+    assert np.ptp(energies) < 1e-3
+    assert abs(np.mean(energies[-100:]) - np.mean(energies[100:200])) < 1e-4
+
+
+@pytest.mark.parametrize("change", ["atoms", "species", "pbc", "cell", "far move"])
+def test_changed_atoms_give_what_a_fresh_calculator_gives(change):
+    binary = ms.LennardJones([0.0104, 0.012, 0.014], [3.405, 3.5, 3.6], elements=("Ar", "Kr"), cutoff_radius=6.0)
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(0.1, seed=2)
+    atoms.calc = ms.calculators.MDSens(binary)
+    before = atoms.get_potential_energy()
+    match change:
+        case "atoms":
+            del atoms[0]
+        case "species":
+            atoms.symbols[1] = "Kr"
+        case "pbc":
+            atoms.pbc = (True, False, True)
+        case "cell":
+            atoms.set_cell(atoms.cell * 0.8, scale_atoms=True)
+        case "far move":
+            atoms.positions[0] += 1.0
+    fresh = atoms.copy()
+    fresh.calc = ms.calculators.MDSens(binary)
+    assert abs(atoms.get_potential_energy() - before) > 1e-3
+    # the lists may list their pairs in another order
+    assert_allclose(atoms.get_potential_energy(), fresh.get_potential_energy(), rtol=1e-13)
+    assert_allclose(atoms.get_forces(), fresh.get_forces(), atol=1e-12)
+
+
+def test_another_potential_is_used_at_once():
+    atoms = silicon()
+    before = atoms.get_potential_energy()
+    atoms.calc.potential = ms.replace_parameters(atoms.calc.potential, {"epsilon": 2 * 2.1683})
+    # epsilon is the only energy of the form
+    assert_allclose(atoms.get_potential_energy(), 2 * before, rtol=1e-14)
+
+
+def test_a_cell_vector_taken_away_from_a_periodic_crystal_is_an_error():
+    atoms = silicon()
+    atoms.get_forces()
+    atoms.cell[2] = 0
+    with pytest.raises(ms.errors.InputError, match="periodic along cell vector 3"):
+        atoms.get_forces()
+
+
+def test_the_numbers_are_those_of_energy_forces_stress():
+    atoms = silicon()
+    energy, forces, stress = ms.energy_forces_stress(SW, ms.Structure.from_ase(atoms))
+    assert_allclose(atoms.get_potential_energy(), float(energy), rtol=1e-14)
+    assert_allclose(atoms.get_forces(), forces, atol=1e-13)
+    assert_allclose(atoms.get_stress(), to_voigt(stress), atol=1e-15)
+
+
+def test_what_cannot_be_computed_is_an_error_each_time():
+    atoms = silicon()
+    atoms.symbols[0] = "C"
+    for _ in range(2):  # the second request finds ASE's copy of the atoms unchanged
+        with pytest.raises(ms.errors.InputError, match="no parameters for C"):
+            atoms.get_potential_energy()
+    atoms = silicon()
+    atoms.get_forces()
+    atoms.positions[3, 0] = np.nan
+    with pytest.raises(ms.errors.NonFiniteError, match="atom 3"):
+        atoms.get_forces()
+    atoms = ase.Atoms("Ar2", [[0, 0, 0], [0, 0, 0]], cell=[20, 20, 20], calculator=ms.calculators.MDSens(LJ))
+    with pytest.raises(ms.errors.NonFiniteError, match=r"atoms 0 \(Ar\) and 1 \(Ar\)"):
+        atoms.get_potential_energy()
+
+
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ms.errors.InputError, match="skin = -1"):
+        ms.calculators.MDSens(SW, skin=-1.0)
+    with pytest.raises(ms.errors.InputError, match="not str"):
+        ms.calculators.MDSens("sw")
+    with jax.enable_x64(False), pytest.raises(ms.errors.PrecisionError):
+        ms.calculators.MDSens(SW)
+
+
+def test_importing_mdsens_does_not_import_ase():
+    code = "import sys, mdsens as ms; assert 'ase' not in sys.modules; assert ms.calculators.MDSens.__name__ == 'MDSens'"
+    subprocess.run([sys.executable, "-c", code], check=True)
