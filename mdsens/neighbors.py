@@ -2,11 +2,15 @@
 
 A pair is (i, j, shift): atom j's image lies at x_j + shift @ cell. Every pair stands once, also an atom with its
 own image, also several images of one atom: cells smaller than the cutoff are right. The list is made for
-reach = cutoff + skin and stays complete while the atoms move little (`is_complete`).
+reach = cutoff + skin and stays complete while the atoms move little (`Neighbors.slack`).
 
-Two builders give the same pairs: vesin on the host (any cell), and jax-md's cell list on the device (cells larger
-than twice the reach along every vector), where a rebuild on the host would cost hundreds of force calls.
+Two builders give the same pairs: vesin on the host (any cell), and jax-md's cell list on the device (cells at least
+three reaches thick along every periodic vector). The second is chosen on an accelerator for DEVICE_ATOMS or more,
+where a rebuild on the host would cost hundreds of force calls.
 """
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,10 +18,33 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mdsens import cell_list
 from mdsens.errors import InputError, NonFiniteError, TracedError
 from mdsens.structure import Structure, complete_cell
 
 ALL_PAIRS_LIMIT = 5000  # atoms; without a cutoff every pair counts and the list grows as N²
+DEVICE_ATOMS = 10_000  # atoms from which an accelerator builds its own list
+
+
+class Capacity(NamedTuple):
+    """Shapes of a list: slots for pairs, and places in a row of its table."""
+
+    pairs: int = 0
+    width: int = 0
+
+
+class Table(NamedTuple):
+    """The neighbors of each atom in a row, both directions of every pair; unused places hold 0.
+
+    Attributes:
+        j: (atoms, width) atom indices.
+        shift: (atoms, width, 3) whole cell vectors between the image of j and j itself.
+        valid: (atoms, width) False in unused places.
+    """
+
+    j: Int[Array, "atoms width"]
+    shift: Float[Array, "atoms width 3"]
+    valid: Bool[Array, "atoms width"]
 
 
 class Neighbors(eqx.Module):
@@ -28,7 +55,8 @@ class Neighbors(eqx.Module):
         shift: (pairs, 3) whole cell vectors between the image of j and j itself.
         valid: (pairs,) False in padded slots.
         reach: cutoff + skin the list was made for, Å (inf: all pairs of a cluster).
-        positions, cell: where the list was made, Å; `is_complete` compares with them.
+        positions, cell: where the list was made, Å; `slack` compares with them.
+        width: places in a row of `table`, enough for the neighbors of any atom (static).
     """
 
     i: Int[Array, "pairs"]
@@ -38,10 +66,17 @@ class Neighbors(eqx.Module):
     reach: Float[Array, ""]
     positions: Float[Array, "atoms 3"]
     cell: Float[Array, "3 3"]
+    width: int = eqx.field(static=True)
 
     @property
-    def capacity(self) -> int:
-        return self.i.shape[0]
+    def capacity(self) -> Capacity:
+        """Shapes to keep when the list is made anew, so that nothing is compiled again."""
+        return Capacity(self.i.shape[0], self.width)
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms the list is for."""
+        return self.positions.shape[0]
 
     def vectors(self, structure: Structure) -> Float[Array, "pairs 3"]:
         """Vectors from i to the image of j, Å. Padded slots point farther than any cutoff."""
@@ -50,6 +85,24 @@ class Neighbors(eqx.Module):
         # A padded slot must be harmless in every derivative: a constant vector beyond the reach.
         far = jnp.array([2.0, 0.0, 0.0], d.dtype) * jnp.where(jnp.isfinite(self.reach), self.reach, 1.0)
         return jnp.where(self.valid[:, None], d, far)
+
+    def table(self) -> Table:
+        """The same pairs by atom, for forms that need all neighbors of an atom together. Works under jit."""
+        # Each pair is a neighbor of i, and with the opposite shift one of j. Sorted by atom, an entry's place in its
+        # row is its distance from where the row begins.
+        n = self.n_atoms
+        atom = jnp.concatenate([self.i, self.j])
+        atom = jnp.where(jnp.tile(self.valid, 2), atom, n)
+        order = jnp.argsort(atom)
+        atom = atom[order]
+        place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
+        spot = (atom, place)  # padded slots fall outside, and are dropped
+
+        def rows(values):
+            return jnp.zeros((n, self.width, *values.shape[1:]), values.dtype).at[spot].set(values[order], mode="drop")
+
+        j, shift = jnp.concatenate([self.j, self.i]), jnp.concatenate([self.shift, -self.shift])
+        return Table(rows(j), rows(shift), rows(jnp.tile(self.valid, 2)))
 
     def slack(self, structure: Structure, cutoff: Float[Array, ""]) -> Float[Array, ""]:
         """How far, in Å, the list is from missing a pair within `cutoff`; negative: rebuild."""
@@ -74,19 +127,30 @@ def _complement(cell: Float[Array, "3 3"], missing: Bool[Array, "3"]) -> Float[A
     return orthogonal[jnp.clip(jnp.sum(~missing) + jnp.cumsum(missing) - 1, 0, 2)]
 
 
-def find_neighbors(structure: Structure, cutoff: float, skin: float = 0.0, capacity: int = 0) -> Neighbors:
-    """All pairs within cutoff + skin, found on the host.
+Builder = Callable[[np.ndarray, np.ndarray, tuple[bool, bool, bool], float, Capacity], Neighbors]
+
+
+def find_neighbors(
+    structure: Structure, cutoff: float, skin: float = 0.0, capacity: Capacity | None = None, builder: Builder | None = None
+) -> Neighbors:
+    """All pairs within cutoff + skin.
 
     Args:
         structure: concrete positions and cell, or differentiated ones (the list itself has no derivative).
         cutoff: Å; inf for a free cluster whose atoms all interact.
         skin: extra reach, Å, so that the list outlives small moves.
-        capacity: slots at least kept, so that shapes (and compiled code) do not change when pairs are fewer.
+        capacity: shapes at least kept (those of an older list): fewer pairs then compile nothing.
+        builder: `search_on_host` or `search_on_device`; by default the host, and an accelerator for large cells.
     Raises:
-        InputError: infinite cutoff with periodic boundaries or for more than ALL_PAIRS_LIMIT atoms.
+        InputError: a cutoff or skin that is no length; an infinite cutoff with periodic boundaries or for more than
+            ALL_PAIRS_LIMIT atoms; a cell too small for the builder asked for.
         NonFiniteError: NaN or infinite positions or cell.
         TracedError: called under jit or vmap, where positions have no values.
     """
+    if not cutoff > 0 or not 0 <= skin < np.inf:
+        raise InputError(f"cutoff = {cutoff} Å and skin = {skin} Å: the cutoff must be positive, the skin zero or positive and finite.")
+    reach, kept = float(cutoff + skin), capacity or Capacity()
+
     # A list is piecewise constant in positions and cell. The custom rule says so, and lets the host see the values
     # behind any number of nested derivatives.
     @jax.custom_jvp
@@ -96,7 +160,10 @@ def find_neighbors(structure: Structure, cutoff: float, skin: float = 0.0, capac
                 "neighbors are searched on the host and need concrete positions: under jax.jit or jax.vmap pass "
                 "neighbors=find_neighbors(structure, cutoff, skin) made outside."
             )
-        return _build_on_host(np.asarray(positions), np.asarray(cell), structure.pbc, float(cutoff), float(skin), capacity)
+        positions, cell = np.asarray(positions), np.asarray(cell)
+        _check_finite(positions, cell)
+        search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
+        return search(positions, cell, structure.pbc, reach, kept)
 
     @build.defjvp
     def rule(primals, tangents):
@@ -112,41 +179,68 @@ def _zero_tangent(leaf):
     return np.zeros(leaf.shape, jax.dtypes.float0)
 
 
-def _build_on_host(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], cutoff: float, skin: float, capacity: int) -> Neighbors:
-    n = len(positions)
+def _check_finite(positions: np.ndarray, cell: np.ndarray) -> None:
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         bad = np.flatnonzero(~np.isfinite(positions).all(1))
         where = f"atom {bad[0]} is at {positions[bad[0]]}" if len(bad) else "the cell is not finite"
         raise NonFiniteError(f"cannot search neighbors: {where}. Check the structure that was read or built.")
-    if np.isinf(cutoff):
-        if any(pbc):
-            raise InputError("this potential has no cutoff, so a periodic structure has infinitely many pairs: give it a cutoff.")
-        if n > ALL_PAIRS_LIMIT:
-            raise InputError(f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff.")
-        i, j = np.triu_indices(n, 1)
-        shift, reach = np.zeros((len(i), 3)), np.inf
+
+
+def choose_builder(n_atoms: int, cell: np.ndarray, pbc: tuple[bool, ...], reach: float, backend: str) -> Builder:
+    """The builder that suits: the device for large cells on an accelerator, else the host."""
+    large = n_atoms >= DEVICE_ATOMS and np.isfinite(reach) and cell_list.fits(cell, pbc, reach)
+    return search_on_device if large and backend != "cpu" else search_on_host
+
+
+def search_on_host(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity) -> Neighbors:
+    """All pairs within `reach` (Å) of any cell, by vesin; all pairs of a cluster if `reach` is infinite."""
+    if np.isinf(reach):
+        i, j = _all_pairs(len(positions), pbc)
+        shift = np.zeros((len(i), 3))
     else:
         import vesin
 
-        reach = cutoff + skin
         search = vesin.NeighborList(cutoff=reach, full_list=False)
         i, j, shift = search.compute(points=positions, box=complete_cell(cell), periodic=list(pbc), quantities="ijS")
-    slots = _slots(len(i), capacity)
+    i, j = i.astype(np.int32), j.astype(np.int32)
+    slots = _slots(len(i), capacity.pairs)
     pad = slots - len(i)
+    most = int(np.bincount(np.concatenate([i, j]), minlength=1).max())
     return Neighbors(
-        i=jnp.asarray(np.pad(i.astype(np.int32), (0, pad))),
-        j=jnp.asarray(np.pad(j.astype(np.int32), (0, pad))),
+        i=jnp.asarray(np.pad(i, (0, pad))),
+        j=jnp.asarray(np.pad(j, (0, pad))),
         shift=jnp.asarray(np.pad(shift.astype(float), ((0, pad), (0, 0)))),
         valid=jnp.asarray(np.arange(slots) < len(i)),
-        reach=jnp.asarray(reach),
+        reach=jnp.asarray(reach, float),
         positions=jnp.asarray(positions),
         cell=jnp.asarray(cell),
+        width=_slots(most, capacity.width),
     )
 
 
-def _slots(pairs: int, capacity: int) -> int:
+def search_on_device(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity) -> Neighbors:
+    """The same by jax-md's cell list on the device, for a cell at least three reaches thick along periodic vectors."""
+    *pairs, most = cell_list.find_pairs(positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs))
+    return Neighbors(
+        *pairs,
+        reach=jnp.asarray(reach, float),
+        positions=jnp.asarray(positions),
+        cell=jnp.asarray(cell),
+        width=_slots(most, capacity.width),
+    )
+
+
+def _all_pairs(n: int, pbc: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:
+    if any(pbc):
+        raise InputError("this potential has no cutoff, so a periodic structure has infinitely many pairs: give it a cutoff.")
+    if n > ALL_PAIRS_LIMIT:
+        raise InputError(f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff.")
+    return np.triu_indices(n, 1)
+
+
+def _slots(needed: int, kept: int) -> int:
     # Some room, in coarse steps of about 6 %: a list rebuilt after a small move keeps its shape.
-    if pairs <= capacity:
-        return capacity
-    step = 2 ** max(int(np.ceil(np.log2(max(pairs, 16)))) - 4, 0)
-    return int(np.ceil(1.02 * pairs / step)) * step
+    if needed <= kept:
+        return kept
+    step = 2 ** max(int(np.ceil(np.log2(max(needed, 16)))) - 4, 0)
+    return int(np.ceil(1.02 * needed / step)) * step

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.errors import NonFiniteError
-from mdsens.neighbors import Neighbors, find_neighbors
+from mdsens.neighbors import Capacity, Neighbors, find_neighbors
 from mdsens.potentials.base import Potential, check_elements, check_parameters
 from mdsens.precision import require_x64
 from mdsens.strain import volume_of
@@ -74,7 +74,7 @@ def _energy(potential: Potential, structure: Structure, neighbors: Neighbors) ->
     return potential.energy(structure, neighbors)
 
 
-def neighbors_of(potential: Potential, structure: Structure, skin: float = 0.0, capacity: int = 0) -> Neighbors:
+def neighbors_of(potential: Potential, structure: Structure, skin: float = 0.0, capacity: Capacity | None = None) -> Neighbors:
     """The list this potential needs for this structure, with the values behind any derivative being taken."""
     cutoff = concrete(potential.cutoff)
     return find_neighbors(structure, float(cutoff), skin, capacity)

@@ -117,7 +117,7 @@ class MDSens(Calculator):
             result, slack = _evaluate_with_slack(self._potential, structure, self._neighbors)
             if float(slack) >= 0:
                 return result
-        capacity = 0 if self._neighbors is None else self._neighbors.capacity
+        capacity = None if self._neighbors is None else self._neighbors.capacity
         cutoff = float(self._potential.cutoff)
         skin = 0.1 * cutoff if self.skin is None else self.skin
         self._neighbors = neighbors_of(self._potential, structure, 0.0 if np.isinf(cutoff) else skin, capacity)
