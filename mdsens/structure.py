@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mdsens.errors import FileFormatError, InputError
+from mdsens.errors import FileFormatError, InputError, TracedError
 from mdsens.strain import volume_of
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ class Structure(eqx.Module):
         from ase.data import atomic_masses, atomic_numbers
 
         positions = np.asarray(positions, float)
-        if positions.ndim != 2 or positions.shape[1] != 3:
-            raise InputError(f"positions have shape {positions.shape}; they must be (atoms, 3). Give a 2D system z = 0 and fix z.")
+        if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
+            raise InputError(
+                f"positions have shape {positions.shape}; they must be (atoms, 3), for at least one atom. Give a 2D system z = 0 and fix z."
+            )
         n = len(positions)
         if unknown := [s for s in species if isinstance(s, str) and s not in atomic_numbers]:
             close = difflib.get_close_matches(unknown[0], atomic_numbers, n=1)
@@ -61,6 +64,13 @@ class Structure(eqx.Module):
         numbers = np.array([atomic_numbers[s] if isinstance(s, str) else int(s) for s in species], np.int32)
         if len(numbers) != n:
             raise InputError(f"{len(numbers)} species for {n} positions: give one per atom.")
+        if not np.all((numbers >= 0) & (numbers < len(atomic_masses))):
+            raise InputError(
+                f"atomic number {numbers.max()} or {numbers.min()} is no element: they run from 1 to {len(atomic_masses) - 1}."
+            )
+        masses = atomic_masses[numbers] if masses is None else np.asarray(masses, float)
+        if masses.shape != (n,) or not np.all(masses > 0):
+            raise InputError(f"masses of shape {masses.shape}, the smallest {masses.min(initial=np.inf):g} u: give {n} positive ones.")
         cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, float)
         cell = np.diag(cell) if cell.shape == (3,) else cell
         if cell.shape != (3, 3):
@@ -72,12 +82,14 @@ class Structure(eqx.Module):
         if np.any(periodic) and abs(np.linalg.det(complete_cell(cell))) < 1e-10:
             raise InputError("the cell vectors are linearly dependent: the cell has no volume.")
         fixed = np.zeros((n, 3), bool) if fixed is None else np.asarray(fixed, bool)
-        fixed = np.broadcast_to(fixed[:, None] if fixed.ndim == 1 else fixed, (n, 3))
+        if fixed.shape not in ((n,), (n, 3)):
+            raise InputError(f"fixed has shape {fixed.shape}; give one bool per atom ({n},) or per coordinate ({n}, 3).")
+        fixed = np.broadcast_to(fixed.reshape(n, -1), (n, 3))
         return cls(
             positions=jnp.asarray(positions),
             cell=jnp.asarray(cell),
             species=jnp.asarray(numbers),
-            masses=jnp.asarray(atomic_masses[numbers] if masses is None else np.asarray(masses, float)),
+            masses=jnp.asarray(masses),
             fixed=jnp.asarray(fixed),
             pbc=(bool(periodic[0]), bool(periodic[1]), bool(periodic[2])),
         )
@@ -109,12 +121,17 @@ class Structure(eqx.Module):
 
         Args:
             like: atoms whose further data (tags, charges, info, velocities, ...) are carried over.
+        Raises:
+            InputError: `like` has another number of atoms.
         """
         from ase import Atoms
         from ase.constraints import FixAtoms, FixCartesian
 
+        if like is not None and len(like) != self.n_atoms:
+            raise InputError(f"like has {len(like)} atoms and the structure {self.n_atoms}: their data cannot be carried over.")
         atoms = like.copy() if like is not None else Atoms(numbers=np.asarray(self.species))
         atoms.set_constraint()
+        atoms.set_atomic_numbers(np.asarray(self.species))
         atoms.set_cell(np.asarray(self.cell))
         atoms.set_positions(np.asarray(self.positions))
         atoms.set_pbc(self.pbc)
@@ -129,11 +146,16 @@ class Structure(eqx.Module):
 
     @property
     def n_atoms(self) -> int:
+        """Number of atoms."""
         return self.positions.shape[0]
 
     @property
     def symbols(self) -> list[str]:
+        """Chemical symbol of each atom."""
         from ase.data import chemical_symbols
+
+        if isinstance(self.species, jax.core.Tracer):
+            raise TracedError("symbols are needed on the host, and under jax.jit or jax.vmap species have no values: call this outside.")
 
         return [chemical_symbols[z] for z in np.asarray(self.species)]
 
