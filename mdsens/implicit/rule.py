@@ -90,7 +90,8 @@ def root(
 
         @find.defjvp
         def rule(primals, tangents):
-            start, arrays, parameters = primals
+            # under jax.grad a plain number of Python arrives here as such
+            start, arrays, parameters = jax.tree.map(jnp.asarray, primals)
             x = find(start, arrays, parameters)
             whole = eqx.combine(x, no_arrays[0])
             theta = eqx.combine(parameters, arrays, constants)

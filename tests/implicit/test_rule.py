@@ -77,6 +77,14 @@ def test_square_root_by_iteration_has_the_derivatives_of_the_square_root():
     assert_allclose([first, second, third], [0.5 / np.sqrt(2), -0.25 * 2**-1.5, 0.375 * 2**-2.5], rtol=1e-13)
 
 
+def test_plain_numbers_of_python_are_parameters():
+    # Kepler: E - e sin E = M, so dE/dM = 1 / (1 - e cos E)
+    newton = lambda E, e, M: jax.lax.fori_loop(0, 8, lambda _, E: E - (E - e * jnp.sin(E) - M) / (1 - e * jnp.cos(E)), E)
+    anomaly = root(lambda E, e, M: E - e * jnp.sin(E) - M, newton)
+    slope = jax.grad(anomaly, argnums=2)(1.0, 0.3, 1.0)
+    assert_allclose(slope, 1 / (1 - 0.3 * np.cos(anomaly(1.0, 0.3, 1.0))), rtol=1e-14)  # rounding of two divisions
+
+
 def test_a_solver_jax_can_trace_works_under_jit_and_vmap():
     square_root = fixed_point(heron, iterate_heron)
     a = jnp.array([1.0, 2.0, 5.0])
