@@ -1,6 +1,6 @@
 """Sensitivity analysis for molecular dynamics: relaxed states, and how they move with the potential's parameters."""
 
-from mdsens import calculators, errors, units
+from mdsens import calculators, errors, implicit, observables, units
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.neighbors import Neighbors, find_neighbors
@@ -13,6 +13,7 @@ from mdsens.potentials.base import (
 )
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
+from mdsens.potentials.parameter_sets import available_potentials, load_potential, parameter_table
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
 from mdsens.relaxation.auto import AutoRelaxer
@@ -21,12 +22,16 @@ from mdsens.relaxation.lbfgs import LBFGS
 from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.relaxation.search import Progress, Status
+from mdsens.sensitivity.analysis import sensitivities
+from mdsens.sensitivity.certificate import Certificate, certify
+from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, read_structure, volume
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AutoRelaxer",
+    "Certificate",
     "ConjugateGradient",
     "Dense",
     "EnergyForcesStress",
@@ -42,6 +47,7 @@ __all__ = [
     "Potential",
     "Progress",
     "Relaxed",
+    "SensitivityReport",
     "Shifted",
     "Smooth",
     "SoftSphere",
@@ -49,19 +55,26 @@ __all__ = [
     "StillingerWeber",
     "Structure",
     "Truncated",
+    "available_potentials",
     "calculators",
+    "certify",
     "check_parameters",
     "energy",
     "energy_forces_stress",
     "errors",
     "find_gauge",
     "find_neighbors",
+    "implicit",
+    "load_potential",
     "neighbors_of",
+    "observables",
     "parameter_entries",
+    "parameter_table",
     "parameter_values",
     "read_structure",
     "relax",
     "replace_parameters",
+    "sensitivities",
     "units",
     "volume",
 ]

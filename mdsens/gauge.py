@@ -7,6 +7,7 @@ rattler) moves at all. The Hessian is singular along these motions. They are pro
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mdsens.neighbors import Neighbors
@@ -31,9 +32,9 @@ class Gauge(eqx.Module):
         return v.at[:n].add(-self.rigid.T @ (self.rigid @ v[:n]))
 
     @property
-    def rank(self) -> Array:
-        """How many directions are left."""
-        return jnp.sum(self.free) - jnp.sum(jnp.sum(self.rigid**2, axis=1) > 0.5)
+    def rank(self) -> int:
+        """How many directions are left (for concrete values)."""
+        return int(np.sum(np.asarray(self.free)) - np.sum(np.sum(np.asarray(self.rigid) ** 2, axis=1) > 0.5))
 
 
 def find_gauge(structure: Structure, neighbors: Neighbors, cutoff: Float[Array, "pairs"] | Float[Array, ""], n_strains: int) -> Gauge:

@@ -1,0 +1,29 @@
+"""Measurable numbers of a relaxed state."""
+
+from mdsens.observables.elastic import bulk_modulus, cubic_constants, elastic_constants
+from mdsens.observables.named import (
+    Observable,
+    State,
+    cell_volume,
+    elastic,
+    energy,
+    energy_per_atom,
+    formation,
+    lattice_constant,
+    named,
+)
+
+__all__ = [
+    "Observable",
+    "State",
+    "bulk_modulus",
+    "cell_volume",
+    "cubic_constants",
+    "elastic",
+    "elastic_constants",
+    "energy",
+    "energy_per_atom",
+    "formation",
+    "lattice_constant",
+    "named",
+]
