@@ -24,6 +24,28 @@ def structure(case: dict[str, Any]) -> ms.Structure:
     return ms.Structure.create(s["positions"], s["symbols"], cell, s["pbc"], masses=case.get("masses"))
 
 
+def potential(case: dict[str, Any]) -> ms.Potential:
+    """The potential of a case (Stillinger-Weber and Lennard-Jones tables)."""
+    p = case["potential"]
+    symbols = tuple(dict.fromkeys(case["structure"]["symbols"]))
+    if p["style"] == "stillinger-weber":
+        return ms.StillingerWeber(**{"lambda_" if k == "lambda" else k: v for k, v in p["parameters"].items()}, elements=symbols)
+    assert p["style"] == "lennard-jones"
+    if "epsilon_12" in p["parameters"]:  # types 1 and 2 are called Ar and Kr
+        values = {name: [p["parameters"][f"{name}_{pair}"] for pair in ("11", "12", "22")] for name in ("epsilon", "sigma")}
+        symbols = ("Ar", "Kr")
+    else:
+        values = p["parameters"]
+    return ms.LennardJones(**values, elements=symbols, cutoff_radius=p["cutoff"] or np.inf)
+
+
+def flat_name(name: str) -> str:
+    """Our name of a parameter of the tables: sigma_12 is sigma[Ar-Kr]."""
+    for label, pair in (("11", "Ar-Ar"), ("12", "Ar-Kr"), ("22", "Kr-Kr")):
+        name = name.replace(f"_{label}", f"[{pair}]")
+    return name
+
+
 def assert_agrees(mine: Any, record: dict[str, Any], what: str = "") -> None:
     """The tables' own rule: |mine - value| <= max(10 error, 1e-7 max|value|, 1e-8)."""
     value, error = np.asarray(record["value"], float), record.get("error", 0.0)

@@ -1,0 +1,51 @@
+"""Small systems that many tests share, so that their relaxations compile once; and derivatives sorted by parameter."""
+
+from typing import Any
+
+import ase.build
+import jax
+import numpy as np
+import references
+
+import mdsens as ms
+
+
+def cluster() -> tuple[ms.Potential, ms.Structure]:
+    """13 Lennard-Jones atoms of two species, free in space: all pairs interact, six rigid motions, no symmetry but a mirror."""
+    case = references.table("lennard_jones")["lj13-binary-cluster"]
+    return references.potential(case), references.structure(case)
+
+
+def silicon() -> tuple[ms.Potential, ms.Structure]:
+    """8 atoms of diamond silicon off their sites: Stillinger-Weber reaches beyond half the cell."""
+    atoms = ase.build.bulk("Si", cubic=True, a=5.431)
+    atoms.rattle(0.05, seed=1)
+    return references.potential(references.table("stillinger_weber")["sw-si-vacancy-63"]), ms.Structure.from_ase(atoms)
+
+
+def by_parameter(potential: ms.Potential, derivative: Any, leading: int = 0) -> dict[str, np.ndarray]:
+    """d/dln(theta) by flat name, from a derivative whose leaves are those of the potential with `leading` axes before.
+
+    Args:
+        derivative: what jax.jacfwd or jax.grad w.r.t. a potential gives for one array of `leading` dimensions.
+    """
+    values, result = ms.parameter_values(potential), {}
+    for entry in ms.parameter_entries(potential):
+        leaf = derivative
+        for name in entry.path:
+            leaf = getattr(leaf, name)
+        result[entry.name] = np.asarray(leaf)[(slice(None),) * leading + entry.index] * values[entry.name]
+    return result
+
+
+def log_derivatives(function: Any, potential: ms.Potential, mode: Any = jax.jacfwd) -> dict[str, dict[str, np.ndarray]]:
+    """d/dln(theta) of a function that returns a dict of arrays: quantity -> parameter -> array."""
+    shapes = {}
+
+    def remember(potential):
+        result = function(potential)
+        shapes.update({name: np.ndim(value) for name, value in result.items()})
+        return result
+
+    derivative = mode(remember)(potential)
+    return {name: by_parameter(potential, derivative[name], leading) for name, leading in shapes.items()}
