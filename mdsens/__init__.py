@@ -1,8 +1,10 @@
 """Sensitivity analysis for molecular dynamics: relaxed states, and how they move with the potential's parameters."""
 
-from mdsens import calculators, errors, implicit, observables, units
+from mdsens import calculators, errors, implicit, observables, strain, units
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
+from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
+from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import (
     Potential,
@@ -46,6 +48,7 @@ __all__ = [
     "PairPotential",
     "Potential",
     "Progress",
+    "Quantity",
     "Relaxed",
     "SensitivityReport",
     "Shifted",
@@ -71,10 +74,16 @@ __all__ = [
     "parameter_entries",
     "parameter_table",
     "parameter_values",
+    "read_hdf5",
     "read_structure",
     "relax",
     "replace_parameters",
     "sensitivities",
+    "strain",
     "units",
     "volume",
+    "write_hdf5",
+    "write_relaxed",
+    "write_structure",
+    "write_trajectory",
 ]

@@ -1,0 +1,154 @@
+"""Results in HDF5: nested dictionaries of arrays with their units, which any reader of HDF5 understands.
+
+A dictionary becomes a group, an array a dataset with an attribute `unit` (and `axes`, if stated), a `Structure` a
+group of its arrays.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mdsens.errors import FileFormatError, InputError
+from mdsens.io.files import new_file
+from mdsens.structure import Structure
+
+if TYPE_CHECKING:
+    import h5py
+
+FORMAT = "mdsens-1"
+STRUCTURE_UNITS = {"positions": "Å", "cell": "Å", "species": "1", "masses": "u", "fixed": "1"}
+
+
+class Quantity(NamedTuple):
+    """Numbers with their unit, and what their axes are ("parameters, atoms, xyz")."""
+
+    value: Any
+    unit: str
+    axes: str = ""
+
+
+class RelaxedState(Protocol):
+    """What is written of a relaxed state; `mdsens.relaxation.relax.Relaxed` has it."""
+
+    @property
+    def structure(self) -> Structure: ...
+
+    @property
+    def energy(self) -> Float[Array, ""]: ...
+
+    @property
+    def forces(self) -> Float[Array, "atoms 3"]: ...
+
+    @property
+    def stress(self) -> Float[Array, "3 3"]: ...
+
+    @property
+    def steps(self) -> Int[Array, ""]: ...
+
+    @property
+    def status(self) -> Any: ...
+
+
+def write_relaxed(
+    path: str | Path, relaxed: RelaxedState, *, parameters: Mapping[str, float] | None = None, overwrite: bool = False, **more: Any
+) -> None:
+    """Write a relaxed state: structure, energy, forces, stress, how it was reached.
+
+    Args:
+        parameters: flat names and values of the potential's parameters.
+        more: further content, as for `write_hdf5`.
+    Raises:
+        OutputExistsError: the file exists, and `overwrite` is False.
+    """
+    content = {
+        "structure": relaxed.structure,
+        "energy": Quantity(relaxed.energy, "eV"),
+        "forces": Quantity(relaxed.forces, "eV/Å", "atoms, xyz"),
+        "stress": Quantity(relaxed.stress, "eV/Å³", "xyz, xyz; positive in tension"),
+        "steps": relaxed.steps,
+        "status": relaxed.status.value,
+        **({"parameters": dict(parameters)} if parameters is not None else {}),
+        **more,
+    }
+    write_hdf5(path, content, overwrite=overwrite)
+
+
+def write_hdf5(path: str | Path, content: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Write nested content to a new file, all of it or nothing.
+
+    Args:
+        content: names to mappings, structures, `Quantity`, arrays, numbers, texts, lists of texts. None is left out.
+    Raises:
+        OutputExistsError: the file exists, and `overwrite` is False.
+        InputError: a value that is none of these, or a name that HDF5 would read as a path.
+    """
+    import h5py
+
+    with new_file(path, overwrite) as unfinished, h5py.File(unfinished, "w") as file:
+        file.attrs["format"] = FORMAT
+        _write(file, content)
+
+
+def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
+    for name, value in content.items():
+        if not name or "/" in name or name == ".":
+            raise InputError(f"'{name}' cannot name content of '{group.name}': names are not empty and have no slash.")
+        match value:
+            case None:
+                pass
+            case Mapping():
+                _write(group.create_group(name), value)
+            case Structure():
+                part = group.create_group(name)
+                part.attrs["pbc"] = value.pbc
+                _write(part, {key: Quantity(getattr(value, key), unit) for key, unit in STRUCTURE_UNITS.items()})
+            case Quantity():
+                _write(group, {name: value.value})
+                for key in ("unit", "axes"):
+                    if text := getattr(value, key):
+                        group[name].attrs[key] = text
+            case _:
+                array = np.asarray(value)
+                if array.dtype.kind == "U":
+                    array = array.astype(object)  # HDF5 knows texts of any length, and no fixed-width Unicode
+                elif array.dtype.kind not in "biuf":
+                    raise InputError(f"'{group.name}{name}' is of type {type(value).__name__}: write numbers, texts, or mappings of them.")
+                group[name] = array
+
+
+def read_hdf5(path: str | Path) -> dict[str, Any]:
+    """Read what `write_hdf5` wrote (or any HDF5 file of groups and arrays): dictionaries, structures, arrays.
+
+    Datasets with a unit come back as `Quantity`.
+
+    Raises:
+        FileFormatError: no such file, or not HDF5.
+    """
+    import h5py
+
+    if not Path(path).is_file():
+        raise FileFormatError(f"no file '{path}'. The path is relative to {Path.cwd()}.")
+    if not h5py.is_hdf5(path):
+        raise FileFormatError(f"'{path}' is no HDF5 file.")
+    with h5py.File(path, "r") as file:
+        return _read(file)
+
+
+def _read(group: "h5py.Group") -> Any:
+    import h5py
+
+    content: dict[str, Any] = {}
+    for name, item in group.items():
+        if isinstance(item, h5py.Group):
+            content[name] = _read(item)
+        else:
+            value = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
+            unit, axes = item.attrs.get("unit"), item.attrs.get("axes", "")
+            content[name] = value if unit is None else Quantity(value, unit, axes)
+    if set(content) == set(STRUCTURE_UNITS) and "pbc" in group.attrs:
+        arrays = {name: quantity.value for name, quantity in content.items()}
+        return Structure.create(**arrays, pbc=group.attrs["pbc"])
+    return content

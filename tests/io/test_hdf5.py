@@ -1,0 +1,108 @@
+"""What is written comes back the same, whole, and in the place of nothing."""
+
+import ase.build
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import mdsens as ms
+from mdsens.io.files import new_file
+from mdsens.io.hdf5 import Quantity
+
+CONTENT = {
+    "numbers": Quantity(np.arange(6.0).reshape(2, 3), "eV/Å", "atoms, xyz"),
+    "count": 3,
+    "flags": np.array([True, False]),
+    "name": "Ångström, ²",
+    "names": ["epsilon[Ni-Cu]", "sigma"],
+    "deeper": {"and": {"deeper": Quantity(2.5, "GPa")}, "empty": {}},
+    "nothing": None,
+}
+
+
+def structure() -> ms.Structure:
+    """Slab with a fixed atom and a fixed coordinate."""
+    atoms = ase.build.fcc111("Cu", (1, 1, 3), vacuum=5.0)
+    s = ms.Structure.from_ase(atoms)
+    return ms.Structure.create(s.positions, s.species, s.cell, s.pbc, [63.0, 64.0, 65.0], [[True] * 3, [False, False, True], [False] * 3])
+
+
+def test_nested_content_comes_back_with_its_units(tmp_path):
+    ms.write_hdf5(tmp_path / "results.h5", CONTENT)
+    back = ms.read_hdf5(tmp_path / "results.h5")
+    assert set(back) == set(CONTENT) - {"nothing"}
+    assert_array_equal(back["numbers"].value, CONTENT["numbers"].value)
+    assert back["numbers"][1:] == ("eV/Å", "atoms, xyz")
+    assert back["deeper"] == {"and": {"deeper": Quantity(2.5, "GPa")}, "empty": {}}
+    assert (back["count"], back["name"], list(back["names"])) == (3, "Ångström, ²", ["epsilon[Ni-Cu]", "sigma"])
+    assert_array_equal(back["flags"], [True, False])
+    # for those who read it without mdsens
+    with h5py.File(tmp_path / "results.h5") as file:
+        assert file.attrs["format"] == "mdsens-1"
+        assert file["deeper/and/deeper"].attrs["unit"] == "GPa"
+
+
+def test_a_structure_comes_back_bit_by_bit(tmp_path):
+    written = structure()
+    ms.write_hdf5(tmp_path / "a.h5", {"here": {"slab": written}})
+    read = ms.read_hdf5(tmp_path / "a.h5")["here"]["slab"]
+    assert read.pbc == written.pbc
+    for name in ("positions", "cell", "species", "masses", "fixed"):
+        assert_array_equal(getattr(read, name), getattr(written, name))
+
+
+def test_nothing_is_overwritten_unless_asked_for(tmp_path):
+    path = tmp_path / "deep" / "er" / "a.h5"
+    ms.write_hdf5(path, {"x": 1})
+    with pytest.raises(ms.errors.OutputExistsError, match=r"a\.h5' exists.*overwrite=True"):
+        ms.write_hdf5(path, {"x": 2})
+    assert ms.read_hdf5(path)["x"] == 1
+    ms.write_hdf5(path, {"x": 2}, overwrite=True)
+    assert ms.read_hdf5(path)["x"] == 2
+    with pytest.raises(ms.errors.OutputExistsError, match="is a folder"):
+        ms.write_hdf5(path.parent, {"x": 2}, overwrite=True)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.h5"
+    ms.write_hdf5(path, {"x": 1})
+    with pytest.raises(ms.errors.InputError, match=r"'/deeper/bad' is of type object|'/deeperbad' is of type object"):
+        ms.write_hdf5(path, {"x": 2, "deeper": {"bad": object()}}, overwrite=True)
+    assert ms.read_hdf5(path)["x"] == 1
+    # a file that appears while another is being written is not replaced either
+    with pytest.raises(ms.errors.OutputExistsError), new_file(tmp_path / "b") as unfinished:
+        unfinished.write_text("mine")
+        (tmp_path / "b").write_text("theirs")
+    assert (tmp_path / "b").read_text() == "theirs"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "b"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "."])
+def test_names_that_hdf5_reads_as_paths_are_refused(tmp_path, name):
+    with pytest.raises(ms.errors.InputError, match="cannot name content"):
+        ms.write_hdf5(tmp_path / "a.h5", {name: 1})
+
+
+def test_a_file_that_is_no_hdf5_is_an_error(tmp_path):
+    with pytest.raises(ms.errors.FileFormatError, match="no file"):
+        ms.read_hdf5(tmp_path / "nothing.h5")
+    (tmp_path / "notes.h5").write_text("This is no HDF5.")
+    with pytest.raises(ms.errors.FileFormatError, match="is no HDF5 file"):
+        ms.read_hdf5(tmp_path / "notes.h5")
+
+
+def test_a_relaxed_state_is_complete_in_its_file(tmp_path):
+    potential = ms.LennardJones(0.0104, 3.405, elements=("Ar",))
+    start = ms.Structure.create([[0.0, 0, 0], [4.0, 0, 0]], ["Ar", "Ar"])
+    relaxed = ms.relax(potential, start, solver=ms.NewtonCG(), check_minimum=False)
+    ms.write_relaxed(tmp_path / "dimer.h5", relaxed, parameters=ms.parameter_values(potential), start=start)
+    back = ms.read_hdf5(tmp_path / "dimer.h5")
+    assert_array_equal(back["structure"].positions, relaxed.structure.positions)
+    assert_array_equal(back["start"].positions, start.positions)
+    assert back["energy"] == Quantity(float(relaxed.energy), "eV")
+    assert_array_equal(back["forces"].value, relaxed.forces)
+    assert back["stress"].value.shape == (3, 3)
+    assert back["status"] == "converged"
+    assert back["steps"] == int(relaxed.steps)
+    assert back["parameters"] == {"epsilon": 0.0104, "sigma": 3.405}
