@@ -47,3 +47,11 @@ class FileFormatError(InputError):
 
 class OutputExistsError(MDSensError, FileExistsError):
     """Results would overwrite a file."""
+
+
+class ConformanceError(MDSensError, AssertionError):
+    """A potential is not what it claims to be. `partial` holds the whole report."""
+
+    def __init__(self, message: str, partial: object = None):
+        super().__init__(message)
+        self.partial = partial

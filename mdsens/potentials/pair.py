@@ -26,7 +26,7 @@ class PairPotential(Potential):
         """Energy of each pair at distance r (Å), eV; `pair` picks its parameters (None: one species)."""
 
     def _pair_index(self, structure: Structure, neighbors: Neighbors) -> Int[Array, "pairs"] | None:
-        if len(self.elements) == 1:
+        if len(self.elements) <= 1:
             return None
         types = self.types(structure)
         return jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]

@@ -58,7 +58,7 @@ class StillingerWeber(Potential):
         return three.at[neighbors.i].add(two / 2).at[neighbors.j].add(two / 2)
 
     def _terms(self, structure: Structure, neighbors: Neighbors):
-        n, species = structure.n_atoms, len(self.elements)
+        n, species = structure.n_atoms, max(len(self.elements), 1)
         i, j = neighbors.i, neighbors.j
         d = neighbors.vectors(structure)
         r = jnp.sqrt(jnp.sum(d * d, axis=-1))
@@ -106,5 +106,5 @@ class StillingerWeber(Potential):
         return two, 0.5 * (all_pairs - themselves)
 
     def _triples(self, values: Float[Array, "..."]) -> Float[Array, "species species species"]:
-        species = len(self.elements)
+        species = max(len(self.elements), 1)
         return jnp.reshape(values, (species, -1))[:, pair_table(species)]
