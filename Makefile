@@ -17,7 +17,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 .PHONY: demo test validate lint format bench docs clean
 
 demo: $(PACKAGE)
-	$(BIN)/python workflows/silicon_vacancy.py --check
+	$(BIN)/python workflows/silicon_vacancy.py --check --overwrite
 
 test: $(TOOLS)
 	$(PYTEST) -n $(WORKERS) --dist worksteal --durations 15 -m "not validation"
