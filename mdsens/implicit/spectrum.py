@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mdsens.batching import map_rows
 from mdsens.implicit.linear import Operator, Vector, identity
 
 class Spectrum(NamedTuple):
@@ -51,7 +52,8 @@ def lobpcg(matvec: Operator, n: int, project: Operator, precondition: Operator, 
         eigenvalue, normalised eigenvector, residual norm. Stops when the residual is below rtol |eigenvalue|.
     Source: Knyazev, SIAM J. Sci. Comput. 23, 517 (2001).
     """
-    product, many = jax.vmap(lambda v: project(matvec(v))), jax.vmap(project)
+    product = lambda rows: map_rows(lambda v: project(matvec(v)), rows)
+    many = jax.vmap(project)
 
     def ritz(S):
         # Orthonormal basis of the rows of S; nearly dependent rows are dropped by moving them up the spectrum.

@@ -21,8 +21,8 @@ from mdsens.errors import CellCollapseError, NonFiniteError
 from mdsens.gauge import Gauge, find_gauge
 from mdsens.implicit.linear import Factorized
 from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
-from mdsens.neighbors import Neighbors, find_neighbors
-from mdsens.potentials.base import check_elements, check_parameters
+from mdsens.neighbors import Capacity, Neighbors, find_neighbors
+from mdsens.potentials.base import Potential, check_elements, check_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import check_finite, evaluate
 from mdsens.relaxation.coordinates import Coordinates, Landscape
@@ -34,6 +34,7 @@ VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this ha
 CHUNK = 100  # steps between two looks by the host
 DENSE_LIMIT = 1200  # unknowns up to which the Hessian is built and factorised
 BLOCK = 64  # vectors the Hessian is applied to at once
+SMALL_BLOCK = 16  # the same for large systems, where memory counts
 
 
 class Status(enum.Enum):
@@ -130,18 +131,17 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     check_elements(potential, start)
     check_parameters(potential)
     cutoff = float(potential.cutoff)
-    skin = 0.1 * cutoff if options.skin is None else options.skin
-    skin = 0.0 if np.isinf(cutoff) else skin
+    skin = default_skin(potential) if options.skin is None or np.isinf(cutoff) else options.skin
     w = jnp.zeros(coordinates.size)
 
-    def survey(w: Vector, capacity: int) -> tuple[Scene, Walker]:
+    def survey(w: Vector, capacity: Capacity | None) -> tuple[Scene, Walker]:
         scene = make_scene(landscape_of, coordinates, w, cutoff, skin, capacity, grid, preconditioner)
         value, gradient = look_around(scene, w)
         return scene, Walker(w, value, gradient, None, jnp.array(False))
 
     grid = grid_of(start)
     preconditioner: ElasticPreconditioner | None = None  # where set, it survives rebuilds of the list
-    scene, walker = survey(w, 0)
+    scene, walker = survey(w, None)
     _check(scene, walker)
     fmax, stress, residual = (float(x) for x in measure(scene, walker.w, walker.gradient))
     steps, failures, relaxer = 0, 0, None
@@ -183,28 +183,49 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     settled = _gauge(scene.landscape, _structure(coordinates, walker.w), coordinates.basis.shape[0], settled=True)
     scene = eqx.tree_at(lambda s: s.gauge, scene, settled)
     found = Found(walker.w, scene, status, steps, fmax, stress)
-    if options.check_minimum and status is Status.CONVERGED and int(scene.gauge.rank) > 0:
+    if options.check_minimum and status is Status.CONVERGED and scene.gauge.rank > 0:
         ends = found.spectrum
         if float(ends.lowest) < -1e-7 * abs(float(ends.highest)):
             found.status = Status.SADDLE
     return found
 
 
+def default_skin(potential: Potential) -> float:
+    """Extra reach of neighbor lists, Å: a tenth of the cutoff."""
+    cutoff = float(potential.cutoff)
+    return 0.0 if np.isinf(cutoff) else 0.1 * cutoff
+
+
 def dense_hessian(scene: Scene, w: Vector) -> tuple[np.ndarray, np.ndarray]:
-    """P H P and P as matrices: H applied to blocks of BLOCK vectors, with one compiled product."""
-    n = w.shape[0]
-    projector = np.asarray(_project_all(scene.gauge, jnp.eye(n)))
-    rows = np.pad(projector, ((0, -n % BLOCK), (0, 0)))
-    columns = [np.asarray(products(scene.landscape, w, jnp.asarray(rows[k : k + BLOCK]))) for k in range(0, len(rows), BLOCK)]
-    return projector @ np.concatenate(columns)[:n].T, projector
+    """P H P and P as matrices."""
+    projector = np.asarray(_project_all(scene.gauge, np.eye(len(w))))
+    return projector @ hessian_times(scene.landscape, w, projector).T, projector
 
 
-def make_scene(landscape_of, coordinates: Coordinates, w: Vector, cutoff: float, skin: float, capacity: int, grid, preconditioner=None) -> Scene:
-    """List, gauge and (unless given) preconditioner at w."""
+def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.ndarray:
+    """Hessian at w times each row, in blocks of one size: one compiled product serves all callers."""
+    block = BLOCK if len(w) <= DENSE_LIMIT else SMALL_BLOCK
+    rows = np.pad(vectors, ((0, -len(vectors) % block), (0, 0)))
+    results = [np.asarray(products(landscape, w, rows[k : k + block])) for k in range(0, len(rows), block)]
+    return np.concatenate(results)[: len(vectors)]
+
+
+def make_scene(
+    landscape_of,
+    coordinates: Coordinates,
+    w: Vector,
+    cutoff: float,
+    skin: float,
+    capacity: Capacity | None,
+    grid,
+    preconditioner: ElasticPreconditioner | None = None,
+    settled: bool = False,
+) -> Scene:
+    """List, gauge and (unless given) preconditioner at w; `settled`: w is a solution, where rattlers stay put."""
     structure = _structure(coordinates, w)
     landscape = landscape_of(find_neighbors(structure, cutoff, skin, capacity))
     # An atom that has a neighbor in the list may come into contact while walking: it must be free to move.
-    gauge = _gauge(landscape, structure, coordinates.basis.shape[0], settled=False)
+    gauge = _gauge(landscape, structure, coordinates.basis.shape[0], settled)
     return Scene(landscape, gauge, preconditioner or _preconditioner(landscape, w, grid))
 
 
@@ -217,13 +238,7 @@ def _preconditioner(landscape: Landscape, w: Vector, grid) -> ElasticPreconditio
     structure = _structure(landscape.coordinates, w)
     frame = Frame.around(structure)
     tests = test_vectors(structure, frame, landscape.coordinates.basis.shape[0])
-    # blocks of the size the Hessian is built with: one compiled product serves both
-    padded = jnp.pad(tests, ((0, -len(tests) % _block(len(w))), (0, 0)))
-    return build_preconditioner(structure, frame, grid, tests, products(landscape, w, padded)[: len(tests)])
-
-
-def _block(unknowns: int) -> int:
-    return BLOCK if unknowns <= DENSE_LIMIT else 16
+    return build_preconditioner(structure, frame, grid, tests, hessian_times(landscape, w, np.asarray(tests)))
 
 
 _dense_spectrum = eqx.filter_jit(dense_spectrum)
@@ -247,6 +262,11 @@ def _gauge(landscape: Landscape, structure: Structure, strains: int, settled: bo
 
 
 @eqx.filter_jit
+def _volume_ratio(coordinates: Coordinates, w: Vector):
+    return jnp.linalg.det(coordinates.split(w)[1])
+
+
+@eqx.filter_jit
 def _room(scene: Scene, w: Vector):
     return scene.room(w)
 
@@ -260,7 +280,7 @@ def _check(scene: Scene, walker: Walker, before_rebuild: bool = False) -> None:
             "structure whose atoms do not overlap, or use solver=FIRE(dt=0.01, max_step=0.05)."
         )
     if coordinates.basis.shape[0]:
-        ratio = float(np.linalg.det(np.asarray(coordinates.split(walker.w)[1])))
+        ratio = float(_volume_ratio(coordinates, walker.w))
         if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
             raise CellCollapseError(
                 f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to {VOLUME_RANGE[1]}): the structure is "

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mdsens.batching import map_rows
 from mdsens.gauge import Gauge
 from mdsens.relaxation.coordinates import Landscape
 from mdsens.relaxation.precondition import ElasticPreconditioner
@@ -82,7 +83,7 @@ def look_around(scene: Scene, w: Vector) -> tuple[Array, Vector]:
 @eqx.filter_jit
 def products(landscape: Landscape, w: Vector, vectors: Float[Array, "k unknowns"]) -> Float[Array, "k unknowns"]:
     """Hessian at w times each of the vectors. Compiled once for each k: callers keep to few values of k."""
-    return jax.vmap(lambda v: landscape.product(w, v))(vectors)
+    return map_rows(lambda v: landscape.product(w, v), vectors)
 
 
 @eqx.filter_jit

@@ -283,8 +283,9 @@ def _check(report: SensitivityReport, problem: _Problem, structures, cells, opti
         derivative[:, k] = (re_relaxed(k, CHECK_STEP) - re_relaxed(k, -CHECK_STEP)) / (2 * CHECK_STEP * _scales(report.theta)[k])
         if report.radius is not None and (step := _largest_step(report.radius[:, k])):
             first_order = log[:, k] * step
-            with np.errstate(divide="ignore", invalid="ignore"):
-                at_range[:, k] = np.abs(re_relaxed(k, step) - report.values - first_order) / np.abs(first_order)
+            counts = (report.radius[:, k] > 1e-4) & (np.abs(first_order) > 1e-9 * np.abs(report.values))  # others do not move
+            off = np.abs(re_relaxed(k, step) - report.values - first_order)
+            at_range[counts, k] = off[counts] / np.abs(first_order[counts])
     return Check(derivative, CHECK_STEP, at_range, tuple(elsewhere))
 
 

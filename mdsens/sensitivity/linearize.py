@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mdsens.batching import map_rows
 from mdsens.gauge import Gauge
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Neighbors
@@ -44,7 +45,9 @@ def force_change(scene: Scene, w: Vector, names: Names, theta: Float[Array, "par
     def forces(theta):
         return eqx.tree_at(lambda s: s.potential, scene.landscape, names.replaced(scene.landscape.potential, theta)).gradient(w)
 
-    return jax.vmap(lambda e: jax.jvp(forces, (theta,), (e,))[1])(jnp.eye(theta.size))
+    # the rows of the result, not those of the argument, decide how many fit at once: carry them along
+    still = jnp.zeros((theta.size, w.size))
+    return map_rows(lambda e, zero: zero + jax.jvp(forces, (theta,), (e,))[1], jnp.eye(theta.size), still)
 
 
 @eqx.filter_jit
@@ -55,7 +58,7 @@ def pull_back(scene: Scene, w: Vector, names: Names, theta: Float[Array, "parame
         return eqx.tree_at(lambda s: s.potential, scene.landscape, names.replaced(scene.landscape.potential, theta)).gradient(w)
 
     pull = jax.vjp(forces, theta)[1]
-    return jax.vmap(lambda row: pull(row)[0])(adjoints)
+    return map_rows(lambda row: pull(row)[0], adjoints)
 
 
 @eqx.filter_jit
@@ -69,7 +72,7 @@ def solve_block(method: AbstractLinearSolver, scene: Scene, w: Vector, rows: Blo
         push = lambda v: scene.gauge.project(scene.landscape.product(w, scene.gauge.project(v)))
         return jax.linear_transpose(push, v)(v)[0]
 
-    return jax.vmap(lambda b: solve(product, b, scene.gauge.project, scene.preconditioner))(rows)
+    return map_rows(lambda b: solve(product, b, scene.gauge.project, scene.preconditioner), rows)
 
 
 @eqx.filter_jit
@@ -119,7 +122,7 @@ def push_forward(observables, names: Names, potential, views, theta, ws, moves: 
         jnp.concatenate([jnp.eye(theta.size), jnp.zeros((theta.size, theta.size))]),
         jax.tree.map(lambda a, b: jnp.concatenate([a, b]), still, dict(moves)),
     )
-    pushed = jax.vmap(lambda dtheta, dws: jax.jvp(function, (theta, dict(ws)), (dtheta, dws))[1])(*frozen_then_moving)
+    pushed = map_rows(lambda dtheta, dws: jax.jvp(function, (theta, dict(ws)), (dtheta, dws))[1], *frozen_then_moving)
     return pushed[: theta.size], pushed[theta.size :]
 
 
