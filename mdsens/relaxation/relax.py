@@ -29,6 +29,8 @@ from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector
 from mdsens.strain import from_voigt
 from mdsens.structure import Structure
 
+SINGULAR = 1e-10  # of the highest curvature: a mode softer than this is free, up to rounding
+
 
 class Relaxed(eqx.Module):
     """A relaxed state. Energy, forces and stress are computed when asked for, and differentiable like the structure.
@@ -107,7 +109,8 @@ def relax(
         progress: called now and then with `Progress(steps, energy, fmax, stress)`.
     Raises:
         NotConvergedError: not below `fmax` after `max_steps`; `.partial` is the `Relaxed` state reached.
-        SaddlePointError: zero forces, but the energy falls along some direction.
+        SaddlePointError: zero forces, but the energy falls along some direction; or, when differentiated, a mode
+            without curvature.
         CellCollapseError: the cell left a fifth to five times its volume.
         NonFiniteError: NaN positions, or atoms at the same place.
         InputError: unknown element, parameter out of bounds, cell relaxation without a cell, contradicting options.
@@ -147,6 +150,8 @@ def relax(
         (data,), (direction,) = primals, tangents
         w = solution(data)
         found = seen[-1]
+        if check_minimum:
+            _require_definite(found)
         method = linear_solver or found.factor or ConjugateGradient()
         if stress is not None and basis.shape[0] and isinstance(method, ConjugateGradient):
             method = NearlySymmetric(method, basis.shape[0])  # a stress with shear has no energy
@@ -160,6 +165,20 @@ def relax(
     if throw and found.status is not Status.CONVERGED:
         raise _error(found, relaxed, fmax, max_steps)
     return relaxed
+
+
+def _require_definite(found: Found) -> None:
+    """Raise if a mode off the gauge has no curvature: then the state has no derivative along it, and solves give noise."""
+    if found.scene.gauge.rank == 0 or abs(float(found.spectrum.lowest)) > SINGULAR * float(found.spectrum.highest):
+        return
+    n = found.scene.landscape.coordinates.reference.n_atoms
+    atom = int(np.argmax(np.linalg.norm(np.asarray(found.spectrum.mode)[: 3 * n].reshape(n, 3), axis=1)))
+    raise SaddlePointError(
+        f"the relaxed state has no derivative: one mode, mostly on atom {atom}, has the curvature {float(found.spectrum.lowest):.1e} eV/Å² "
+        f"(stiffest: {float(found.spectrum.highest):.2g}). Something moves freely there, such as a molecule or a group of atoms that touches "
+        "nothing: remove it, fix one of its coordinates, or relax at a higher density.",
+        found,
+    )
 
 
 def _direction(landscape: Landscape, direction: Any) -> Landscape:
