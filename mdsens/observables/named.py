@@ -104,18 +104,20 @@ def _energy(potential: Potential, state: State) -> Float[Array, ""]:
     return potential.energy(state.structure, state.neighbors)
 
 
-NAMED: dict[str, Callable[[], Observable]] = {
+NAMED: dict[str, Callable[[str], Observable]] = {
     "energy": energy,
     "energy_per_atom": energy_per_atom,
     "volume": cell_volume,
     "lattice_constant": lattice_constant,
-    "formation": formation,
+    "formation": lambda state: formation("defect", state),
 }
 
 
-def named(names: Sequence[str]) -> list[Observable]:
+def named(names: Sequence[str], state: str = "structure") -> list[Observable]:
     """Observables by name, for the command line and configuration files; elastic constants are grouped.
 
+    Args:
+        state: the relaxed state they are measured on; "formation" compares the state "defect" with it.
     Raises:
         InputError: unknown name; the nearest one is suggested.
     """
@@ -125,5 +127,5 @@ def named(names: Sequence[str]) -> list[Observable]:
             close = difflib.get_close_matches(name, [*NAMED, "C11", "C12", "C44", "K"], n=1, cutoff=0.3)
             known = ", ".join([*NAMED, "C11 ... C66", "K", "and C11_clamped ..."])
             raise InputError(f"no observable '{name}'." + (f" Did you mean '{close[0]}'?" if close else "") + f" There are: {known}.")
-    groups = [NAMED[name]() for name in names if name in NAMED]
-    return [*groups, elastic(constants)] if constants else groups
+    groups = [NAMED[name](state) for name in names if name in NAMED]
+    return [*groups, elastic(constants, state)] if constants else groups

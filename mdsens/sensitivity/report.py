@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from mdsens.errors import InputError, OutputExistsError
+from mdsens.errors import InputError
+from mdsens.io.files import new_file
 from mdsens.relaxation.relax import Relaxed
 from mdsens.sensitivity.certificate import Certificate
 
@@ -124,7 +125,7 @@ class SensitivityReport:
 
         parts = {"total": self.derivative, "frozen": self.frozen, "moving": self.moving, "errors": self.errors}
         titles = {
-            "total": f"{KINDS[kind]}, ± error in the last digit shown",
+            "total": f"{KINDS[kind]} (error bars: {np.abs(self.matrix(kind, self.errors)).max():.0e} or less)",
             "frozen": f"{KINDS[kind]}, atoms and cells held",
             "moving": f"{KINDS[kind]}, through relaxation",
             "errors": f"{KINDS[kind]}, error bars",
@@ -196,12 +197,11 @@ class SensitivityReport:
         Raises:
             OutputExistsError: the file is there and `overwrite` is False.
         """
-        path = _free(path, overwrite)
         radius = self.radius
         log, elasticity = self.matrix("log"), self.matrix("elasticity")
         head = ["observable", "unit", "value", "parameter", "parameter_unit", "theta", "dO_dtheta", "dO_dln_theta", "dlnO_dln_theta"]
         head += ["frozen", "relaxation", "error", "d2O_dln_theta2", "range_10_percent", "re_relaxed"]
-        with path.open("w", newline="") as file:
+        with new_file(path, overwrite) as unfinished, unfinished.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(head)
             for i, name in enumerate(self.observables):
@@ -219,7 +219,6 @@ class SensitivityReport:
         """
         import h5py
 
-        path = _free(path, overwrite)
         matrices = {
             "derivative": self.derivative,
             "frozen": self.frozen,
@@ -229,7 +228,7 @@ class SensitivityReport:
             "range_10_percent": self.radius,
             "re_relaxed": self.check and self.check.derivative,
         }
-        with h5py.File(path, "w") as file:
+        with new_file(path, overwrite) as unfinished, h5py.File(unfinished, "w") as file:
             file.attrs["format"] = "mdsens-sensitivity-1"
             file.attrs["mode"] = self.mode
             text = h5py.string_dtype()
@@ -275,13 +274,6 @@ class SensitivityReport:
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         if path is not None:
-            figure.savefig(_free(path, overwrite), dpi=150)
+            with new_file(path, overwrite) as unfinished:
+                figure.savefig(unfinished, dpi=150)
         return figure
-
-
-def _free(path: str | Path, overwrite: bool) -> Path:
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"'{path}' exists. Choose another name, remove it, or pass overwrite=True (--overwrite).")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -1,0 +1,60 @@
+"""`mdsens sensitivity` on files, as a user calls it."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from ase.io import read
+from typer.testing import CliRunner
+
+from mdsens.cli.main import app
+
+DIAMOND = str(Path(__file__).parents[2] / "data" / "si-diamond.extxyz")
+COMMON = ["sensitivity", DIAMOND, "--potential", "si-stillinger-weber-1985", "--cell", "isotropic"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "150")
+    return lambda *words: CliRunner().invoke(app, [*COMMON, *words])
+
+
+def test_table_and_files_of_a_crystal(run, tmp_path):
+    words = ["-O", "lattice_constant", "-O", "energy_per_atom", "--parameter", "sigma", "--parameter", "a", "--check", "-o", "si"]
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    assert "lattice_constant" in result.output and "came back to the same minimum" in result.output
+    with (tmp_path / "si.csv").open() as file:
+        rows = {(r["observable"], r["parameter"]): float(r["dlnO_dln_theta"]) for r in csv.DictReader(file)}
+    # sigma is the only length; the second is LAMMPS's (tests/data/references/stillinger_weber.json)
+    assert rows["lattice_constant", "sigma"] == pytest.approx(1, abs=1e-10)
+    assert rows["lattice_constant", "a"] == pytest.approx(2.6822111483 / 5.4309497784, abs=1e-9)
+    assert {p.suffix for p in tmp_path.iterdir()} == {".csv", ".h5", ".png", ".extxyz"}
+    assert read(tmp_path / "si.extxyz").cell[0, 0] == pytest.approx(5.4309497784, abs=1e-9)
+
+    again = run(*words)  # nothing is overwritten silently
+    assert again.exit_code == 5 and "--overwrite" in again.output
+
+
+def test_options_from_a_file(run, tmp_path):
+    (tmp_path / "o.toml").write_text('observable = ["volume"]\nparameter = ["sigma"]\nkind = "plain"\nrange = false\n')
+    result = run("--config", "o.toml", "--mode", "reverse")
+    assert result.exit_code == 0, result.output
+    assert "dO / dθ" in result.output and "volume" in result.output
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["-O", "lattice_constnt"], "Did you mean 'lattice_constant'"),
+        (["-O", "formation"], "--bulk"),
+        (["--parameter", "sigm"], "Did you mean 'sigma'"),
+        (["--set", "sigma=-1"], "outside its bounds"),
+        (["--cell", "sideways"], "isotropic"),
+    ],
+)
+def test_wrong_input_ends_with_code_2_and_a_remedy(run, words, message):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
