@@ -31,7 +31,7 @@ from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, advan
 from mdsens.structure import Structure
 
 VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
-CHUNK = 100  # steps between two looks by the host
+CHUNK = 100  # steps between two looks by the host; somebody who watches sees more: after 1, 2, 4, ... steps of a phase
 DENSE_LIMIT = 1200  # unknowns up to which the Hessian is built and factorised
 BLOCK = 64  # vectors the Hessian is applied to at once
 SMALL_BLOCK = 16  # the same for large systems, where memory counts
@@ -144,8 +144,10 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     scene, walker = survey(w, None)
     _check(scene, walker)
     fmax, stress, residual = (float(x) for x in measure(scene, walker.w, walker.gradient))
-    steps, failures, relaxer = 0, 0, None
+    steps, failures, relaxer, look = 0, 0, None, CHUNK
     status = Status.CONVERGED
+    if progress is not None:
+        progress(Progress(steps, float(walker.value), fmax, stress))
     while residual > options.fmax:
         if steps >= options.max_steps:
             status = Status.MAX_STEPS
@@ -155,14 +157,15 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
             break
         phase = options.solver.phase(residual, options.fmax, failures)
         if phase.relaxer != relaxer:
-            relaxer = phase.relaxer
+            relaxer, look = phase.relaxer, CHUNK if progress is None else 1
             # the Hessian here is what the new relaxer will meet
             preconditioner = _preconditioner(scene.landscape, walker.w, grid)
             scene = eqx.tree_at(lambda s: s.preconditioner, scene, preconditioner)
             walker = Walker(walker.w, walker.value, walker.gradient, relaxer.start(walker.w), jnp.array(False))
         elif failures:
             walker = eqx.tree_at(lambda s: s.stuck, walker, jnp.array(False))
-        limit = min(phase.steps, CHUNK, options.max_steps - steps)
+        limit = min(phase.steps, look, options.max_steps - steps)
+        look = min(2 * look, CHUNK)
         before = residual
         walker, taken = advance(relaxer, scene, walker, jnp.asarray(phase.goal), jnp.asarray(limit), jnp.asarray(0.2 * skin))
         steps += int(taken)

@@ -1,0 +1,38 @@
+"""The command line `mdsens`: one verb a file, all of them over the public Python functions."""
+
+from typing import Annotated
+
+import typer
+
+from mdsens.cli.outcome import EPILOG, Commands
+from mdsens.cli.potentials import potentials
+from mdsens.cli.relax import relax
+from mdsens.cli.sensitivity import sensitivity
+
+app = typer.Typer(
+    name="mdsens",
+    cls=Commands,
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog=EPILOG,
+)
+app.command(epilog=EPILOG)(relax)
+app.command(epilog=EPILOG)(sensitivity)
+app.command(epilog=EPILOG)(potentials)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mdsens import __version__
+
+        typer.echo(f"mdsens {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_version)] = False,
+) -> None:
+    """Relax structures, and see how relaxed states move with the parameters of the potential."""

@@ -1,0 +1,44 @@
+"""What a command shows while it computes, and the course of a relaxation that remains of it."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from mdsens.relaxation.search import Progress
+
+
+class LiveLine:
+    """A line that is rewritten while work goes on; nothing where output is no terminal.
+
+    Use as a context; call it with a text, or give `relaxation` to `relax` as its progress.
+
+    Attributes:
+        course: what the relaxation reported, in order.
+    """
+
+    def __init__(self, console: Console, text: str):
+        self.course: list[Progress] = []
+        self._status = console.status(text)
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._status.stop()
+
+    def __call__(self, text: str) -> None:
+        """Show another text."""
+        self._status.update(text)
+
+    @property
+    def relaxation(self) -> "Callable[[Progress], None]":
+        """Callback that shows and keeps the course of a relaxation."""
+
+        def show(progress: "Progress") -> None:
+            self.course.append(progress)
+            self(f"step {progress.steps}   energy {progress.energy:.6f} eV   largest force {progress.fmax:.1e} eV/Å")
+
+        return show
