@@ -48,7 +48,7 @@ def central_difference(f: Callable[[Any], Any], x: Any, step: float = 1e-4, *, o
     by_output = []
     for values in zip(*(jax.tree.leaves(slope) for slope in slopes), strict=True):
         blocks = [[v for v, (j, _) in zip(values, inputs, strict=True) if j == k] for k in range(len(leaves))]
-        shaped = [np.stack(b, -1).reshape(*b[0].shape, *np.shape(leaf)) if b else None for b, leaf in zip(blocks, leaves, strict=True)]
+        shaped = [np.stack(b, -1).reshape((*b[0].shape, *np.shape(leaf))) if b else None for b, leaf in zip(blocks, leaves, strict=True)]
         by_output.append(tree.unflatten(shaped))
     return form.unflatten(by_output)
 
@@ -154,6 +154,14 @@ def check_potential(
     return report
 
 
+def _skin(cutoff: float, part: float) -> float:
+    return part * cutoff if np.isfinite(cutoff) else 0.0
+
+
+def _largest(found: list[tuple[float, str]]) -> tuple[float, str]:
+    return max(found, key=lambda f: np.inf if np.isnan(f[0]) else f[0])
+
+
 class _Bench:
     """The structure under test, its list, and how finely numbers can be told apart here."""
 
@@ -161,9 +169,9 @@ class _Bench:
         self.potential, self.structure, self.rtol = potential, structure, rtol
         self.random = np.random.default_rng(seed)
         self.cutoff = float(potential.cutoff)
-        # room for the steps of all differences, and for those the cutoff takes when it moves with a parameter
-        self.skin = 0.02 * self.cutoff if np.isfinite(self.cutoff) else 0.0
-        pairs, width = find_neighbors(structure, self.cutoff, 2 * self.skin).capacity
+        # room for the steps of all differences, also for those the cutoff takes when it moves with a parameter
+        self.skin, self.large_skin = _skin(self.cutoff, 0.05), _skin(self.cutoff, 0.25)
+        pairs, width = find_neighbors(structure, self.cutoff, self.large_skin).capacity
         self.capacity = Capacity(pairs + 16, width + 2)  # one shape of list for all
         self.neighbors = self.list_of(structure)
         self.here = jax.tree.map(np.asarray, evaluate(potential, structure, self.neighbors))
@@ -177,8 +185,8 @@ class _Bench:
         self.energy = max(energy, float(np.abs(self.here.stress).max()) * float(volume(structure)))  # eV, typical
         self.left_out: list[str] = []
 
-    def list_of(self, structure: Structure, skins: int = 1) -> Neighbors:
-        return find_neighbors(structure, self.cutoff, skins * self.skin, self.capacity)
+    def list_of(self, structure: Structure, skin: float | None = None) -> Neighbors:
+        return find_neighbors(structure, self.cutoff, self.skin if skin is None else skin, self.capacity)
 
     def slope(self, at: Callable[[float], tuple[Potential, Structure]], step: float) -> tuple[EnergyForcesStress, float]:
         """Energy, forces and stress differentiated along a path, and the step used.
@@ -247,14 +255,13 @@ def _derivatives(bench: _Bench) -> Iterator[Check]:
     along = lambda direction: lambda s: (potential, structure.at(jnp.asarray(x + s * direction)))
     # all coordinates of a small structure; else some, the first and last atom among them, where lists go wrong first
     some = np.arange(3 * n) if n <= 24 else np.unique(np.r_[0:3, 3 * n - 3 : 3 * n, bench.random.integers(0, 3 * n, 42)])
-    worst, allowed, where = 0.0, bench.rtol * bench.force, ""
+    found, allowed = [], bench.rtol * bench.force
     for k in some:
         slope, used = bench.slope(along(units[k]), step)
         allowed = max(allowed, bench.rtol * bench.force + bench.rounding / used)
-        error = abs(float(slope.energy) + float(bench.here.forces.reshape(-1)[k]))
-        if not error <= worst:
-            worst, where = error, f"atom {k // 3}, {'xyz'[k % 3]}"
-    yield Check("forces are minus the gradient of the energy", worst, allowed, "eV/Å", where)
+        found.append((abs(float(slope.energy) + float(bench.here.forces.reshape(-1)[k])), f"atom {k // 3}, {'xyz'[k % 3]}"))
+    error, where = _largest(found)
+    yield Check("forces are minus the gradient of the energy", error, allowed, "eV/Å", where)
 
     v, w = bench.random.normal(size=(2, n, 3))
     still = _filled(potential, 0.0)
@@ -270,14 +277,13 @@ def _derivatives(bench: _Bench) -> Iterator[Check]:
         bench.left_out.append("stress: the structure has no volume")
         return
     virial = float(volume(structure)) * np.array([bench.here.stress[a, b] for a, b in VOIGT])
-    worst, allowed, where = 0.0, bench.rtol * bench.energy, ""
+    found, allowed = [], bench.rtol * bench.energy
     for k, strain in enumerate(UNIT_STRAINS):
         slope, used = bench.slope(lambda s, strain=strain: (potential, structure.deformed(jnp.asarray(np.eye(3) + s * strain))), 3e-4)
         allowed = max(allowed, bench.rtol * bench.energy + bench.rounding / used)
-        error = abs(float(slope.energy) - virial[k])
-        if not error <= worst:
-            worst, where = error, f"component {VOIGT_NAMES[k]}"
-    yield Check("stress times volume is the derivative of the energy by strain", worst, allowed, "eV", where)
+        found.append((abs(float(slope.energy) - virial[k]), f"component {VOIGT_NAMES[k]}"))
+    error, where = _largest(found)
+    yield Check("stress times volume is the derivative of the energy by strain", error, allowed, "eV", where)
 
 
 def _parameters(bench: _Bench) -> Iterator[Check]:
@@ -308,7 +314,7 @@ def _parameters(bench: _Bench) -> Iterator[Check]:
     yield Check("dF/dtheta is what a change of parameters does", float(error.max()), allowed, "eV/Å", f"atom {error.max(1).argmax()}")
 
     chosen = range(len(entries)) if len(entries) <= 40 else sorted(bench.random.choice(len(entries), 40, replace=False))
-    worst, allowed, where = 0.0, bench.rtol * bench.energy, ""
+    found, allowed = [], bench.rtol * bench.energy
     for k in chosen:
         entry, number = entries[k], float(size(np.asarray(follow_path(potential, entries[k].path))[entries[k].index]))
         array = np.zeros(follow_path(potential, entry.path).shape)
@@ -317,10 +323,9 @@ def _parameters(bench: _Bench) -> Iterator[Check]:
         slope, used = bench.slope(at(unit), 3e-4)
         exact = number * float(np.asarray(follow_path(probe.reverse, entry.path))[entry.index])
         allowed = max(allowed, bench.rtol * max(bench.energy, abs(exact)) + bench.rounding / used)
-        error = abs(float(slope.energy) - exact)
-        if not error <= worst:
-            worst, where = error, entry.name
-    yield Check("theta dE/dtheta is what a change of theta does", worst, allowed, "eV", where)
+        found.append((abs(float(slope.energy) - exact), entry.name))
+    error, where = _largest(found)
+    yield Check("theta dE/dtheta is what a change of theta does", error, allowed, "eV", where)
 
 
 def _invariance(bench: _Bench) -> Iterator[Check]:
@@ -331,13 +336,14 @@ def _invariance(bench: _Bench) -> Iterator[Check]:
     def compare(claim: str, other: Structure, neighbors: Neighbors, wanted: EnergyForcesStress) -> Check:
         found = jax.tree.map(np.asarray, evaluate(potential, other, neighbors))
         # all three as energies, to be told apart on one scale
-        errors = {
-            "energy": abs(float(found.energy - wanted.energy)),
-            "forces": float(np.abs(found.forces - wanted.forces).max()) * bench.shortest,
-            "stress": float(np.abs(found.stress - wanted.stress).max()) * float(volume(other)),
-        }
-        what = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
-        return Check(claim, errors[what], 100 * bench.rounding, "eV", what)
+        error, what = _largest(
+            [
+                (abs(float(found.energy - wanted.energy)), "energy"),
+                (float(np.abs(found.forces - wanted.forces).max()) * bench.shortest, "forces"),
+                (float(np.abs(found.stress - wanted.stress).max()) * float(volume(other)), "stress"),
+            ]
+        )
+        return Check(claim, error, 100 * bench.rounding, "eV", what)
 
     moved = structure.at(jnp.asarray(x + random.normal(size=3)))
     yield compare("a shift of everything changes nothing", moved, bench.list_of(moved), bench.here)
@@ -353,7 +359,9 @@ def _invariance(bench: _Bench) -> Iterator[Check]:
     moved = eqx.tree_at(per_atom, structure, tuple(jnp.asarray(np.asarray(leaf)[order]) for leaf in per_atom(structure)))
     yield compare("the order of atoms does not matter", moved, bench.list_of(moved), EnergyForcesStress(energy, forces[order], stress))
 
-    yield compare("spare slots and pairs beyond the cutoff change nothing", structure, bench.list_of(structure, skins=2), bench.here)
+    yield compare(
+        "spare slots and pairs beyond the cutoff change nothing", structure, bench.list_of(structure, bench.large_skin), bench.here
+    )
 
     if not any(structure.pbc):
         bench.left_out.append("periodic images and a doubled cell: the structure is not periodic")
@@ -375,7 +383,8 @@ def _invariance(bench: _Bench) -> Iterator[Check]:
 
 def _three(potential: Potential, kinds: tuple[int, int, int], positions: Any) -> tuple[Structure, Neighbors]:
     structure = Structure.create(positions, kinds)
-    return structure, find_neighbors(structure, float(potential.cutoff), capacity=Capacity(8, 4))
+    cutoff = float(potential.cutoff)
+    return structure, find_neighbors(structure, cutoff, _skin(cutoff, 0.2), Capacity(8, 4))  # pairs at the cutoff are in the list
 
 
 def _kinds(potential: Potential, structure: Structure) -> list[tuple[int, int, int]]:
@@ -431,6 +440,9 @@ def check_awkward_points(potential: Potential, structure: Structure) -> list[Che
     return [worst[claim] for claim in dict.fromkeys(check.claim for check in checks)]
 
 
+KINDS = ("energy", "force", "second derivative")
+
+
 def cutoff_smoothness(potential: Potential, structure: Structure) -> str:
     """What jumps where the interaction of two atoms ends: energy, force, second derivative, or none of these.
 
@@ -450,11 +462,10 @@ def cutoff_smoothness(potential: Potential, structure: Structure) -> str:
 
         alone = dimer(1.5 * end)
         sizes = np.max([np.abs(dimer(part * end) - alone) for part in (0.5, 0.65, 0.8, 0.95)], axis=0)
-        last = np.abs(dimer((1 - 1e-9) * end) - alone)
-        jumps |= {
-            what for what, jump, size in zip(("energy", "force", "second derivative"), last, sizes, strict=True) if jump > 1e-6 * size
-        }
-    for what in ("energy", "force", "second derivative"):
+        # what does not jump goes to zero, if only as a root of the distance from the cutoff
+        near, nearest = (np.abs(dimer((1 - gap) * end) - alone) for gap in (1e-6, 1e-10))
+        jumps |= {what for what, *n, size in zip(KINDS, near, nearest, sizes, strict=True) if n[1] > 1e-9 * size and n[1] > 0.3 * n[0]}
+    for what in KINDS:
         if what in jumps:
             return f"the {what} jumps"
     return "energy, force and second derivative are continuous"

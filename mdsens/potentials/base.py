@@ -32,7 +32,7 @@ def parameter(unit: str, *, lower: float = -np.inf, upper: float = np.inf, per: 
         unit: "eV", "Å", ... or "1".
         lower, upper: open interval outside which the form has no meaning.
         per: what an entry belongs to when there are several species: "species", "pair" (unordered),
-            "ordered pair" (centre first) or "triple" (centre, then an unordered pair).
+            "ordered pair" (center first) or "triple" (center, then an unordered pair).
         text: one line for tables.
     """
     return eqx.field(converter=_as_floats, metadata={"unit": unit, "lower": lower, "upper": upper, "per": per, "text": text})
@@ -256,7 +256,8 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
     known = {e.name: e for e in parameter_entries(potential)}
     for name, value in values.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+            turned = [k for k in known if sorted(k) == sorted(name)]  # a label written the other way round
+            close = turned or difflib.get_close_matches(name, known, n=1, cutoff=0.3)
             raise InputError(
                 f"{type(potential).__name__} has no parameter '{name}'."
                 + (f" Did you mean '{close[0]}'?" if close else "")

@@ -166,4 +166,5 @@ def _neighbor_list(structure: Structure, neighbors: Neighbors, cutoff: float, fo
     fields: dict[str, Any] = {"idx": index, "reference_position": neighbors.positions, "max_occupancy": index.shape[1], "format": kind}
     unused: dict[str, Any] = dict.fromkeys(("cell_list_capacity", "cell_size", "cell_list_fn"))
     no_error: dict[str, Any] = {"code": jnp.zeros((), jnp.uint8)}
-    return NeighborList(**fields, **unused, error=PartitionError(**no_error), update_fn=update)
+    fields |= {"error": PartitionError(**no_error), "update_fn": update}
+    return NeighborList(**fields, **unused)

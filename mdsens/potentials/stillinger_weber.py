@@ -21,8 +21,8 @@ from mdsens.structure import Structure
 class StillingerWeber(Potential):
     """Stillinger-Weber for one or several species.
 
-    Two-body parameters belong to unordered pairs, `gamma` to ordered pairs (centre first), `lambda_` and `costheta0`
-    to triples (centre, then the two others). A triple with two different neighbors j, k has the strength
+    Two-body parameters belong to unordered pairs, `gamma` to ordered pairs (center first), `lambda_` and `costheta0`
+    to triples (center, then the two others). A triple with two different neighbors j, k has the strength
     lambda sqrt(eps_ij eps_ik); the LAMMPS reader scales lambda so that the energy is that of the file.
 
     Attributes: the symbols of the paper; sigma in Å, epsilon in eV, the rest without unit.
@@ -53,7 +53,7 @@ class StillingerWeber(Potential):
         return jnp.sum(two) + jnp.sum(three)
 
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
-        """Half of each pair's energy, and the angles an atom is the centre of, eV."""
+        """Half of each pair's energy, and the angles an atom is the center of, eV."""
         two, three = self._terms(structure, neighbors)
         return three.at[neighbors.i].add(two / 2).at[neighbors.j].add(two / 2)
 
@@ -97,7 +97,7 @@ class StillingerWeber(Potential):
         T = T.at[at_i].add(g_i[:, None, None] * outer).at[at_j].add(g_j[:, None, None] * outer * back)
         squares = squares.at[at_i].add(g_i**2).at[at_j].add(g_j**2)
         T, squares = T.reshape(n, species, 4, 4), squares.reshape(n, species)
-        # parameters of the triple (centre, a, b), symmetric in a and b
+        # parameters of the triple (center, a, b), symmetric in a and b
         strength, c = self._triples(self.lambda_)[types], self._triples(self.costheta0)[types]
         D = jnp.stack([-c, *(jnp.ones_like(c),) * 3], axis=-1)
         all_pairs = jnp.einsum("nab,nabA,nabB,naAB,nbAB->n", strength, D, D, T, T)

@@ -39,8 +39,9 @@ def read_toml(path: str | Path, elements: Sequence[str] | None = None) -> Potent
         InputError: an element that the file does not have.
     """
     path = Path(path)
+    content = toml_content(path)
     try:
-        return _build(toml_content(path), elements)
+        return _build(content, elements)
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
 
@@ -54,7 +55,7 @@ def toml_content(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"not a TOML file: {error}.") from error
+        raise FileFormatError(f"{path}: not a TOML file: {error}.") from error
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -70,7 +71,8 @@ def _forms() -> dict[str, type[Potential]]:
             yield child
             yield from below(child)
 
-    return {cls.__name__: cls for cls in below(Potential) if not inspect.isabstract(cls) and cls.parameter_fields()}
+    forms = [cls for cls in below(Potential) if not inspect.isabstract(cls) and cls.parameter_fields()]
+    return {cls.__name__: cls for cls in sorted(forms, key=lambda cls: cls.__module__.startswith("mdsens."))}  # ours win
 
 
 def _key(field: str) -> str:

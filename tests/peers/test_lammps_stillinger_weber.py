@@ -40,7 +40,13 @@ def single_point():
         program.command(f"create_box {len(kinds)} all")
         types = [kinds.index(s) + 1 for s in structure.symbols]
         program.create_atoms(len(types), list(range(1, len(types) + 1)), types, wrapped.ravel().tolist())
-        for command in ("mass * 1.0", "pair_style sw", f"pair_coeff * * {file} {' '.join(kinds)}", "neighbor 1.0 bin", "neigh_modify one 4000"):
+        for command in (
+            "mass * 1.0",
+            "pair_style sw",
+            f"pair_coeff * * {file} {' '.join(kinds)}",
+            "neighbor 1.0 bin",
+            "neigh_modify one 4000",
+        ):
             program.command(command)
         program.command("compute virial all pressure NULL virial")
         program.command("thermo_style custom pe c_virial[1]")
@@ -110,7 +116,12 @@ def sw_text(potential):
         ends = f"{j}-{k}" if f"lambda[{i}-{j}-{k}]" in values else f"{k}-{j}"
         strength = values[f"lambda[{i}-{ends}]"] * np.sqrt(pair("epsilon", i, j) * pair("epsilon", i, k))
         row = {name: pair(name, i, j) for name in ("epsilon", "sigma", "a", "A", "B", "p", "q")}
-        row |= {"lambda": strength / row["epsilon"], "gamma": values[f"gamma[{i}-{j}]"], "costheta0": values[f"costheta0[{i}-{ends}]"], "tol": 0.0}
+        row |= {
+            "lambda": strength / row["epsilon"],
+            "gamma": values[f"gamma[{i}-{j}]"],
+            "costheta0": values[f"costheta0[{i}-{ends}]"],
+            "tol": 0.0,
+        }
         if j != k:  # LAMMPS does not look at these
             row |= {"sigma": 0.0, "a": 0.0, "gamma": 0.0, "A": 0.0, "B": 0.0}
         lines.append(f"{i} {j} {k} " + " ".join(f"{row[column]:.17g}" for column in SW_COLUMNS))
