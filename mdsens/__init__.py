@@ -1,6 +1,6 @@
 """Sensitivity analysis for molecular dynamics: relaxed states, and how they move with the potential's parameters."""
 
-from mdsens import calculators, errors, implicit, observables, strain, units
+from mdsens import calculators, errors, implicit, observables, strain, testing, units
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
@@ -14,8 +14,9 @@ from mdsens.potentials.base import (
     replace_parameters,
 )
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
+from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
-from mdsens.potentials.parameter_sets import available_potentials, load_potential, parameter_table
+from mdsens.potentials.parameter_sets import available_potentials, load_potential, parameter_table, save_potential
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
 from mdsens.relaxation.auto import AutoRelaxer
@@ -40,6 +41,7 @@ __all__ = [
     "FIRE",
     "ForceShifted",
     "JaxMDFIRE",
+    "JaxMDPotential",
     "LBFGS",
     "LennardJones",
     "Morse",
@@ -78,8 +80,10 @@ __all__ = [
     "read_structure",
     "relax",
     "replace_parameters",
+    "save_potential",
     "sensitivities",
     "strain",
+    "testing",
     "units",
     "volume",
     "write_hdf5",

@@ -147,6 +147,19 @@ def test_crystals_smaller_than_the_cutoff_are_free_of_stress_and_have_the_energy
         assert_agrees(mine.rows[case.names[theta]]["energy"] / n, record, theta)
 
 
+def test_relaxed_binary_glass_has_the_energy_and_stress_of_lammps():
+    case = lennard_jones("lj-binary-glass-64", 1.8, ms.ForceShifted())
+    fixed = case.record["values"]["fixed_cell"]
+    relaxed = case._replace(structure=case.structure.at(jnp.array(fixed["positions"]["value"])))
+    case, mine = evaluated(lambda: relaxed)
+    assert_allclose(mine.energy, fixed["energy"]["value"], rtol=1e-13)
+    # forces of some 100 eV/Å on each atom cancel to the 1e-12 the other code relaxed to
+    assert_allclose(mine.forces, 0.0, atol=1e-11)
+    assert_allclose(mine.stress, fixed["stress"]["value"], atol=1e-11)
+    for theta, record in case.record["sensitivities"]["fixed_cell"]["energy"].items():
+        assert_agrees(mine.rows[case.names[theta]]["energy"], record, theta)
+
+
 # --- identities, exact for any positions -------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import jax
 import pytest
 
 import mdsens as ms
-from mdsens.errors import FileFormatError, InputError, OutputExistsError
+from mdsens.errors import FileFormatError, InputError, OutputExistsError, PrecisionError
 from mdsens.potentials.parameter_sets import available_potentials, load_potential, parameter_table, save_potential
 
 NAMES = [record.name for record in available_potentials()]
@@ -70,6 +70,11 @@ def test_broken_set_is_named_when_the_sets_are_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(parameter_sets, "_folder", lambda: tmp_path)
     with pytest.raises(FileFormatError, match=r"broken\.toml: not a TOML file"):
         available_potentials()
+
+
+def test_float32_is_refused():
+    with jax.enable_x64(False), pytest.raises(PrecisionError, match="JAX_ENABLE_X64=1"):
+        load_potential("cu-morse")
 
 
 def test_sets_in_an_installed_package_come_first(tmp_path, monkeypatch):

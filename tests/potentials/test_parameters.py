@@ -145,3 +145,16 @@ def test_mixed_parameters_are_those_of_the_rule(alloy, mixing):
     )
     neighbors = ms.neighbors_of(mixed, alloy)
     assert_allclose(ms.energy(mixed, alloy, neighbors), ms.energy(explicit, alloy, neighbors), rtol=1e-13)
+
+
+def test_cell_in_which_an_atom_meets_its_own_image():
+    # two atoms, cell vectors shorter than the cutoff: angles between images of one and the same atom count
+    silicon = ms.load_potential("si-stillinger-weber-1985")
+    half = 2.45
+    cell = np.array([[0.1, half, half], [half, 0.0, half], [half, half, -0.1]])
+    assert np.linalg.norm(cell, axis=1).max() < float(silicon.cutoff)
+    x = np.array([[0.0, 0, 0], [1.3, 1.1, 1.25]])
+    repeats = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 3)
+    one = ms.Structure.create(x, ["Si"] * 2, cell)
+    eight = ms.Structure.create((x + (repeats @ cell)[:, None]).reshape(-1, 3), ["Si"] * 16, 2 * cell)
+    assert_allclose(8 * ms.energy(silicon, one), ms.energy(silicon, eight), rtol=1e-13)
