@@ -14,7 +14,7 @@ class AutoRelaxer(AbstractRelaxer):
         switch: residual (eV/Å) below which `finish` takes over.
     """
 
-    robust: AbstractRelaxer = eqx.field(static=True, default_factory=FIRE)
+    robust: AbstractRelaxer = eqx.field(static=True, default_factory=lambda: FIRE(per_atom=True))
     finish: AbstractRelaxer = eqx.field(static=True, default_factory=NewtonCG)
     switch: float = eqx.field(static=True, default=0.1)
 

@@ -21,9 +21,11 @@ class FIREMemory(NamedTuple):
 
 
 class FIRE(AbstractRelaxer):
-    """FIRE as ASE has it, step for step (semi-implicit Euler, the whole step capped at `max_step`).
+    """FIRE as ASE has it, step for step (semi-implicit Euler).
 
-    Attributes: the names and defaults of `ase.optimize.FIRE`; max_step in Å.
+    Attributes: the names and defaults of `ase.optimize.FIRE`, and
+        max_step: longest step, Å: of all atoms together (the norm of the whole step, as ASE has it), or
+        per_atom: of each atom, so that large systems do not crawl.
     """
 
     dt: float = eqx.field(static=True, default=0.1)
@@ -34,6 +36,7 @@ class FIRE(AbstractRelaxer):
     f_dec: float = eqx.field(static=True, default=0.5)
     a_start: float = eqx.field(static=True, default=0.1)
     f_a: float = eqx.field(static=True, default=0.99)
+    per_atom: bool = eqx.field(static=True, default=False)
 
     def start(self, w: Vector) -> FIREMemory:
         return FIREMemory(jnp.zeros_like(w), jnp.asarray(self.dt), jnp.asarray(self.a_start), jnp.asarray(0))
@@ -55,7 +58,8 @@ class FIRE(AbstractRelaxer):
 
         v = v + dt_new * force
         dr = dt_new * v
-        dr = dr * jnp.minimum(1.0, self.max_step / jnp.maximum(jnp.linalg.norm(dr), 1e-300))
+        length = scene.longest_move(dr) if self.per_atom else jnp.linalg.norm(dr)
+        dr = dr * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-300))
         w = walker.w + dr
         value, gradient = scene.value_and_gradient(w)
         return Walker(w, value, gradient, FIREMemory(v, dt_new, a_new, downhill), ~jnp.isfinite(value))

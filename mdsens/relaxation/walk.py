@@ -31,10 +31,16 @@ class Scene(eqx.Module):
         """How far (Å) the list allows atoms to approach each other from here."""
         return self.landscape.neighbors.slack(self.landscape.coordinates.structure(w), self.landscape.potential.cutoff)
 
+    def longest_move(self, p: Vector) -> Array:
+        """Length of the longest move of an atom in a step p, Å; a strain counts by how it stretches one atom's cell."""
+        n = self.landscape.coordinates.reference.n_atoms
+        longest = jnp.sqrt(jnp.max(jnp.sum(p[: 3 * n].reshape(n, 3) ** 2, axis=-1)))
+        return jnp.maximum(longest, jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / jnp.sqrt(n))
+
     def reach_of(self, p: Vector) -> Array:
         """How much of `room` a step p uses at most."""
         n = self.landscape.coordinates.reference.n_atoms
-        longest = jnp.sqrt(jnp.max(jnp.sum(p[: 3 * n].reshape(n, 3) ** 2, axis=-1)))
+        longest = self.longest_move(p)
         strain = jnp.sqrt(jnp.sum(p[3 * n :] ** 2)) / self.landscape.coordinates.length
         reach = self.landscape.neighbors.reach
         return 2.2 * longest + strain * jnp.where(jnp.isfinite(reach), 1.5 * reach, 0.0)
@@ -122,7 +128,7 @@ def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tup
     Source: backtracking with Armijo's condition, Nocedal and Wright, Numerical Optimization, 3.1.
     """
     n = scene.landscape.coordinates.reference.n_atoms
-    longest = jnp.sqrt(jnp.max(jnp.sum(p[: 3 * n].reshape(n, 3) ** 2, axis=-1)))
+    longest = scene.longest_move(p)
     strain = jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / scene.landscape.coordinates.length
     room = scene.room(walker.w)
     t = jnp.minimum(1.0, max_step / jnp.maximum(longest, 1e-300))
