@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+BENCHMARKS ?= import_time derivative_cost scaling
 
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -38,7 +39,7 @@ format: $(TOOLS)
 	$(BIN)/ruff format
 
 bench: $(TOOLS)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 docs: $(TOOLS)
 	$(BIN)/pip install --quiet --editable '.[docs]'
