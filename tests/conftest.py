@@ -7,9 +7,22 @@ from pathlib import Path
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import jax
+import pytest
+from hypothesis import settings
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update(
     "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+# Random inputs are the same in every run, and a first call may take seconds to compile.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever lies in tests/peers compares with another program."""
+    for item in items:
+        if "peers" in item.path.parts:
+            item.add_marker(pytest.mark.peer)
