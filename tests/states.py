@@ -16,11 +16,12 @@ def cluster() -> tuple[ms.Potential, ms.Structure]:
     return references.potential(case), references.structure(case)
 
 
-def silicon() -> tuple[ms.Potential, ms.Structure]:
-    """8 atoms of diamond silicon off their sites: Stillinger-Weber reaches beyond half the cell."""
-    atoms = ase.build.bulk("Si", cubic=True, a=5.431)
-    atoms.rattle(0.05, seed=1)
-    return references.potential(references.table("stillinger_weber")["sw-si-vacancy-63"]), ms.Structure.from_ase(atoms)
+def copper() -> tuple[ms.Potential, ms.Structure]:
+    """A stiff hcp crystal, 4 atoms off their sites in a skew cell: they see their own images, and move when it is sheared."""
+    atoms = ase.build.bulk("Cu", "hcp", a=2.7, c=4.3) * (2, 1, 1)
+    atoms.rattle(0.05, seed=4)
+    potential = ms.Morse(0.3429, 1.3588, 2.866, elements=("Cu",), cutoff_radius=6.0, source="Girifalco, Weizer, Phys. Rev. 114, 687 (1959)")
+    return potential, ms.Structure.from_ase(atoms)
 
 
 def by_parameter(potential: ms.Potential, derivative: Any, leading: int = 0) -> dict[str, np.ndarray]:
