@@ -7,7 +7,7 @@ comes up once. Boxes are counted along the cell vectors, so triclinic and elonga
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,8 @@ def _places(fractional, low, thickness, pbc) -> Float[Array, "atoms 3"]:
 def _fullest(places, counts) -> Int[Array, ""]:
     from jax_md import partition
 
-    return jnp.max(partition.count_cell_filling(places, np.array([counts], float), 1.0))
+    boxes: Any = np.array([counts], float)  # jax-md counts boxes with numpy, whatever it declares
+    return jnp.max(partition.count_cell_filling(places, boxes, 1.0))
 
 
 def _nearest_image(fractional, i, j, pbc):
@@ -125,7 +126,8 @@ def _nearest_image(fractional, i, j, pbc):
 def _look(places, fractional, cell, reach, pbc, counts, capacity) -> tuple[Bool[Array, "14 atoms k"], Int[Array, "14 atoms k"]]:
     from jax_md import partition
 
-    boxes = partition.cell_list(np.array(counts, float), 1.0).update(places, capacity)
+    edges: Any = np.array(counts, float)
+    boxes = partition.cell_list(edges, 1.0).update(places, capacity)
     contents = boxes.id_buffer.reshape(-1, capacity)  # atoms of each box; empty slots hold n
     n = fractional.shape[0]
     atom = jnp.arange(n)[:, None]

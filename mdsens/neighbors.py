@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from mdsens import cell_list
@@ -155,7 +156,7 @@ def find_neighbors(
     # behind any number of nested derivatives.
     @jax.custom_jvp
     def build(positions, cell):
-        if isinstance(positions, jax.core.Tracer) or isinstance(cell, jax.core.Tracer):
+        if isinstance(positions, Tracer) or isinstance(cell, Tracer):
             raise TracedError(
                 "neighbors are searched on the host and need concrete positions: under jax.jit or jax.vmap pass "
                 "neighbors=find_neighbors(structure, cutoff, skin) made outside."

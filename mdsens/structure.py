@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from mdsens.errors import FileFormatError, InputError, TracedError
@@ -135,7 +135,7 @@ class Structure(eqx.Module):
         atoms.set_cell(np.asarray(self.cell))
         atoms.set_positions(np.asarray(self.positions))
         atoms.set_pbc(self.pbc)
-        atoms.set_masses(np.asarray(self.masses))
+        atoms.set_array("masses", np.asarray(self.masses), float, ())
         fixed = np.asarray(self.fixed)
         constraints: list[Any] = []
         for mask in np.unique(fixed[fixed.any(1)], axis=0):  # one constraint for each pattern of held coordinates
@@ -154,7 +154,7 @@ class Structure(eqx.Module):
         """Chemical symbol of each atom."""
         from ase.data import chemical_symbols
 
-        if isinstance(self.species, jax.core.Tracer):
+        if isinstance(self.species, Tracer):
             raise TracedError("symbols are needed on the host, and under jax.jit or jax.vmap species have no values: call this outside.")
 
         return [chemical_symbols[z] for z in np.asarray(self.species)]

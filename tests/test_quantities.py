@@ -10,71 +10,77 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 
-SW = ms.StillingerWeber(2.1683, 2.0951, 1.8, 21.0, 1.2, -0.333333333333, 7.049556277, 0.6022245584, 4.0, 0.0, elements=("Si",))
+LJ = ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=7.5)
 
 
-def silicon() -> ms.Structure:
-    """Eight atoms off their sites."""
-    atoms = bulk("Si", "diamond", a=5.5, cubic=True)
+def argon() -> ms.Structure:
+    """Four atoms off the sites of a fcc crystal."""
+    atoms = bulk("Ar", "fcc", a=5.4, cubic=True)
     atoms.rattle(0.1, seed=1)
     return ms.Structure.from_ase(atoms)
 
 
 def test_energy_forces_and_stress_are_those_of_lammps():
-    record = references.table("stillinger_weber")["sw-si-rattled-64"]
-    energy, forces, stress = ms.energy_forces_stress(SW, references.structure(record))
+    record = references.table("lennard_jones")["lj-ar-rattled-108-smooth"]
+    energy, forces, stress = ms.energy_forces_stress(LJ, references.structure(record))
     references.assert_agrees(energy, record["values"]["energy"], "energy")
     references.assert_agrees(forces, record["values"]["forces"], "forces")
     references.assert_agrees(ms.strain.to_voigt(stress), record["values"]["stress"], "stress")
 
 
 def test_stress_is_positive_in_tension_and_zero_without_volume():
-    stretched = silicon().deformed(1.03 * jnp.eye(3))
-    assert np.all(np.linalg.eigvalsh(ms.energy_forces_stress(SW, stretched).stress) > 0)
-    free = ms.Structure.create(silicon().positions, ["Si"] * 8)
-    assert_allclose(ms.energy_forces_stress(SW, free).stress, 0)
+    stretched = argon().deformed(1.05 * jnp.eye(3))
+    assert np.all(np.linalg.eigvalsh(ms.energy_forces_stress(LJ, stretched).stress) > 0)
+    free = ms.Structure.create(argon().positions, ["Ar"] * 4)
+    assert_allclose(ms.energy_forces_stress(LJ, free).stress, 0)
 
 
 def test_forces_sum_to_zero_and_stress_is_symmetric():
-    _, forces, stress = ms.energy_forces_stress(SW, silicon())
-    # rounding of sums of terms of order 1 eV/Å and 0.1 eV/Å³
-    assert_allclose(np.sum(forces, axis=0), 0, atol=1e-12)
-    assert_allclose(stress, stress.T, atol=1e-15)
+    _, forces, stress = ms.energy_forces_stress(LJ, argon())
+    # rounding of sums of terms of order 0.1 eV/Å and 0.001 eV/Å³
+    assert_allclose(np.sum(forces, axis=0), 0, atol=1e-13)
+    assert_allclose(stress, stress.T, atol=1e-16)
 
 
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 def test_derivatives_by_parameters_pass_through_the_list(mode):
-    structure = silicon()
-    quantities = lambda scale: ms.energy_forces_stress(ms.replace_parameters(SW, {"epsilon": 2.1683 * scale}), structure)
+    structure = argon()
+    quantities = lambda scale: ms.energy_forces_stress(ms.replace_parameters(LJ, {"epsilon": 0.0104 * scale}), structure)
     # epsilon is the only energy of the form: each of the three is proportional to it
-    for derivative, value in zip(mode(quantities)(1.0), ms.energy_forces_stress(SW, structure), strict=True):
-        assert_allclose(derivative, value, atol=1e-12)
-    # a sigma that changes moves the cutoff as well; E(s sigma, x) = E(sigma, x / s), so dE/dln(sigma) = -x . dE/dx = -V tr(stress)
-    slope = mode(lambda s: ms.energy(ms.replace_parameters(SW, {"sigma": 2.0951 * s}), structure))(1.0)
-    virial = ms.volume(structure) * jnp.trace(ms.energy_forces_stress(SW, structure).stress)
+    for derivative, value in zip(mode(quantities)(1.0), ms.energy_forces_stress(LJ, structure), strict=True):
+        assert_allclose(derivative, value, atol=1e-14)
+
+
+@pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
+def test_a_cutoff_that_is_a_parameter_moves_with_it(mode):
+    # Spheres of diameter s D at x are spheres of diameter D at x / s: dE/dln(D) = -x . dE/dx = -V tr(stress).
+    structure = argon()
+    spheres = ms.SoftSphere(4.5, 1.0, 2.0, elements=("Ar",))
+    slope = mode(lambda s: ms.energy(ms.replace_parameters(spheres, {"diameter": 4.5 * s}), structure))(1.0)
+    virial = ms.volume(structure) * jnp.trace(ms.energy_forces_stress(spheres, structure).stress)
     assert_allclose(slope, -virial, rtol=1e-12)
 
 
 def test_under_jit_a_list_must_be_given():
-    structure = silicon()
-    neighbors = ms.neighbors_of(SW, structure)
-    eager, jitted = ms.energy_forces_stress(SW, structure), jax.jit(ms.energy_forces_stress)(SW, structure, neighbors)
+    structure = argon()
+    neighbors = ms.neighbors_of(LJ, structure)
+    eager, jitted = ms.energy_forces_stress(LJ, structure), jax.jit(ms.energy_forces_stress)(LJ, structure, neighbors)
     for mine, theirs in zip(jitted, eager, strict=True):
         assert_allclose(mine, theirs, atol=1e-13)
     with pytest.raises(ms.errors.TracedError, match=r"under jax\.jit"):
-        jax.jit(lambda p, s: ms.energy_forces_stress(p, s))(SW, structure)
+        jax.jit(lambda p, s: ms.energy_forces_stress(p, s))(LJ, structure)
 
 
 def test_atoms_at_the_same_place_are_named():
-    structure = silicon()
-    structure = structure.at(structure.positions.at[5].set(structure.positions[2]))
-    with pytest.raises(ms.errors.NonFiniteError, match=r"atoms 2 \(Si\) and 5 \(Si\) are 0\.00e\+00 Å apart"):
-        ms.energy_forces_stress(SW, structure)
+    structure = argon()
+    structure = structure.at(structure.positions.at[3].set(structure.positions[2]))
+    with pytest.raises(ms.errors.NonFiniteError, match=r"atoms 2 \(Ar\) and 3 \(Ar\) are 0\.00e\+00 Å apart"):
+        ms.energy_forces_stress(LJ, structure)
 
 
 def test_what_has_no_energy_is_an_error():
-    germanium = ms.Structure.create(silicon().positions, ["Ge"] * 8, silicon().cell)
-    with pytest.raises(ms.errors.InputError, match="no parameters for Ge; it knows Si"):
-        ms.energy_forces_stress(SW, germanium)
+    krypton = ms.Structure.create(argon().positions, ["Kr"] * 4, argon().cell)
+    with pytest.raises(ms.errors.InputError, match="no parameters for Kr; it knows Ar"):
+        ms.energy_forces_stress(LJ, krypton)
     with jax.enable_x64(False), pytest.raises(ms.errors.PrecisionError, match="JAX_ENABLE_X64=1"):
-        ms.energy_forces_stress(SW, germanium)
+        ms.energy_forces_stress(LJ, krypton)

@@ -153,7 +153,9 @@ def test_a_plane_of_atoms_with_z_fixed_relaxes_in_the_plane():
     positions = np.array([[0, 0, 0], cell[0], cell[1], cell[0] + cell[1]]) + np.pad(rattle, ((0, 0), (0, 1)))
     structure = ms.Structure.create(positions, ["Ar"] * 4, 2 * cell, (True, True, False), fixed=np.tile([False, False, True], (4, 1)))
     potential = ms.LennardJones(0.01, sigma, elements=("Ar",), cutoff_radius=1.6 * sigma, cut=ms.Truncated())
-    relaxed = ms.relax(potential, structure, cell=(True, True, False, False, False, True), solver=ms.NewtonCG()).structure
+    relaxed = ms.relax(
+        potential, structure, cell=(True, True, False, False, False, True), solver=ms.NewtonCG(), check_minimum=False
+    ).structure
     # converged to 1e-8 eV/Å against a curvature of 0.05 eV/Å²
     assert_allclose(np.linalg.norm(relaxed.cell[:2], axis=1), 2 * 2 ** (1 / 6) * sigma, rtol=1e-6)
     assert_array_equal(relaxed.positions[:, 2], 0)

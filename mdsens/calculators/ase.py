@@ -15,6 +15,7 @@ from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential, check_elements, check_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
+from mdsens.relaxation.search import default_skin
 from mdsens.structure import Structure
 
 if TYPE_CHECKING:
@@ -118,9 +119,8 @@ class MDSens(Calculator):
             if float(slack) >= 0:
                 return result
         capacity = None if self._neighbors is None else self._neighbors.capacity
-        cutoff = float(self._potential.cutoff)
-        skin = 0.1 * cutoff if self.skin is None else self.skin
-        self._neighbors = neighbors_of(self._potential, structure, 0.0 if np.isinf(cutoff) else skin, capacity)
+        skin = default_skin(self._potential) if self.skin is None else self.skin
+        self._neighbors = neighbors_of(self._potential, structure, skin, capacity)
         return _evaluate_with_slack(self._potential, structure, self._neighbors)[0]
 
 
