@@ -97,8 +97,8 @@ class MDSens(Calculator):
         if (
             old is not None
             and same_list
-            and np.array_equal(old.species, atoms.numbers)
-            and np.array_equal(np.any(old.cell, 1), np.any(atoms.cell, 1))
+            and np.array_equal(np.asarray(old.species), atoms.numbers)
+            and np.array_equal(np.any(np.asarray(old.cell), 1), np.any(atoms.cell.array, 1))
         ):
             new = old.at(jnp.array(atoms.positions), jnp.array(atoms.cell.array))
         else:
