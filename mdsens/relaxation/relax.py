@@ -142,8 +142,11 @@ def relax(
                 "relax runs a loop on the host and cannot be traced by jax.jit or jax.vmap. Call it outside and jit what "
                 "comes after: jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python over structures or parameters."
             )
-        seen.append(find(lambda neighbors: landscape_of(data, neighbors), options, progress))
-        return seen[-1].w
+        found = find(lambda neighbors: landscape_of(data, neighbors), options, progress)
+        if throw and found.status is not Status.CONVERGED:
+            raise _error(found, _complete(landscape_of(data, found.scene.landscape.neighbors), found.w, found), fmax, max_steps)
+        seen.append(found)
+        return found.w
 
     @solution.defjvp
     def rule(primals, tangents):
@@ -161,10 +164,7 @@ def relax(
 
     w = solution(data)
     found = seen[-1]
-    relaxed = _complete(landscape_of(data, found.scene.landscape.neighbors), w, found)
-    if throw and found.status is not Status.CONVERGED:
-        raise _error(found, relaxed, fmax, max_steps)
-    return relaxed
+    return _complete(landscape_of(data, found.scene.landscape.neighbors), w, found)
 
 
 def _require_definite(found: Found) -> None:
