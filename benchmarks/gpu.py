@@ -29,9 +29,8 @@ import mdsens as ms  # noqa: E402
 from mdsens.quantities import evaluate  # noqa: E402
 from mdsens.relaxation.search import forget  # noqa: E402
 
-POTENTIAL = ms.StillingerWeber(
-    epsilon=2.1683, sigma=2.0951, a=1.8, lambda_=21.0, gamma=1.2, costheta0=-1 / 3, A=7.049556277, B=0.6022245584, p=4.0, q=0.0, elements=("Si",)
-)  # fmt: skip
+NUMBERS = dict(epsilon=2.1683, sigma=2.0951, a=1.8, lambda_=21.0, gamma=1.2, costheta0=-1 / 3, A=7.049556277, B=0.6022245584, p=4.0, q=0.0)
+POTENTIAL = ms.StillingerWeber(**NUMBERS, elements=("Si",))
 FMAX = 1e-6
 
 

@@ -11,7 +11,7 @@ def require_x64() -> None:
     Raises:
         PrecisionError: float64 is off; the message says how to turn it on.
     """
-    if not jax.config.jax_enable_x64:
+    if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]  (JAX makes it at import)
         raise PrecisionError(
             "JAX is running in float32: forces would stall near 1e-4 eV/Å and derivatives of relaxed states would "
             'be meaningless. Call jax.config.update("jax_enable_x64", True) before anything else, or set the '

@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from mdsens.errors import NonFiniteError
+from mdsens.errors import NonFiniteError, TracedError
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
-from mdsens.potentials.base import Potential, check_elements, check_parameters
+from mdsens.potentials.base import Potential, check_elements
 from mdsens.precision import require_x64
 from mdsens.strain import volume_of
 from mdsens.structure import Structure
@@ -58,7 +59,7 @@ def energy_forces_stress(potential: Potential, structure: Structure, neighbors: 
     check_elements(potential, structure)
     neighbors = neighbors_of(potential, structure)
     result = evaluate(potential, structure, neighbors)
-    if not isinstance(result.energy, jax.core.Tracer):
+    if not isinstance(result.energy, Tracer):
         check_finite(result, structure, neighbors)
     return result
 
@@ -86,9 +87,7 @@ def concrete(x: Array) -> np.ndarray:
 
     @jax.custom_jvp
     def look(x):
-        from mdsens.errors import TracedError
-
-        if isinstance(x, jax.core.Tracer):
+        if isinstance(x, Tracer):
             raise TracedError("a value is needed on the host, and under jax.jit or jax.vmap there is none: call this outside.")
         seen.append(np.asarray(x))
         return x

@@ -97,10 +97,12 @@ def draw_vacancy(report: ms.SensitivityReport) -> Figure:
     # arrows drawn so that the longest is one bond
     scale = 2.35 / np.linalg.norm(move, axis=1).max()
     dots = left.scatter(p, q, c=radial[slab], cmap="RdBu_r", vmin=-top, vmax=top, s=90, edgecolors="0.3", linewidths=0.6, zorder=2)
-    left.quiver(p, q, scale * (move[slab] @ across), scale * (move[slab] @ up), angles="xy", scale_units="xy", scale=1, width=0.004, zorder=3)
+    arrows = scale * (move[slab] @ across), scale * (move[slab] @ up)
+    left.quiver(p, q, *arrows, angles="xy", scale_units="xy", scale=1, width=0.004, zorder=3)
     left.plot(0, 0, marker="s", ms=13, mfc="none", mec="0.2")
     left.annotate("vacancy", (0, -0.6), ha="center", va="top", fontsize=8)
-    left.set(xlabel="along [1$\\bar1$0] (Å)", ylabel="along [001] (Å)", aspect="equal", title=f"(110) slab, arrows: dx / d ln({name}) × {scale:.2g}")
+    left.set(xlabel="along [1$\\bar1$0] (Å)", ylabel="along [001] (Å)", aspect="equal")
+    left.set_title(f"(110) slab, arrows: dx / d ln({name}) × {scale:.2g}")
     figure.colorbar(dots, ax=left, label=f"radial part of dx / d ln({name}) (Å)", shrink=0.85)
 
     right.axhline(0, color="0.7", lw=0.8)

@@ -26,6 +26,7 @@ Operator = Callable[[Vector], Vector]
 
 
 def identity(v: Vector) -> Vector:
+    """Leave v as it is: no projector, no preconditioner."""
     return v
 
 
@@ -162,6 +163,8 @@ class NearlySymmetric(AbstractLinearSolver):
 
 
 class CGResult(NamedTuple):
+    """Where conjugate gradients stopped."""
+
     solution: Vector
     residual: Float[Array, ""]  # |b - A y|
     steps: Array
@@ -208,7 +211,7 @@ def conjugate_gradient(
         q = z + new / rz * q
         return y, r, z, q, new, k + 1, negative
 
-    first = (y, r, z, z, r @ z, 0, jnp.array(False))
+    first = (y, r, z, z, r @ z, jnp.array(0), jnp.array(False))
     y, r, _, _, _, k, negative = jax.lax.while_loop(unfinished, step, first)
     return CGResult(y, jnp.linalg.norm(r), k, negative)
 
@@ -266,7 +269,7 @@ def gmres(
         return y, r, steps + k + 1, jnp.linalg.norm(r) > 0.9 * start  # stagnates, or has come down to rounding
 
     unfinished = lambda state: (jnp.linalg.norm(state[1]) > goal) & (state[2] < max_steps) & ~state[3]
-    y, r, steps, _ = jax.lax.while_loop(unfinished, cycle, (jnp.zeros_like(b), b, 0, jnp.array(False)))
+    y, r, steps, _ = jax.lax.while_loop(unfinished, cycle, (jnp.zeros_like(b), b, jnp.array(0), jnp.array(False)))
     return y, jnp.linalg.norm(r), steps
 
 

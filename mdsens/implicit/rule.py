@@ -18,10 +18,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from mdsens.errors import InputError, NotConvergedError
-from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, Dense, GMRES, solve
+from mdsens.implicit.linear import GMRES, AbstractLinearSolver, ConjugateGradient, Dense, solve
 from mdsens.precision import require_x64
 
 DENSE_LIMIT = 1000  # unknowns up to which the default linear solver builds the matrix
@@ -175,10 +176,8 @@ def _check_shapes(optimality, x, theta) -> None:
 
 def _check_residual(optimality, x, theta, limit: float):
     largest = _largest(optimality, x, theta)
-    advice = (
-        "its derivative would be that of another point. Tighten the tolerance of the solver, or set check= to the value you accept."
-    )
-    if isinstance(largest, jax.core.Tracer):
+    advice = "its derivative would be that of another point. Tighten the tolerance of the solver, or set check= to the value you accept."
+    if isinstance(largest, Tracer):
         message = f"the optimality condition is above check = {limit:.1e} at the solution: {advice}"
         return eqx.error_if(x, ~(largest <= limit), message)
     if not float(largest) <= limit:

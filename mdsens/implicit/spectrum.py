@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from mdsens.batching import map_rows
 from mdsens.implicit.linear import Operator, Vector, identity
 
+
 class Spectrum(NamedTuple):
     """Ends of a spectrum, on the image of the projector."""
 
@@ -45,7 +46,9 @@ def iterative_spectrum(matvec: Operator, n: int, project: Operator = identity, p
     return Spectrum(lowest, mode, _lanczos_top(matvec, n, project), residual)
 
 
-def lobpcg(matvec: Operator, n: int, project: Operator, precondition: Operator, *, rtol: float = 1e-3, max_steps: int = 200, block: int = 3):
+def lobpcg(
+    matvec: Operator, n: int, project: Operator, precondition: Operator, *, rtol: float = 1e-3, max_steps: int = 200, block: int = 3
+) -> tuple[Array, Vector, Array]:
     """Lowest eigenpair by locally optimal block preconditioned conjugate gradients.
 
     Returns:
@@ -80,7 +83,7 @@ def lobpcg(matvec: Operator, n: int, project: Operator, precondition: Operator, 
 
     start = many(jax.vmap(precondition)(jax.random.normal(jax.random.key(7), (block, n))))
     values, X, AX = ritz(start / jnp.linalg.norm(start, axis=1, keepdims=True))
-    X, AX, _, values, _ = jax.lax.while_loop(unfinished, step, (X, AX, jnp.zeros_like(X), values, 0))
+    X, AX, _, values, _ = jax.lax.while_loop(unfinished, step, (X, AX, jnp.zeros_like(X), values, jnp.array(0)))
     return values[0], X[0], jnp.linalg.norm(AX[0] - values[0] * X[0])
 
 

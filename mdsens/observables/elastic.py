@@ -22,7 +22,7 @@ from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, solv
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
-from mdsens.strain import strain_matrix, to_voigt, volume_of
+from mdsens.strain import strain_matrix, volume_of
 from mdsens.structure import Structure
 
 DENSE_LIMIT = 1200  # unknowns up to which the internal relaxation is solved by factorisation

@@ -67,8 +67,14 @@ def lattice_constant(state: str = "structure", cells: float = 1) -> Observable:
 
 
 def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "structure") -> Observable:
-    """Elastic constants in GPa: "C11", "C12", "C44" (means over what cubic symmetry makes equal), any other "Cij", or
-    "K" (bulk modulus); with the ending "_clamped" for ions that do not relax under the strain."""
+    """Elastic constants in GPa.
+
+    Args:
+        components: "C11", "C12", "C44" (means over what cubic symmetry makes equal), any other "Cij", or "K" (bulk
+            modulus); with the ending "_clamped" for ions that do not relax under the strain.
+    Raises:
+        InputError: another name.
+    """
     for component in components:
         if not re.fullmatch(r"(C[1-6][1-6]|K)(_clamped)?", component):
             raise InputError(f"no elastic constant '{component}': use C11 ... C66 or K, with _clamped for clamped ions.")

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from mdsens.errors import InputError
@@ -264,7 +264,7 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
                 + f" Its parameters: {', '.join(known)}."
             )
         entry = known[name]
-        if not isinstance(value, jax.core.Tracer):
+        if not isinstance(value, Tracer):
             _check_bounds(entry, float(value))
         old = follow_path(potential, entry.path)
         new = old.at[entry.index].set(value)

@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
@@ -105,7 +106,7 @@ class JaxMDPotential(Potential):
         """
         if any(structure.pbc) and not all(structure.pbc):
             raise InputError(f"jax-md is periodic along all cell vectors or none, the structure has pbc = {structure.pbc}.")
-        if all(structure.pbc) and not isinstance(structure.cell, jax.core.Tracer):
+        if all(structure.pbc) and not isinstance(structure.cell, Tracer):
             thickness = float(np.min(_thicknesses(structure.cell)))
             if thickness < 2 * self.cutoff_radius:
                 raise InputError(

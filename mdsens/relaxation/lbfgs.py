@@ -15,6 +15,8 @@ from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, searc
 
 
 class LBFGSMemory(NamedTuple):
+    """Moves and gradient changes of the last steps."""
+
     moves: Float[Array, "history unknowns"]  # s_k = w_k+1 - w_k, the newest last; zero rows are empty
     changes: Float[Array, "history unknowns"]  # y_k = g_k+1 - g_k
 

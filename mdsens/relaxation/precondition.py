@@ -100,7 +100,7 @@ class Frame(eqx.Module):
 
 @eqx.filter_jit
 def test_vectors(structure: Structure, frame: Frame, strains: int) -> Float[Array, "tests unknowns"]:
-    """What the Hessian must be applied to:
+    """What the Hessian must be applied to.
 
     random signs z: the mean diagonal is d = <z . H z> / 3N (Hutchinson);
     u = e_a sin(2 pi s_b), the longest waves along each cell vector: the stiffness is c = (u . H u) / (u . u) / k²;

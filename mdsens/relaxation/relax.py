@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from mdsens.errors import InputError, NotConvergedError, SaddlePointError, TracedError
@@ -120,7 +121,7 @@ def relax(
         raise InputError(f"fmax = {fmax}: it must be positive (eV/Å).")
     basis = jnp.asarray(strain_basis(cell, _concrete_cell(structure)))
     target = -jnp.asarray(pressure, float) * jnp.eye(3) if stress is None else from_voigt(jnp.asarray(stress, float))
-    if basis.shape[0] == 0 and not isinstance(target, jax.core.Tracer) and np.any(np.asarray(target) != 0):
+    if basis.shape[0] == 0 and not isinstance(target, Tracer) and np.any(np.asarray(target) != 0):
         raise InputError("a target pressure or stress needs a cell that can move: add cell='isotropic', 'full' or a Voigt mask.")
     options = Options(AutoRelaxer() if solver is None else solver, float(fmax), int(max_steps), skin, check_minimum)
 
@@ -137,7 +138,7 @@ def relax(
 
     @jax.custom_jvp
     def solution(data):
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(data)):
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(data)):
             raise TracedError(
                 "relax runs a loop on the host and cannot be traced by jax.jit or jax.vmap. Call it outside and jit what "
                 "comes after: jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python over structures or parameters."
@@ -173,10 +174,11 @@ def _require_definite(found: Found) -> None:
         return
     n = found.scene.landscape.coordinates.reference.n_atoms
     atom = int(np.argmax(np.linalg.norm(np.asarray(found.spectrum.mode)[: 3 * n].reshape(n, 3), axis=1)))
+    lowest, highest = float(found.spectrum.lowest), float(found.spectrum.highest)
     raise SaddlePointError(
-        f"the relaxed state has no derivative: one mode, mostly on atom {atom}, has the curvature {float(found.spectrum.lowest):.1e} eV/Å² "
-        f"(stiffest: {float(found.spectrum.highest):.2g}). Something moves freely there, such as a molecule or a group of atoms that touches "
-        "nothing: remove it, fix one of its coordinates, or relax at a higher density.",
+        f"the relaxed state has no derivative: one mode, mostly on atom {atom}, has the curvature {lowest:.1e} eV/Å² (stiffest: "
+        f"{highest:.2g}). Something moves freely there, such as a molecule or a group of atoms that touches nothing: remove it, "
+        "fix one of its coordinates, or relax at a higher density.",
         found,
     )
 
@@ -219,13 +221,14 @@ def _complete(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
 
 def _concrete_cell(structure: Structure) -> Structure:
     cell = structure.cell
-    return eqx.tree_at(lambda s: s.cell, structure, concrete(cell)) if isinstance(cell, jax.core.Tracer) else structure
+    return eqx.tree_at(lambda s: s.cell, structure, concrete(cell)) if isinstance(cell, Tracer) else structure
 
 
 def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Exception:
     forces = np.linalg.norm(np.where(np.asarray(relaxed.structure.fixed), 0, np.asarray(relaxed.forces)), axis=1)
     worst = int(np.argmax(forces))
-    where = f"the force on atom {worst} ({relaxed.structure.symbols[worst]}) is {found.fmax:.1e} eV/Å, the stress {found.stress:.1e} eV/Å³ off target"
+    symbol = relaxed.structure.symbols[worst]
+    where = f"the force on atom {worst} ({symbol}) is {found.fmax:.1e} eV/Å, the stress {found.stress:.1e} eV/Å³ off target"
     match found.status:
         case Status.SADDLE:
             spectrum = found.spectrum
@@ -240,5 +243,9 @@ def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Excep
         case Status.MAX_STEPS:
             advice = f"Raise max_steps (now {max_steps}), or relax with fmax=1e-3 first and start from that structure."
         case _:
-            advice = f"This is as far as rounding allows if fmax = {fmax:.0e} is very small: accept a larger fmax; otherwise start from less strained positions."
-    return NotConvergedError(f"relax {found.status.value}, after {found.steps} steps: {where}, above fmax = {fmax:.1e} eV/Å. {advice}", relaxed)
+            advice = (
+                f"If fmax = {fmax:.0e} is very small, this is as far as rounding allows: accept a larger fmax; otherwise start from "
+                "less strained positions."
+            )
+    what = f"relax {found.status.value}, after {found.steps} steps"
+    return NotConvergedError(f"{what}: {where}, above fmax = {fmax:.1e} eV/Å. {advice}", relaxed)

@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from mdsens.errors import CellCollapseError, NonFiniteError
 from mdsens.gauge import Gauge, find_gauge
@@ -77,7 +78,7 @@ class Found:
     stress: float
 
     @functools.cached_property
-    def hessian(self) -> tuple[np.ndarray, np.ndarray] | None:
+    def hessian(self) -> tuple[Array, Array] | None:
         """P H P and P as matrices, up to DENSE_LIMIT unknowns; None beyond."""
         return dense_hessian(self.scene, self.w) if len(self.w) <= DENSE_LIMIT else None
 
@@ -144,7 +145,8 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
     scene, walker = survey(w, None)
     _check(scene, walker)
     fmax, stress, residual = (float(x) for x in measure(scene, walker.w, walker.gradient))
-    steps, failures, relaxer, look = 0, 0, None, CHUNK
+    steps, failures, look = 0, 0, CHUNK
+    relaxer: AbstractRelaxer | None = None
     status = Status.CONVERGED
     if progress is not None:
         progress(Progress(steps, float(walker.value), fmax, stress))
@@ -156,7 +158,7 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
             status = Status.STUCK
             break
         phase = options.solver.phase(residual, options.fmax, failures)
-        if phase.relaxer != relaxer:
+        if relaxer is None or phase.relaxer != relaxer:
             relaxer, look = phase.relaxer, CHUNK if progress is None else 1
             # the Hessian here is what the new relaxer will meet
             preconditioner = _preconditioner(scene.landscape, walker.w, grid)
@@ -199,17 +201,17 @@ def default_skin(potential: Potential) -> float:
     return 0.0 if np.isinf(cutoff) else 0.1 * cutoff
 
 
-def dense_hessian(scene: Scene, w: Vector) -> tuple[np.ndarray, np.ndarray]:
+def dense_hessian(scene: Scene, w: Vector) -> tuple[Array, Array]:
     """P H P and P as matrices."""
     projector = np.asarray(_project_all(scene.gauge, np.eye(len(w))))
-    return projector @ hessian_times(scene.landscape, w, projector).T, projector
+    return jnp.asarray(projector @ hessian_times(scene.landscape, w, projector).T), jnp.asarray(projector)
 
 
 def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.ndarray:
     """Hessian at w times each row, in blocks of one size: one compiled product serves all callers."""
     block = BLOCK if len(w) <= DENSE_LIMIT else SMALL_BLOCK
     rows = np.pad(vectors, ((0, -len(vectors) % block), (0, 0)))
-    results = [np.asarray(products(landscape, w, rows[k : k + block])) for k in range(0, len(rows), block)]
+    results = [np.asarray(products(landscape, w, jnp.asarray(rows[k : k + block]))) for k in range(0, len(rows), block)]
     return np.concatenate(results)[: len(vectors)]
 
 
@@ -286,8 +288,8 @@ def _check(scene: Scene, walker: Walker, before_rebuild: bool = False) -> None:
         ratio = float(_volume_ratio(coordinates, walker.w))
         if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
             raise CellCollapseError(
-                f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to {VOLUME_RANGE[1]}): the structure is "
-                "far from any crystal of this potential, or the pressure pulls it apart. Start near the right density, "
+                f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to {VOLUME_RANGE[1]}): the "
+                "structure is far from any crystal of this potential, or the pressure pulls it apart. Start near the right density, "
                 "relax the positions with cell=None first, or check the sign of pressure (positive compresses)."
             )
     if not before_rebuild and not (bool(jnp.isfinite(walker.value)) and bool(jnp.all(jnp.isfinite(walker.gradient)))):

@@ -12,10 +12,11 @@ from mdsens.errors import InputError
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.observables.named import Observable, named
 from mdsens.potentials.base import Potential, parameter_entries, parameter_values, replace_parameters
-from mdsens.relaxation.newton import NewtonCG
 from mdsens.quantities import neighbors_of
+from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.relaxation.search import Found, default_skin, hessian_times
+from mdsens.relaxation.walk import look_around
 from mdsens.sensitivity.certificate import around, certificate_of, linear_solver_of
 from mdsens.sensitivity.linearize import (
     Names,
@@ -31,7 +32,6 @@ from mdsens.sensitivity.linearize import (
     view,
 )
 from mdsens.sensitivity.report import Check, SensitivityReport
-from mdsens.relaxation.walk import look_around
 from mdsens.structure import Structure
 
 STEP = 2e-3  # in ln(theta), of the second differences behind the range of validity
@@ -85,7 +85,7 @@ def sensitivities(
     names = Names(tuple(entries) if parameters is None else tuple(parameters))
     base = {name: _value(potential, name, entries) for name in names.names}
     theta = jnp.array(list(base.values()))
-    options = dict(pressure=pressure, fmax=fmax, **relax_options)
+    options: dict[str, Any] = dict(pressure=pressure, fmax=fmax, **relax_options)
 
     relaxed: dict[str, Relaxed] = {}
     found: dict[str, Found] = {}
@@ -203,8 +203,6 @@ def _reverse(problem: _Problem, ws, previous: _First | None) -> _First:
     return _First(np.asarray(frozen), moving, rows, residuals, {})
 
 
-
-
 def _value(potential: Potential, name: str, entries: Mapping[str, Any]) -> float:
     if name not in entries:
         replace_parameters(potential, {name: 1.0})  # raises, with the nearest name
@@ -275,7 +273,8 @@ def _check(report: SensitivityReport, problem: _Problem, structures, cells, opti
             # first order itself is off by as much as the range of validity says: a tenth of the move
             off = _distance(np.asarray(state.structure.positions), expected)
             if off > 0.05 + 0.2 * _distance(expected, np.asarray(report.relaxed[key].structure.positions)):
-                elsewhere.append(f"{problem.names.names[k]} changed by {100 * step:+.2g} %: {key} relaxed into another minimum, {off:.2f} Å away")
+                change = f"{problem.names.names[k]} changed by {100 * step:+.2g} %"
+                elsewhere.append(f"{change}: {key} relaxed into another minimum, {off:.2f} Å away")
         return _observe_at(problem, states, theta)
 
     log = report.derivative * _scales(report.theta)

@@ -10,8 +10,8 @@ from mdsens.errors import SaddlePointError
 from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient
 from mdsens.neighbors import Neighbors
 from mdsens.relaxation.coordinates import Coordinates, Landscape
-from mdsens.relaxation.relax import Relaxed
 from mdsens.relaxation.precondition import grid_of
+from mdsens.relaxation.relax import Relaxed
 from mdsens.relaxation.search import Found, default_skin, make_scene
 from mdsens.relaxation.walk import look_around, measure
 
@@ -113,8 +113,8 @@ def certificate_of(found: Found) -> Certificate:
     unknowns, rank = len(found.w), int(found.scene.gauge.rank)
     numbers: dict[str, Any] = dict(fmax=found.fmax, stress_error=found.stress, unknowns=unknowns, gauge=unknowns - rank)
     if rank == 0:
-        zero = np.zeros(unknowns)
-        return Certificate(lowest_curvature=np.inf, highest_curvature=np.inf, curvature_error=0.0, mode=zero[: 3 * n].reshape(n, 3), strain_mode=zero[3 * n :], **numbers)
+        numbers |= dict(mode=np.zeros((n, 3)), strain_mode=np.zeros(unknowns - 3 * n))
+        return Certificate(**numbers, lowest_curvature=np.inf, highest_curvature=np.inf, curvature_error=0.0)
     s = found.spectrum
     mode = np.asarray(s.mode)
     return Certificate(

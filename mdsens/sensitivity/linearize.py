@@ -98,6 +98,7 @@ class View(NamedTuple):
 
 
 def view(landscape: Landscape) -> View:
+    """The view of the state a landscape is drawn around."""
     return View(landscape.coordinates, landscape.neighbors)
 
 
@@ -108,7 +109,9 @@ def _observe(observables, names: Names, potential, views: Mapping[str, View], th
 
 
 @eqx.filter_jit
-def observe(observables: tuple[Observable, ...], names: Names, potential: Potential, views: Mapping[str, View], theta, ws) -> Float[Array, "observables"]:
+def observe(
+    observables: tuple[Observable, ...], names: Names, potential: Potential, views: Mapping[str, View], theta, ws
+) -> Float[Array, "observables"]:
     """Values of all observables."""
     return _observe(observables, names, potential, views, theta, ws)
 

@@ -107,7 +107,7 @@ class SensitivityReport:
         """
         if self.second is None:
             return None
-        first = np.abs(self.matrix("log", self.derivative)) if np.all(self.theta) else np.abs(self.derivative * np.where(self.theta == 0, 1, self.theta))
+        first = np.abs(self.derivative * np.where(self.theta == 0, 1, self.theta))
         # second differences of values with 15 digits: what is below this is zero
         noise = 4e-14 * np.abs(self.values[:, None]) / 4e-6 + 1e-12
         curved = np.abs(self.second) > noise
@@ -130,7 +130,7 @@ class SensitivityReport:
             "moving": f"{KINDS[kind]}, through relaxation",
             "errors": f"{KINDS[kind]}, error bars",
             "radius": "change of ln(θ) within which first order is good to 10 %",
-            "check": f"{KINDS[kind]}: difference from re-relaxed states" + (f" (θ changed by ±{self.check.step:g} θ)" if self.check else ""),
+            "check": f"{KINDS[kind]}: difference from re-relaxed states (θ changed by ±{self.check.step if self.check else 0:g} θ)",
             "at_range": "relative error of first order at the smallest range of each parameter",
         }
         if part not in titles:
@@ -232,8 +232,8 @@ class SensitivityReport:
             file.attrs["format"] = "mdsens-sensitivity-1"
             file.attrs["mode"] = self.mode
             text = h5py.string_dtype()
-            for name, items in (("observables", self.observables), ("units", self.units), ("parameters", self.parameters), ("parameter_units", self.parameter_units)):
-                file.create_dataset(name, data=list(items), dtype=text)
+            for name in ("observables", "units", "parameters", "parameter_units"):
+                file.create_dataset(name, data=list(getattr(self, name)), dtype=text)
             file["theta"], file["values"] = self.theta, self.values
             for name, matrix in matrices.items():
                 if matrix is not None:
@@ -242,8 +242,8 @@ class SensitivityReport:
             for name, relaxed in self.relaxed.items():
                 group = file.create_group(f"states/{name}")
                 s = relaxed.structure
-                for key, data, unit in (("positions", s.positions, "Å"), ("cell", s.cell, "Å"), ("species", s.species, "1"), ("masses", s.masses, "u")):
-                    group[key] = np.asarray(data)
+                for key, unit in (("positions", "Å"), ("cell", "Å"), ("species", "1"), ("masses", "u")):
+                    group[key] = np.asarray(getattr(s, key))
                     group[key].attrs["unit"] = unit
                 group.attrs["pbc"] = s.pbc
                 if name in self.moves:
@@ -267,7 +267,8 @@ class SensitivityReport:
         top = float(np.abs(shade).max()) or 1.0
         axes.imshow(shade, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
         for (i, k), x in np.ndenumerate(numbers):
-            axes.text(k, i, f"{x:.2f}" if abs(x) >= 5e-3 else "0", ha="center", va="center", fontsize=8, color="white" if abs(shade[i, k]) > 0.7 * top else "black")
+            color = "white" if abs(shade[i, k]) > 0.7 * top else "black"
+            axes.text(k, i, f"{x:.2f}" if abs(x) >= 5e-3 else "0", ha="center", va="center", fontsize=8, color=color)
         axes.set_xticks(range(len(self.parameters)), self.parameters, rotation=30 if max(map(len, self.parameters)) > 6 else 0)
         axes.set_yticks(range(len(self.observables)), [name.replace("_", " ") for name in self.observables])
         axes.set_title(KINDS[kind], fontsize=10)

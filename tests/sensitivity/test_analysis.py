@@ -54,7 +54,8 @@ def test_exact_identities(report):
     """epsilon scales energies, sigma lengths; A and lambda are the two terms of the energy."""
     E, column = report.matrix("elasticity"), report.parameters.index
     rows = report.observables.index
-    for name, by_epsilon, by_sigma in (("lattice_constant", 0, 1), ("energy", 1, 0), ("formation_energy", 1, 0), ("formation_volume", 0, 3)):
+    powers = {"lattice_constant": (0, 1), "energy": (1, 0), "formation_energy": (1, 0), "formation_volume": (0, 3)}
+    for name, (by_epsilon, by_sigma) in powers.items():
         np.testing.assert_allclose(E[rows(name), column("epsilon")], by_epsilon, atol=1e-10)
         np.testing.assert_allclose(E[rows(name), column("sigma")], by_sigma, atol=1e-10)
         np.testing.assert_allclose(E[rows(name), column("A")] + E[rows(name), column("lambda")], by_epsilon, atol=1e-10)
@@ -119,7 +120,7 @@ def test_a_saddle_is_refused():
     """Three Lennard-Jones atoms in a line attract each other evenly: no force, but the line wants to fold."""
     potential = ms.LennardJones(1.0, 1.0, elements=("Ar",))
     line = ms.Structure.create([[-1.12, 0, 0], [0, 0, 0], [1.12, 0, 0]], ["Ar"] * 3)
-    with pytest.raises(ms.errors.SaddlePointError, match="saddle point.*Displace"):
+    with pytest.raises(ms.errors.SaddlePointError, match=r"saddle point.*Displace"):
         ms.sensitivities([energy()], potential, line)
 
 
@@ -173,7 +174,7 @@ def test_wrong_input_says_what_to_do(change, message):
 def test_elastic_constants_by_name_are_grouped():
     groups = ms.observables.named(["energy", "C11", "K_clamped"])
     assert [g.names for g in groups] == [("energy",), ("C11", "K_clamped")]
-    with pytest.raises(ms.errors.InputError, match="C11 ... C66"):
+    with pytest.raises(ms.errors.InputError, match=r"C11 \.\.\. C66"):
         elastic(["C77"])
 
 
