@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mdsens.errors import FileFormatError, InputError, OutputExistsError
+from mdsens.errors import FileFormatError, InputError
+from mdsens.io.files import new_file
 from mdsens.potentials.base import Potential, follow_path, parameter_entries, parameter_values
 from mdsens.potentials.lammps_files import read_sw
 from mdsens.potentials.toml_files import nearest, read_toml, toml_content, toml_text
@@ -94,9 +95,8 @@ def save_potential(potential: Potential, path: str | Path, *, overwrite: bool = 
     if path.suffix != ".toml":
         raise InputError(f"save_potential writes TOML, and '{path.name}' does not end in .toml.")
     text = toml_text(potential)
-    if path.exists() and not overwrite:
-        raise OutputExistsError(f"'{path}' exists. Choose another name, or pass overwrite=True.")
-    path.write_text(text, encoding="utf-8")
+    with new_file(path, overwrite) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 # --- a table to look at ------------------------------------------------------------------------------------------
