@@ -214,9 +214,7 @@ def relax_chain(init, stiffness):
 
 @pytest.mark.parametrize("linear_solver", [Dense(), ConjugateGradient(), GMRES()], ids=["dense", "cg", "gmres"])
 def test_motions_that_cost_nothing_are_projected_out(linear_solver):
-    solution = root(
-        jax.grad(chain_energy), relax_chain, project=lambda v, x: v - jnp.mean(v), symmetric=True, linear_solver=linear_solver
-    )
+    solution = root(jax.grad(chain_energy), relax_chain, project=lambda v, x: v - jnp.mean(v), symmetric=True, linear_solver=linear_solver)
     f = lambda stiffness: solution(jnp.zeros(6), stiffness)
     stiffness = jnp.linspace(1.0, 2.0, 6)
     forward, reverse, second = jax.jit(lambda s: (jax.jacfwd(f)(s), jax.jacrev(f)(s), jax.jacfwd(jax.jacrev(f))(s)))(stiffness)

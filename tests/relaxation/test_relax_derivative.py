@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from states import copper, cluster
+from states import cluster, copper
 
 import mdsens as ms
 

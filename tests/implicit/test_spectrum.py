@@ -1,0 +1,79 @@
+"""Ends of a spectrum: from products alone, as from the matrix."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from states import cluster
+
+import mdsens as ms
+from mdsens.implicit.spectrum import dense_spectrum, iterative_spectrum
+from mdsens.relaxation import search
+
+N = 120
+rng = np.random.default_rng(3)
+Q, _ = np.linalg.qr(rng.normal(size=(N, N)))
+
+
+@jax.jit
+def both(A, null, diagonal):
+    """Dense and iterative, off the (unit or zero) vector `null`, with a diagonal preconditioner."""
+    projector = jnp.eye(N) - jnp.outer(null, null)
+    rank = N - jnp.sum(null**2 > 0).clip(0, 1)
+    products = iterative_spectrum(lambda v: A @ v, N, lambda v: projector @ v, lambda v: v / diagonal)
+    return dense_spectrum(projector @ A @ projector, projector, rank), products
+
+
+@pytest.mark.parametrize(
+    "lowest",
+    [[0.1, 0.4], [0.1, 0.1, 0.1, 0.2], [-0.3, 0.4], [1e-4, 0.3, 0.4]],
+    ids=["gap", "degenerate", "negative", "soft"],
+)
+def test_the_lowest_eigenvalue_is_found_and_lies_within_the_residual(lowest):
+    values = np.r_[lowest, np.linspace(0.5, 40.0, N - len(lowest))]
+    dense, products = both(jnp.asarray(Q @ np.diag(values) @ Q.T), jnp.zeros(N), jnp.ones(N))
+    assert_allclose(dense.lowest, values[0], atol=1e-12)
+    assert_allclose(dense.highest, 40.0, rtol=1e-12)
+    # an eigenvalue is off by residual² / gap only: with a residual of 1e-3 of it, six digits
+    assert_allclose(products.lowest, values[0], rtol=1e-5)
+    assert abs(products.lowest - values[0]) <= products.residual + 1e-14
+    assert products.residual <= 1e-3 * abs(values[0])
+    assert_allclose(products.highest, 40.0, rtol=1e-2)
+    assert_allclose(jnp.linalg.norm(products.mode), 1.0, rtol=1e-9)
+
+
+def test_what_is_projected_out_is_not_found():
+    t = jnp.asarray(Q[:, 0])
+    values = np.r_[-5.0, 0.3, np.linspace(0.6, 40.0, N - 2)]  # t itself would be the lowest by far
+    dense, products = both(jnp.asarray(Q @ np.diag(values) @ Q.T), t, jnp.ones(N))
+    assert_allclose([dense.lowest, products.lowest], 0.3, rtol=1e-5)
+    assert max(abs(dense.mode @ t), abs(products.mode @ t)) < 1e-12
+    assert_allclose(dense.highest, 40.0, rtol=1e-12)
+
+
+def test_a_badly_scaled_matrix_needs_its_preconditioner():
+    diagonal = jnp.geomspace(1.0, 1e6, N)
+    scale = jnp.sqrt(diagonal)
+    A = scale[:, None] * jnp.asarray(Q @ np.diag(np.linspace(0.5, 2.0, N)) @ Q.T) * scale
+    dense, products = both(A, jnp.zeros(N), diagonal)
+    assert_allclose(products.lowest, dense.lowest, rtol=1e-5)
+
+
+def test_large_systems_take_the_way_of_products_to_the_same_answers(monkeypatch):
+    # a small cluster sent down the path of large systems: no matrix is built, and nothing changes but the speed
+    potential, start = cluster()
+    relax = functools.partial(ms.relax, structure=start, fmax=1e-10)
+    by_matrix = ms.certify(relax(potential)), jax.jacrev(lambda p: relax(p).structure.positions[0])(potential)
+    search.forget()
+    monkeypatch.setattr(search, "DENSE_LIMIT", 0)
+    try:
+        by_products = ms.certify(relax(potential)), jax.jacrev(lambda p: relax(p).structure.positions[0])(potential)
+    finally:
+        search.forget()
+    assert_allclose(by_products[0].lowest_curvature, by_matrix[0].lowest_curvature, rtol=1e-5)
+    assert_allclose(by_products[0].highest_curvature, by_matrix[0].highest_curvature, rtol=1e-2)
+    for a, b in zip(jax.tree.leaves(by_products[1]), jax.tree.leaves(by_matrix[1]), strict=True):
+        assert_allclose(a, b, rtol=0, atol=1e-9)
