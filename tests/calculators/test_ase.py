@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import ase.build
 import ase.units
@@ -18,6 +16,7 @@ from ase.calculators.lj import LennardJones as ASELennardJones
 from ase.filters import FrechetCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from compilations import compilations
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize_scalar
 
@@ -44,22 +43,6 @@ def argon() -> ase.Atoms:
     atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.02 * np.array([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])), scale_atoms=True)
     atoms.calc = ms.calculators.MDSens(LJ)
     return atoms
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    """Collects whatever JAX compiles, from memory or from disk, eager operations included."""
-    seen: list[str] = []
-
-    def listen(event: str, duration: float, **_) -> None:
-        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.mark.parametrize(
