@@ -154,7 +154,6 @@ def find_neighbors(
 
     # A list is piecewise constant in positions and cell. The custom rule says so, and lets the host see the values
     # behind any number of nested derivatives.
-    @jax.custom_jvp
     def build(positions, cell):
         if isinstance(positions, Tracer) or isinstance(cell, Tracer):
             raise TracedError(
@@ -166,12 +165,16 @@ def find_neighbors(
         search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
         return search(positions, cell, structure.pbc, reach, kept)
 
-    @build.defjvp
+    behind = jax.custom_jvp(build)
+
+    @behind.defjvp
     def rule(primals, tangents):
-        neighbors = build(*primals)
+        neighbors = behind(*primals)
         return neighbors, jax.tree.map(_zero_tangent, neighbors)
 
-    return build(structure.positions, structure.cell)
+    # Plain values do without: under jax.jacfwd, a vmap, the rule would hand out tracers of that vmap.
+    traced = isinstance(structure.positions, Tracer) or isinstance(structure.cell, Tracer)
+    return (behind if traced else build)(structure.positions, structure.cell)
 
 
 def _zero_tangent(leaf):

@@ -128,11 +128,12 @@ def relax(
     # Free coordinates only choose the minimum.
     positions = jnp.where(structure.fixed, structure.positions, jax.lax.stop_gradient(structure.positions))
     parameters, form = eqx.partition(potential, eqx.is_inexact_array)
-    data = (parameters, target, positions, structure.cell)
+    data = (parameters, target, positions, structure.cell, structure.masses)
 
     def landscape_of(data: Any, neighbors: Neighbors) -> Landscape:
-        parameters, target, positions, cell = data
-        return Landscape(eqx.combine(parameters, form), Coordinates(structure.at(positions, cell), basis), target, neighbors)
+        parameters, target, positions, cell, masses = data
+        start = eqx.tree_at(lambda s: s.masses, structure.at(positions, cell), masses)
+        return Landscape(eqx.combine(parameters, form), Coordinates(start, basis), target, neighbors)
 
     seen: list[Found] = []
 
@@ -184,8 +185,8 @@ def _require_definite(found: Found) -> None:
 
 
 def _direction(landscape: Landscape, direction: Any) -> Landscape:
-    """A tangent of (parameters, target, positions, cell) as a tangent of the landscape."""
-    parameters, target, positions, cell = direction
+    """A tangent of the data of `relax` as a tangent of the landscape; masses change nothing."""
+    parameters, target, positions, cell, _ = direction
     zero = jax.tree.map(lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None, landscape, is_leaf=lambda x: x is None)
     where = lambda s: (s.potential, s.target, s.coordinates.reference.positions, s.coordinates.reference.cell)
     return eqx.tree_at(where, zero, (parameters, target, positions, cell), is_leaf=lambda x: x is None)

