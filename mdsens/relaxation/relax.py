@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from mdsens.errors import InputError, NotConvergedError, SaddlePointError, TracedError
-from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, NearlySymmetric, solve
+from mdsens.implicit.linear import AbstractLinearSolver, solve
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import concrete, energy, evaluate
@@ -157,9 +157,7 @@ def relax(
         found = seen[-1]
         if check_minimum:
             _require_definite(found)
-        method = linear_solver or found.factor or ConjugateGradient()
-        if stress is not None and basis.shape[0] and isinstance(method, ConjugateGradient):
-            method = NearlySymmetric(method, basis.shape[0])  # a stress with shear has no energy
+        method = found.linear_solver(linear_solver)
         template = landscape_of(data, found.scene.landscape.neighbors)
         scene = Scene(template, found.scene.gauge, found.scene.preconditioner)
         return w, response(method, stress is None, scene, w, _direction(template, direction))

@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from mdsens.errors import CellCollapseError, NonFiniteError
 from mdsens.gauge import Gauge, find_gauge
-from mdsens.implicit.linear import Factorized
+from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, Factorized, NearlySymmetric
 from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
 from mdsens.potentials.base import Potential, check_elements, check_parameters
@@ -93,6 +93,13 @@ class Found:
         if self.hessian:
             return _dense_spectrum(*self.hessian, self.scene.gauge.rank)
         return _iterative_spectrum(self.scene, self.w, len(self.w))
+
+    def linear_solver(self, chosen: AbstractLinearSolver | None = None) -> AbstractLinearSolver:
+        """The solver asked for; by default the factorised Hessian, and conjugate gradients for large systems."""
+        method = chosen or self.factor or ConjugateGradient()
+        strains, target = self.scene.landscape.coordinates.basis.shape[0], np.asarray(self.scene.landscape.target)
+        sheared = np.any(target != target[0, 0] * np.eye(3))  # such a stress has no energy: the strain block is not symmetric
+        return NearlySymmetric(method, strains) if strains and sheared and isinstance(method, ConjugateGradient) else method
 
 
 _memory: OrderedDict[Any, Found] = OrderedDict()

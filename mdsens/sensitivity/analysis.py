@@ -17,7 +17,7 @@ from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.relaxation.search import Found, default_skin, hessian_times
 from mdsens.relaxation.walk import look_around
-from mdsens.sensitivity.certificate import around, certificate_of, linear_solver_of
+from mdsens.sensitivity.certificate import around, certificate_of
 from mdsens.sensitivity.linearize import (
     Names,
     View,
@@ -96,7 +96,7 @@ def sensitivities(
         found[key] = around(relaxed[key])
         certificates[key] = certificate_of(found[key])
         certificates[key].require_minimum(key)
-    solvers = {key: linear_solver_of(f, linear_solver) for key, f in found.items()}
+    solvers = {key: f.linear_solver(linear_solver) for key, f in found.items()}
     views = {key: view(f.scene.landscape) for key, f in found.items()}
     origin = {key: f.w for key, f in found.items()}
 

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdsens.errors import SaddlePointError
-from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient
 from mdsens.neighbors import Neighbors
 from mdsens.relaxation.coordinates import Coordinates, Landscape
 from mdsens.relaxation.precondition import grid_of
@@ -95,11 +94,6 @@ def around(relaxed: Relaxed) -> Found:
     scene = make_scene(landscape_of, coordinates, w, cutoff, skin, relaxed.neighbors.capacity, grid_of(relaxed.structure), settled=True)
     fmax, stress, _ = measure(scene, w, look_around(scene, w)[1])
     return Found(w, scene, relaxed.status, int(relaxed.steps), float(fmax), float(stress))
-
-
-def linear_solver_of(found: Found, chosen: AbstractLinearSolver | None = None) -> AbstractLinearSolver:
-    """The solver asked for, or the default: factorised for small systems, conjugate gradients beyond."""
-    return chosen or found.factor or ConjugateGradient()
 
 
 def certify(relaxed: Relaxed) -> Certificate:
