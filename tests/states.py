@@ -24,6 +24,9 @@ def copper() -> tuple[ms.Potential, ms.Structure]:
     return potential, ms.Structure.from_ase(atoms)
 
 
+SHEAR = np.array([0.003, 0.0, -0.0015, 0.003, 0.0015, 0.0045])  # eV/Å³, up to 0.7 GPa: a load for `copper` that has no energy
+
+
 def by_parameter(potential: ms.Potential, derivative: Any, leading: int = 0) -> dict[str, np.ndarray]:
     """d/dln(theta) by flat name, from a derivative whose leaves are those of the potential with `leading` axes before.
 

@@ -178,8 +178,13 @@ def _corrected(problem: _Problem, key: str, w, right, previous, transposed: bool
     if previous is None:
         return _solve(problem, key, right, transposed), float("nan")
     scene = problem.found[key].scene
-    # H is symmetric but for a target stress with shear, where its transpose differs in the strain block by that stress
-    product = hessian_times(scene.landscape, w, np.asarray(previous))
+    vectors = np.asarray(previous)
+    product = hessian_times(scene.landscape, w, vectors)
+    strains = scene.landscape.coordinates.basis.shape[0]
+    if transposed and strains:
+        # under a target stress with shear the strain block of H is not symmetric: rows H e_k of unit strains show by how much
+        block = hessian_times(scene.landscape, w, np.eye(len(w))[-strains:])[:, -strains:]
+        product[:, -strains:] += vectors[:, -strains:] @ (block.T - block)
     off, residual = remainder(scene.gauge, right, jnp.asarray(product))
     return previous + _solve(problem, key, off, transposed), float(residual)
 

@@ -4,13 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from states import copper
+from states import SHEAR, copper
 
 import mdsens as ms
 from mdsens.strain import to_voigt
 
 MASK = (True, False, True, False, True, False)  # xx, zz, xz free
-SHEAR = np.array([0.003, 0.0, -0.0015, 0.003, 0.0015, 0.0045])
 
 
 def strain(relaxed, start):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from states import cluster, copper
+from states import SHEAR, cluster, copper
 
 import mdsens as ms
 
@@ -112,7 +112,6 @@ def test_positions_of_fixed_atoms_are_parameters_like_any_other():
 # --- a crystal under load: cell and positions together ---------------------------------------------------------------------
 
 WEIGHT = random(7, 3)
-SHEAR = jnp.array([0.003, 0.0, -0.0015, 0.003, 0.0015, 0.0045])  # eV/Å³, up to 0.7 GPa: no energy belongs to such a target
 
 
 def shape(relaxed):
@@ -127,7 +126,7 @@ def relax_copper(parameters, load, start_cell, linear_solver=None, **options):
 
 @pytest.mark.parametrize(
     ("cell", "load"),
-    [("full", SHEAR), ((True, False, True, False, True, False), jnp.array(0.01)), (None, jnp.array(0.0))],
+    [("full", jnp.asarray(SHEAR)), ((True, False, True, False, True, False), jnp.array(0.01)), (None, jnp.array(0.0))],
     ids=["full-shear", "mask-pressure", "held"],
 )
 def test_a_crystal_follows_parameters_load_and_what_is_held_of_its_cell(cell, load):
@@ -150,8 +149,8 @@ def test_under_shear_conjugate_gradients_agree_with_the_factorized_matrix_in_bot
     forward, reverse = [], []
     for linear_solver in (None, ms.ConjugateGradient()):
         final = lambda load, linear_solver=linear_solver: relax_copper(potential, load, start.cell, linear_solver, cell="full")
-        forward.append(jax.jvp(final, (SHEAR,), (jnp.ones(6),))[1])
-        reverse.append(jax.vjp(final, SHEAR)[1](WEIGHT)[0])
+        forward.append(jax.jvp(final, (jnp.asarray(SHEAR),), (jnp.ones(6),))[1])
+        reverse.append(jax.vjp(final, jnp.asarray(SHEAR))[1](WEIGHT)[0])
     for dense, products in (forward, reverse):
         assert_allclose(products, dense, rtol=0, atol=1e-8 * np.abs(dense).max())
     assert_allclose(np.sum(WEIGHT * forward[1]), np.sum(reverse[1]), rtol=1e-8)
