@@ -1,0 +1,1 @@
+"""Smooth normalizing flows: densities with exact forces."""

@@ -1,0 +1,146 @@
+"""Rational-quadratic splines: the baseline that the smooth transforms are compared with.
+
+Monotonic, flexible, with a closed inverse, and the customary choice; but only once continuously differentiable:
+d(log dy/dx)/dx, the force that a density made from one exerts, jumps at every knot.
+
+Source: Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv:1906.04032; on the circle, Rezende et al., Normalizing
+Flows on Tori and Spheres, ICML 2020, arXiv:2002.02428.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.errors import InputError
+from mdsens.flows.transforms import AbstractFamily, AbstractTransform
+
+LEAST_BIN, LEAST_SLOPE = 1e-3, 1e-3
+
+
+class RationalQuadraticSpline(AbstractTransform):
+    """On [-bound, bound], straight with slope 1 outside (domain "line"), or around the circle of circumference 1.
+
+    Attributes:
+        x, y: knots, rising; from -bound to bound, or from 0 to 1.
+        slope: dy/dx at the knots; 1 at both ends of the line, equal at both ends of the circle.
+        shift: added to y.
+        domain: "line" or "circle".
+    """
+
+    x: Float[Array, "... knots"]
+    y: Float[Array, "... knots"]
+    slope: Float[Array, "... knots"]
+    shift: Float[Array, "..."]
+    domain: str = eqx.field(static=True, default="line")
+
+    def forward(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        x, turns = self._into_domain(x)
+        x0, y0, w, h, d0, d1 = self._bin(x, self.x)
+        s, t = h / w, (x - x0) / w
+        u = t * (1 - t)
+        # Durkan et al., equations 4 and 5
+        denominator = s + (d0 + d1 - 2 * s) * u
+        y = y0 + h * (s * t**2 + d0 * u) / denominator
+        log_slope = 2 * jnp.log(s / denominator) + jnp.log(d1 * t**2 + 2 * s * u + d0 * (1 - t) ** 2)
+        outside = self._outside(x, self.x)
+        return jnp.where(outside, x, y) + turns + self.shift, jnp.where(outside, 0, log_slope)
+
+    def inverse(self, y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        y, turns = self._into_domain(y - self.shift)
+        x0, y0, w, h, d0, d1 = self._bin(y, self.y)
+        s, r = h / w, jnp.clip(y - y0, 0, h)
+        # equations 6 to 8: a t² + b t + c = 0, the root that does not cancel
+        curvature = d0 + d1 - 2 * s
+        a, b, c = h * (s - d0) + r * curvature, h * d0 - r * curvature, -s * r
+        t = 2 * c / (-b - jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0)))
+        x = jnp.where(self._outside(y, self.y), y, x0 + t * w) + turns
+        return x, -self.forward(x)[1]
+
+    def _into_domain(self, x: Array) -> tuple[Array, Array]:
+        if self.domain != "circle":
+            return x, jnp.zeros_like(x)
+        turns = jax.lax.stop_gradient(jnp.floor(x))
+        return x - turns, turns
+
+    def _outside(self, x: Array, knots: Array) -> Array:
+        return (x < knots[..., 0]) | (x > knots[..., -1]) if self.domain == "line" else jnp.zeros(x.shape, bool)
+
+    def _bin(self, x: Array, knots: Array) -> tuple[Array, ...]:
+        """Lower corner, width, height and end slopes of the bin that x is in, along the axis of `knots`."""
+        at = jnp.sum(x[..., None] >= knots[..., 1:-1], axis=-1, keepdims=True)
+
+        def take(values: Array, k: Array) -> Array:
+            return jnp.take_along_axis(jnp.broadcast_to(values, (*x.shape, values.shape[-1])), k, axis=-1)[..., 0]
+
+        x0, x1, y0, y1, d0, d1 = (take(values, at + k) for values in (self.x, self.y, self.slope) for k in (0, 1))
+        return x0, y0, x1 - x0, y1 - y0, d0, d1
+
+
+class _SplineFamily(AbstractFamily):
+    """What both splines share. `n_bins`: intervals between knots."""
+
+    n_bins: int = eqx.field(static=True, default=8)
+
+    def __check_init__(self) -> None:
+        if self.n_bins < 2 or self.n_bins * LEAST_BIN >= 0.5:
+            raise InputError(f"{type(self).__name__}(n_bins={self.n_bins}): needs between 2 and {int(0.5 / LEAST_BIN) - 1} bins.")
+
+    def _knots(self, raw: Array) -> Array:
+        """From 0 to 1."""
+        share = LEAST_BIN + (1 - LEAST_BIN * self.n_bins) * jax.nn.softmax(raw, axis=-1)
+        return jnp.pad(jnp.cumsum(share, axis=-1).at[..., -1].set(1), [(0, 0)] * (raw.ndim - 1) + [(1, 0)])
+
+    def _slopes(self, raw: Array) -> Array:
+        return LEAST_SLOPE + jax.nn.softplus(raw + float(np.log(np.expm1(1 - LEAST_SLOPE))))
+
+
+class CircularSpline(_SplineFamily):
+    """Once around the circle of circumference 1."""
+
+    @property
+    def n_raw(self) -> int:
+        return 3 * self.n_bins + 1
+
+    def build(self, raw: Float[Array, "*shape n_raw"]) -> RationalQuadraticSpline:
+        n = self.n_bins
+        widths, heights, slopes, shift = jnp.split(raw, (n, 2 * n, 3 * n), axis=-1)
+        slope = self._slopes(slopes)
+        slope = jnp.concatenate([slope, slope[..., :1]], axis=-1)
+        return RationalQuadraticSpline(self._knots(widths), self._knots(heights), slope, shift[..., 0], "circle")
+
+
+class LineSpline(_SplineFamily):
+    """Shift and scale, then a spline on [-bound, bound] with slope 1 outside."""
+
+    bound: float = eqx.field(static=True, default=5.0)
+
+    @property
+    def n_raw(self) -> int:
+        return 3 * self.n_bins + 1
+
+    def build(self, raw: Float[Array, "*shape n_raw"]) -> "ScaledSpline":
+        n, b = self.n_bins, self.bound
+        affine, widths, heights, slopes = jnp.split(raw, (2, n + 2, 2 * n + 2), axis=-1)
+        ends = [(0, 0)] * (raw.ndim - 1) + [(1, 1)]
+        slope = jnp.pad(self._slopes(slopes), ends, constant_values=1.0)
+        x, y = (b * (2 * self._knots(part) - 1) for part in (widths, heights))
+        spline = RationalQuadraticSpline(x, y, slope, jnp.zeros_like(affine[..., 0]), "line")
+        return ScaledSpline(affine[..., 0], affine[..., 1], spline)
+
+
+class ScaledSpline(AbstractTransform):
+    """spline(x exp(log_scale) + shift)."""
+
+    shift: Float[Array, "..."]
+    log_scale: Float[Array, "..."]
+    spline: RationalQuadraticSpline
+
+    def forward(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        y, log_slope = self.spline.forward(x * jnp.exp(self.log_scale) + self.shift)
+        return y, log_slope + self.log_scale
+
+    def inverse(self, y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        x, log_slope = self.spline.inverse(y)
+        return (x - self.shift) * jnp.exp(-self.log_scale), log_slope - self.log_scale
