@@ -1,0 +1,218 @@
+"""What a flow is made of: one-to-one maps between sets of named coordinates.
+
+The state that passes from layer to layer is a dict of fields, one-dimensional arrays such as "bonds" or "torsions", of one
+sample; batches by `jax.vmap`. `forward` leads from the data to the latent variables, `inverse` back, each with the
+logarithm of its own volume change.
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.errors import InputError
+from mdsens.flows.transforms import AbstractFamily
+
+State = dict[str, Float[Array, " _"]]
+
+
+class AbstractLayer(eqx.Module):
+    """A one-to-one map with its volume change."""
+
+    @abc.abstractmethod
+    def forward(self, x: Any) -> tuple[Any, Float[Array, ""]]:
+        """y and log|det dy/dx|."""
+
+    @abc.abstractmethod
+    def inverse(self, y: Any) -> tuple[Any, Float[Array, ""]]:
+        """x and log|det dx/dy|."""
+
+
+class Inverted(AbstractLayer):
+    """A layer run backwards: its root-found direction towards the latent variables."""
+
+    layer: AbstractLayer
+
+    def forward(self, x: Any) -> tuple[Any, Float[Array, ""]]:
+        return self.layer.inverse(x)
+
+    def inverse(self, y: Any) -> tuple[Any, Float[Array, ""]]:
+        return self.layer.forward(y)
+
+
+class Chain(AbstractLayer):
+    """Layers one after the other, the first next to the data."""
+
+    layers: tuple[Any, ...]
+
+    def forward(self, x: Any) -> tuple[Any, Float[Array, ""]]:
+        total = jnp.zeros(())
+        for layer in self.layers:
+            x, log_det = layer.forward(x)
+            total = total.astype(log_det.dtype) + log_det
+        return x, total
+
+    def inverse(self, y: Any) -> tuple[Any, Float[Array, ""]]:
+        total = jnp.zeros(())
+        for layer in reversed(self.layers):
+            y, log_det = layer.inverse(y)
+            total = total.astype(log_det.dtype) + log_det
+        return y, total
+
+
+class Name(AbstractLayer):
+    """Gives an array a name: the first layer of a flow on plain vectors."""
+
+    field: str = eqx.field(static=True)
+
+    def forward(self, x: Float[Array, " n"]) -> tuple[State, Float[Array, ""]]:
+        return {self.field: x}, jnp.zeros((), x.dtype)
+
+    def inverse(self, y: State) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+        x = y[self.field]
+        return x, jnp.zeros((), x.dtype)
+
+
+class Split(AbstractLayer):
+    """Splits fields into others: the elements of `sources`, end to end, go to `targets` in the order given.
+
+    `Split(("torsions",), (("proper", (0, 3)), ("improper", (1, 2))))` splits; `Inverted(Split(...))` merges; with several
+    sources and targets the elements are sorted anew.
+
+    Attributes:
+        sources: fields taken apart, with their lengths.
+        targets: new fields, with the elements that they take. Every element goes to one of them.
+    """
+
+    sources: tuple[tuple[str, int], ...] = eqx.field(static=True)
+    targets: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        length = sum(n for _, n in self.sources)
+        taken = sorted(i for _, elements in self.targets for i in elements)
+        if taken != list(range(length)):
+            raise InputError(
+                f"Split of {[name for name, _ in self.sources]} with {length} elements: the parts take {taken}. "
+                "Each element 0, ..., n - 1 must go to one part, once."
+            )
+
+    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+        state = dict(x)
+        whole = jnp.concatenate([state.pop(name) for name, _ in self.sources])
+        return state | {name: whole[np.array(elements, int)] for name, elements in self.targets}, jnp.zeros((), whole.dtype)
+
+    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+        state = dict(y)
+        parts = jnp.concatenate([state.pop(name) for name, _ in self.targets])
+        whole = parts[np.argsort(np.concatenate([np.array(elements, int) for _, elements in self.targets]))]
+        ends = np.cumsum([n for _, n in self.sources])[:-1]
+        return state | dict(zip((name for name, _ in self.sources), jnp.split(whole, ends), strict=True)), jnp.zeros((), whole.dtype)
+
+
+class Whiten(AbstractLayer):
+    """y = matrix (x - mean) of a field, with a matrix that is given and not trained.
+
+    `Whiten.of(frames)` gives y mean zero and unit covariance, each element staying as near to itself as can be.
+    """
+
+    field: str = eqx.field(static=True)
+    mean: Float[Array, " n"]
+    matrix: Float[Array, "n n"]
+    undo: Float[Array, "n n"]
+    log_det: Float[Array, ""]
+
+    @classmethod
+    def of(cls, field: str, frames: Float[np.ndarray, "frames n"]) -> "Whiten":
+        """From samples of the field.
+
+        Raises:
+            InputError: fewer frames than elements, or an element that does not vary: the covariance has no inverse.
+        """
+        frames = np.asarray(frames, float)
+        mean, covariance = frames.mean(0), np.atleast_2d(np.cov(frames.T))
+        values, vectors = np.linalg.eigh(covariance)
+        if len(frames) <= frames.shape[1] or values[0] <= 1e-12 * values[-1]:
+            raise InputError(
+                f"the covariance of {field!r} from {len(frames)} frames of {frames.shape[1]} elements has no inverse (smallest eigenvalue "
+                f"{values[0]:.1e}, largest {values[-1]:.1e}). Give more frames, and leave out elements that never change (constraints)."
+            )
+        # C^(-1/2), the symmetric root: of all matrices that whiten, it moves the elements least
+        matrix, undo = vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
+        return cls(field, *(jnp.asarray(a) for a in (mean, matrix, undo, -0.5 * np.sum(np.log(values)))))
+
+    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+        v, (mean, matrix, _, log_det) = x[self.field], self._constants(x)
+        return x | {self.field: matrix @ (v - mean)}, log_det
+
+    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+        v, (mean, _, undo, log_det) = y[self.field], self._constants(y)
+        return y | {self.field: undo @ v + mean}, -log_det
+
+    def _constants(self, state: State) -> list[Array]:
+        dtype = state[self.field].dtype
+        return [jax.lax.stop_gradient(a).astype(dtype) for a in (self.mean, self.matrix, self.undo, self.log_det)]
+
+
+class Turns(AbstractLayer):
+    """Angles in radians as turns of the circle, in [0, 1)."""
+
+    field: str = eqx.field(static=True)
+
+    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+        v = x[self.field] / (2 * np.pi)
+        return x | {self.field: v - jax.lax.stop_gradient(jnp.floor(v))}, jnp.asarray(-v.size * np.log(2 * np.pi), v.dtype)
+
+    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+        v = y[self.field]
+        v = v - jax.lax.stop_gradient(jnp.floor(v + 0.5))
+        return y | {self.field: v * (2 * np.pi)}, jnp.asarray(v.size * np.log(2 * np.pi), v.dtype)
+
+
+class Cut(AbstractLayer):
+    """Narrow angles (rad) as numbers on the line: measured from a center, the circle cut open opposite to it.
+
+    For angles that never come near the cut: planar and chiral centers. The other chirality has no probability.
+    """
+
+    field: str = eqx.field(static=True)
+    center: Float[Array, " n"]
+
+    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+        return self._wrapped(x, -1), jnp.zeros((), x[self.field].dtype)
+
+    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+        return self._wrapped(y, 1), jnp.zeros((), y[self.field].dtype)
+
+    def _wrapped(self, state: State, sign: int) -> State:
+        v = state[self.field]
+        v = v + sign * jax.lax.stop_gradient(self.center).astype(v.dtype)
+        return state | {self.field: v - 2 * np.pi * jax.lax.stop_gradient(jnp.floor(v / (2 * np.pi) + 0.5))}
+
+
+class Elementwise(AbstractLayer):
+    """One function for each element of a field, the same whatever the others are.
+
+    Attributes:
+        raw: (n, n_raw), the trained numbers that `family` makes functions of.
+    """
+
+    field: str = eqx.field(static=True)
+    family: AbstractFamily
+    raw: Float[Array, "n n_raw"]
+
+    @classmethod
+    def zeros(cls, field: str, n: int, family: AbstractFamily) -> "Elementwise":
+        """Near the identity."""
+        return cls(field, family, jnp.zeros((n, family.n_raw)))
+
+    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+        v, log_slope = self.family.build(self.raw).forward(x[self.field])
+        return x | {self.field: v}, jnp.sum(log_slope)
+
+    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+        v, log_slope = self.family.build(self.raw).inverse(y[self.field])
+        return y | {self.field: v}, jnp.sum(log_slope)

@@ -1,0 +1,132 @@
+"""The flow of a molecule: soft torsions on the circle, everything stiff as nearly Gaussian numbers that depend on them.
+
+Rotations about single bonds are free to go around; bonds, angles, planar and chiral centers swing by a few percent
+about a middle, and what is left of them once torsions are given and correlations taken out is close to Gaussian. The
+density factorizes accordingly,
+
+    p(shape) = p(soft torsions) p(stiff | soft torsions),
+
+both factors through coupling layers.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from mdsens.errors import InputError
+from mdsens.flows.coupling import Coupling
+from mdsens.flows.flow import Flow, Normal, Uniform
+from mdsens.flows.internal_coordinates import AbstractCoordinates
+from mdsens.flows.layers import AbstractLayer, Cut, Elementwise, Inverted, Split, Turns, Whiten
+from mdsens.flows.transforms import AbstractFamily, CircleMixture, LineMixture
+
+NARROW = 1.2  # rad: a torsion that stays this close to its mean in all frames counts as stiff
+
+
+class MoleculeArchitecture(eqx.Module):
+    """How large a flow, and of which transforms.
+
+    Attributes:
+        circle: functions of the soft torsions.
+        line: functions of the stiff coordinates.
+        soft_layers: coupling layers among the soft torsions.
+        stiff_layers: coupling layers among the stiff coordinates.
+        hidden: sizes of the networks' hidden layers.
+        harmonics: of the torsions that the networks see.
+    """
+
+    circle: AbstractFamily = eqx.field(default_factory=lambda: CircleMixture(12))
+    line: AbstractFamily = eqx.field(default_factory=lambda: LineMixture(3))
+    soft_layers: int = 6
+    stiff_layers: int = 6
+    hidden: tuple[int, ...] = (128, 128)
+    harmonics: int = 3
+
+    def build(self, coordinates: AbstractCoordinates, frames: Float[np.ndarray, "frames atoms 3"], key: PRNGKeyArray) -> Flow:
+        """An untrained flow, centered and scaled to the frames.
+
+        Args:
+            coordinates: of the shape.
+            frames: positions in nm, equilibrium samples; some hundred suffice.
+            key: of the first weights.
+        Raises:
+            InputError: coordinates that never change, or fewer frames than coordinates.
+        """
+        samples = _coordinates_of(coordinates, frames)
+        torsions = samples.pop("torsions")
+        center = np.angle(np.exp(1j * torsions).mean(0))
+        deviation = np.abs(_wrap(torsions - center)).max(0)
+        soft = tuple(int(i) for i in np.flatnonzero(deviation > NARROW))
+        narrow = tuple(int(i) for i in np.flatnonzero(deviation <= NARROW))
+        sources = tuple((name, v.shape[1]) for name, v in samples.items())
+        stiff = np.concatenate([*samples.values(), _wrap(torsions[:, narrow] - center[list(narrow)])], axis=1)
+        n_stiff, n_soft = stiff.shape[1], len(soft)
+        merged = (*sources, ("narrow", len(narrow)))
+        layers: list[AbstractLayer] = [
+            coordinates,  # pyright: ignore[reportAssignmentType]
+            Split((("torsions", torsions.shape[1]),), (("soft", soft), ("narrow", narrow))),
+            Turns("soft"),
+            Cut("narrow", jnp.asarray(center[list(narrow)])),
+            Split(merged, (("stiff", tuple(range(n_stiff))),)),
+            Whiten.of("stiff", stiff),
+        ]
+        stiff_key, soft_key, order_key = jax.random.split(key, 3)
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
+        layers += self._stiff(n_stiff, n_soft, stiff_key, rng)
+        layers += self._soft(n_soft, soft_key)
+        return Flow(tuple(layers), {"stiff": Normal(n_stiff), "soft": Uniform(n_soft)} if n_soft else {"stiff": Normal(n_stiff)})
+
+    def _stiff(self, n: int, n_soft: int, key: PRNGKeyArray, rng: np.random.Generator) -> list[AbstractLayer]:
+        first, *keys = jax.random.split(key, self.stiff_layers + 1)
+        given = ("soft",) if n_soft else ()
+        layers: list[AbstractLayer] = []
+        if n_soft:
+            layers.append(self._coupling("stiff", given, {"stiff": n, "soft": n_soft}, self.line, first))
+        sizes = {"a": n // 2, "b": n - n // 2, "soft": n_soft}
+        for k in range(0, self.stiff_layers, 2):
+            order = rng.permutation(n)
+            halves = (("a", tuple(int(i) for i in order[: n // 2])), ("b", tuple(int(i) for i in order[n // 2 :])))
+            split = Split((("stiff", n),), halves)
+            layers += [split, self._coupling("a", ("b", *given), sizes, self.line, keys[k])]
+            if k + 1 < self.stiff_layers:
+                layers.append(self._coupling("b", ("a", *given), sizes, self.line, keys[k + 1]))
+            layers.append(Inverted(split))
+        return layers
+
+    def _soft(self, n: int, key: PRNGKeyArray) -> list[AbstractLayer]:
+        if n == 0:
+            return []
+        layers: list[AbstractLayer] = []
+        if n > 1:
+            sizes = {"even": (n + 1) // 2, "odd": n // 2}
+            split = Split((("soft", n),), (("even", tuple(range(0, n, 2))), ("odd", tuple(range(1, n, 2)))))
+            names = ("even", "odd")
+            layers.append(split)
+            for k, k_key in enumerate(jax.random.split(key, self.soft_layers)):
+                moved, given = names[k % 2], names[1 - k % 2]
+                layers.append(self._coupling(moved, (given,), sizes, self.circle, k_key))
+            layers.append(Inverted(split))
+        layers.append(Elementwise.zeros("soft", n, self.circle))
+        return layers
+
+    def _coupling(self, moved: str, given: tuple[str, ...], sizes: dict[str, int], family: AbstractFamily, key: PRNGKeyArray) -> Coupling:
+        around = ("soft", "even", "odd")
+        return Coupling.create(moved, given, sizes, family, key, periodic=around, hidden=self.hidden, harmonics=self.harmonics)
+
+
+def _wrap(angle: np.ndarray) -> np.ndarray:
+    return angle - 2 * np.pi * np.floor(angle / (2 * np.pi) + 0.5)
+
+
+@eqx.filter_jit
+def _forward_many(coordinates: AbstractCoordinates, frames: Array) -> dict[str, Array]:
+    return jax.vmap(lambda frame: coordinates.forward(frame)[0])(frames)
+
+
+def _coordinates_of(coordinates: AbstractCoordinates, frames: np.ndarray) -> dict[str, np.ndarray]:
+    frames = np.asarray(frames, float)
+    if frames.ndim != 3 or frames.shape[2] != 3 or not np.isfinite(frames).all():
+        raise InputError(f"frames must be finite positions (frames, atoms, 3) in nm, not an array of shape {frames.shape}.")
+    return {name: np.asarray(values) for name, values in _forward_many(coordinates, jnp.asarray(frames)).items()}
