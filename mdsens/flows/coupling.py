@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mdsens.errors import InputError
 from mdsens.flows.layers import AbstractLayer, State
-from mdsens.flows.transforms import AbstractFamily
+from mdsens.flows.transforms import AbstractFamily, AbstractTransform
 
 INITIAL_OUTPUT = 1e-2  # size of a new network's output relative to the usual: the first functions are near the identity
 
@@ -105,7 +105,7 @@ class Coupling(AbstractLayer):
         v, log_slope = self._transform(y).inverse(y[self.moved])
         return y | {self.moved: v}, jnp.sum(log_slope)
 
-    def _transform(self, state: State):  # noqa: ANN202
+    def _transform(self, state: State) -> AbstractTransform:
         raw = self.network(jnp.concatenate([self._features(name, state[name]) for name in self.given]))
         return self.family.build(raw.reshape(-1, self.family.n_raw))
 

@@ -1,0 +1,54 @@
+"""The Boltzmann distribution of one molecule at one temperature, as a flow."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mdsens.errors import InputError
+from mdsens.flows.flow import Flow
+
+
+class BoltzmannGenerator(eqx.Module):
+    """A flow that stands for a molecule: knows its elements and the temperature that kT is measured at.
+
+    Attributes:
+        flow: density of the positions (atoms, 3) in nm.
+        species: atomic number of each atom, in the order of the positions.
+        temperature: K.
+        bonds: pairs of bonded atoms, for checks and pictures.
+
+    Source: Noé, Olsson, Köhler, Wu, Boltzmann Generators, Science 365, eaaw1147 (2019).
+    """
+
+    flow: Flow
+    species: tuple[int, ...] = eqx.field(static=True)
+    temperature: float = eqx.field(static=True)
+    bonds: tuple[tuple[int, int], ...] = eqx.field(static=True, default=())
+
+    def __check_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"temperature = {self.temperature} K: must be positive; it is the unit of the flow's energy.")
+        if not self.species or min(self.species) < 1:
+            raise InputError(f"species = {self.species}: needs the atomic number of each atom.")
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return len(self.species)
+
+    def astype(self, dtype: type) -> "BoltzmannGenerator":
+        """The same with parameters in another precision."""
+        return BoltzmannGenerator(self.flow.astype(dtype), self.species, self.temperature, self.bonds)
+
+    def energy(self, positions: Float[Array, "atoms 3"]) -> Float[Array, ""]:
+        """Reduced energy -log p in kT, of positions in nm."""
+        return self.flow.energy(positions)
+
+
+@eqx.filter_jit
+def energies_and_forces(
+    flow: Flow, positions: Float[Array, "frames atoms 3"]
+) -> tuple[Float[Array, " frames"], Float[Array, "frames atoms 3"]]:
+    """Energies (kT) and forces (kT per unit of length) of many frames, in the precision of the flow."""
+    return jax.vmap(flow.energy_and_forces)(jnp.asarray(positions, flow.dtype))
