@@ -130,7 +130,7 @@ def place_atoms(topology: Any, block: tuple[int, ...] = ()) -> Placement:
         block: atoms that are there from the start, bonded to each other: at least three. Rows are then given for the
             others only, all of them with three parents. Rings belong here (`rings`).
     Raises:
-        InputError: a molecule in pieces, a block that does not hold together, or a linear angle among the coordinates.
+        InputError: a molecule in pieces, or a block that does not hold together.
     """
     bonds = read_bonds(topology)
     if bonds.n_atoms == 0:
@@ -175,7 +175,6 @@ def place_atoms(topology: Any, block: tuple[int, ...] = ()) -> Placement:
             "molecule. Choose one molecule, or add the missing bonds to the topology (a PDB file knows those of standard residues only; "
             "others need CONECT lines, and in ASE a molecule must not be cut by the cell's border)."
         )
-    _check_not_linear(bonds, rows)
     return Placement(np.array(rows, np.int64).reshape(-1, 4), np.array(proper, bool))
 
 
@@ -207,18 +206,6 @@ def _check_block(bonds: Bonds, block: tuple[int, ...]) -> list[int]:
     if lost := [i for i in atoms if i not in reached]:
         raise InputError(f"the block falls into pieces: no bonds inside it lead to {bonds.name(*lost)}. Add the atoms between.")
     return atoms
-
-
-def _check_not_linear(bonds: Bonds, rows: list[tuple[int, int, int, int]]) -> None:
-    # carbon with two bonds is sp: at 180° the plane of three atoms, and with it a torsion, has no direction
-    for atom, a, b, c in rows:
-        proper = c != MISSING and c in bonds.neighbors[b]
-        for vertex, line in ((a, (atom, a, b)), (b, (a, b, c) if proper else ())):
-            if line and MISSING not in line and bonds.numbers[vertex] == 6 and len(bonds.neighbors[vertex]) == 2:
-                raise InputError(
-                    f"{bonds.name(*line)} lie in a line (a carbon with two bonds): torsions are not defined there. Put these three, and "
-                    "at least one bonded atom off the line, into a reference block (MixedCoordinates)."
-                )
 
 
 def rings(topology: Any) -> list[tuple[int, ...]]:
