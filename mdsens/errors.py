@@ -18,7 +18,14 @@ class TracedError(MDSensError, TypeError):
 
 
 class NonFiniteError(MDSensError):
-    """Energy or forces became NaN or infinite: atoms overlap, or the potential left its range."""
+    """Energy, forces or a loss became NaN or infinite: atoms overlap, or the potential left its range.
+
+    `partial` holds the last good state of a computation that went on until then.
+    """
+
+    def __init__(self, message: str, partial: object = None):
+        super().__init__(message)
+        self.partial = partial
 
 
 class NotConvergedError(MDSensError):
