@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
-from mdsens.flows.topology import Placement, place_atoms
+from mdsens.flows.topology import MISSING, Placement, place_atoms
 
 Fields = dict[str, Float[Array, "_"]]
 
@@ -109,12 +109,7 @@ class ZMatrix(AbstractCoordinates):
 
     def forward(self, positions: Float[Array, "atoms 3"]) -> tuple[Fields, Float[Array, ""]]:
         """Bonds, angles and torsions, and log|d(fields)/d(shape)|; positions in nm."""
-        rows = np.array(self.rows)
-        fields = {
-            "bonds": bond_lengths(positions, rows[1:]),
-            "angles": bond_angles(positions, rows[2:]),
-            "torsions": torsion_angles(positions, rows[3:]),
-        }
+        fields = measure(positions, np.array(self.rows))
         return fields, -log_volume(fields)
 
     def inverse(self, fields: Fields) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
@@ -178,26 +173,21 @@ class GlobalFrame(eqx.Module):
         return fields["origin"] + product(pose, R.T), log_det + jnp.log(jnp.sin(B))
 
 
-def bond_lengths(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Float[Array, "rows"]:
-    """Distance of each row's atom from a (unit of the positions)."""
-    return _length(positions[rows[:, 0]] - positions[rows[:, 1]])
-
-
-def bond_angles(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Float[Array, "rows"]:
-    """Angle atom-a-b of each row, in (0, pi)."""
-    vertex = positions[rows[:, 1]]
-    v, w = positions[rows[:, 0]] - vertex, positions[rows[:, 2]] - vertex
-    # from sine and cosine together: acos loses half the digits near 0 and pi
-    return jnp.arctan2(_length(jnp.cross(v, w)), jnp.sum(v * w, axis=-1))
-
-
-def torsion_angles(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Float[Array, "rows"]:
-    """Torsion atom-a-b-c of each row, in (-pi, pi]: zero if atom and c are on the same side (cis)."""
-    atom, a, b, c = (positions[rows[:, k]] for k in range(4))
-    axis, before, after = b - a, a - atom, c - b
-    n, m = jnp.cross(before, axis), jnp.cross(axis, after)
-    # n and m are normal to the two planes: n . m = |n||m| cos p, and |axis| (before . m) = |n||m| sin p
-    return _atan2(_length(axis) * jnp.sum(before * m, axis=-1), jnp.sum(n * m, axis=-1))
+def measure(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Fields:
+    """Bond atom-a, angle atom-a-b and torsion atom-a-b-c of every row that has these parents (nm, rad)."""
+    two, three, four = (int(np.sum(rows[:, k] == MISSING)) for k in (1, 2, 3))  # the first rows lack parents
+    difference = lambda row, i, j: positions[rows[row:, i]] - positions[rows[row:, j]]
+    v, w, u = difference(two, 0, 1), difference(three, 2, 1), difference(four, 3, 2)  # atom - a, b - a, c - b
+    bonds = _length(v)
+    # Angle between v and w, from sine and cosine together: acos loses half the digits near 0 and pi.
+    v, n = v[three - two :], jnp.cross(v[three - two :], w)
+    angles = jnp.arctan2(_length(n), jnp.sum(v * w, axis=-1))
+    # Torsion: angle between the normals v × w and u × w of the two planes. Their product is |n||m| cos p; and
+    # |w| (v . m) = |n||m| sin p, positive if, seen from a towards b, the bond to atom turns clockwise to cover the one to c.
+    v, w, n = v[four - three :], w[four - three :], n[four - three :]
+    m = jnp.cross(u, w)
+    torsions = _atan2(_length(w) * jnp.sum(v * m, axis=-1), jnp.sum(n * m, axis=-1))
+    return {"bonds": bonds, "angles": angles, "torsions": torsions}
 
 
 def log_volume(fields: Fields) -> Float[Array, ""]:

@@ -17,15 +17,13 @@ from mdsens.errors import InputError
 from mdsens.flows.internal_coordinates import (
     AbstractCoordinates,
     Fields,
-    bond_angles,
-    bond_lengths,
     check_angles,
     check_bonds,
     check_frames,
     log_volume,
+    measure,
     place,
     product,
-    torsion_angles,
 )
 from mdsens.flows.topology import Placement, place_atoms, rings
 
@@ -115,15 +113,19 @@ class ReferenceBlock(AbstractCoordinates):
         frames = check_frames(positions, self.n_atoms)
         reference = np.array(self.reference)
         aligned = _aligned(frames, reference)
-        distance = np.sqrt(np.mean(np.sum((aligned - reference) ** 2, axis=-1), axis=-1))
+        displacements = (aligned - reference).reshape(len(frames), -1)
+        distance = np.sqrt(np.sum(displacements**2, axis=1) / self.n_atoms)
+        in_widths = np.abs(displacements @ np.array(self.directions).T / np.array(self.widths)).max(1, initial=0)
+        frame = int(np.argmax(in_widths))
+        # where the smallest of M (see _log_volume) comes to zero, two orientations are equally good
         stiffness = (
-            np.linalg.eigvalsh(_mixed_inertia(reference, aligned))[:, 0] / np.linalg.eigvalsh(_mixed_inertia(reference, reference))[0]
+            np.linalg.eigvalsh(_mixed_inertia(reference, aligned[frame]))[0] / np.linalg.eigvalsh(_mixed_inertia(reference, reference))[0]
         )
-        frame = int(np.argmin(stiffness))
-        if stiffness[frame] < 0.2:
+        if in_widths[frame] > 20 or stiffness < 0.2:
             raise InputError(
-                f"frame {frame} is {distance[frame]:.2g} nm (root mean square) away from the reference of the block: its orientation is no "
-                "longer unique. A block must be stiff: choose the ring alone, check the numbering of its atoms and the unit (nm)."
+                f"frame {frame} is {distance[frame]:.2g} nm (root mean square) and {in_widths[frame]:.0f} widths away from the reference "
+                "of the block. A block must be stiff: choose the ring alone, and check that atoms are numbered alike and positions are "
+                "in nm."
             )
 
     def _log_volume(self, pose: Array) -> Array:
@@ -202,13 +204,8 @@ class MixedCoordinates(AbstractCoordinates):
 
     def forward(self, positions: Float[Array, "atoms 3"]) -> tuple[Fields, Float[Array, ""]]:
         """Block, bonds, angles and torsions, and log|d(fields)/d(shape)|; positions in nm."""
-        rows = self._rows()
         block, log_det = self.block.forward(positions[np.array(self.atoms)])
-        hanging = {
-            "bonds": bond_lengths(positions, rows),
-            "angles": bond_angles(positions, rows),
-            "torsions": torsion_angles(positions, rows),
-        }
+        hanging = measure(positions, self._rows())
         return block | hanging, log_det - log_volume(hanging)
 
     def inverse(self, fields: Fields) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
@@ -253,20 +250,21 @@ def eckart_rotation(correlation: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     corner = C + C.T - trace * jnp.eye(3, dtype=C.dtype)
     N = jnp.concatenate([jnp.concatenate([trace[None], turn])[None], jnp.concatenate([turn[:, None], corner], axis=1)])
     # Its powers, of which only that eigenvector survives, once all eigenvalues are made positive: they are at least -sqrt(3).
-    power = N + np.sqrt(3).astype(C.dtype) * jnp.eye(4, dtype=C.dtype)
-    for _ in range(SQUARINGS):
-        power = product(power, power)
-        power = power / jnp.trace(power)
-    R = _rotation(power[jnp.argmax(jnp.diagonal(power))])
+    shifted = N + np.sqrt(3).astype(C.dtype) * jnp.eye(4, dtype=C.dtype)
+    square = lambda _, power: product(power, power) / jnp.sum(power * power)  # the new trace is 1
+    power = jax.lax.fori_loop(0, SQUARINGS, square, shifted)
+
     # Newton steps on Eckart's condition bring back the digits: a further turn w changes sum_i x0_i × R x_i by M w.
-    for _ in range(2):
+    def correct(_: int, R: Array) -> Array:
         S = product(C, R.T)
         w = -_solve(_inertia(S), _axial(S))
-        R = product(_rotation(jnp.concatenate([jnp.ones(1, C.dtype), w / 2])), R)
-    return R
+        return product(_rotation(jnp.concatenate([jnp.ones(1, C.dtype), w / 2])), R)
+
+    return jax.lax.fori_loop(0, 3, correct, _rotation(power[jnp.argmax(jnp.diagonal(power))]))
 
 
-SQUARINGS = 10  # (second / first eigenvalue)^1024: enough for a rod twenty times as long as thick
+# The power 2^18 of the first two eigenvalues' ratio is 1e-8 for a rod that is a hundred times as long as it is thick.
+SQUARINGS = 18
 
 
 @eckart_rotation.defjvp
