@@ -56,7 +56,7 @@ def probe(x):
 
 torsion_of = lambda x: PEROXIDE.forward(x)[0]["torsions"][0]
 torsion_gradient = jax.jit(jax.value_and_grad(torsion_of))
-torsion_curvature = jax.jit(jax.jacrev(jax.jacrev(torsion_of)))
+torsion_curvature = jax.jit(jax.jacfwd(jax.jacrev(torsion_of)))
 
 
 def test_frames_come_back_to_rounding(frames, coordinates):
@@ -81,14 +81,10 @@ def test_log_determinant_is_that_of_the_jacobian(frames):
     @jax.vmap
     def both(x):
         flat = lambda p: jnp.concatenate(jax.tree.leaves(full.forward(p.reshape(-1, 3))[0]))
-        fields, log_det = full.forward(x)
-        return jnp.linalg.slogdet(jax.jacfwd(flat)(x.ravel()))[1], log_det, full.inverse(fields)
+        return jnp.linalg.slogdet(jax.jacfwd(flat)(x.ravel()))[1], full.forward(x)[1]
 
-    x = frames[::500]
-    from_jacobian, log_det, (back, inverse_log_det) = both(jnp.asarray(x))
+    from_jacobian, log_det = both(jnp.asarray(frames[::500]))
     assert_allclose(log_det, from_jacobian, rtol=1e-12)
-    assert_allclose(inverse_log_det, -log_det, rtol=1e-12)
-    assert_allclose(back, x, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("hydrogens_on", ["both oxygens", "the first oxygen"])
