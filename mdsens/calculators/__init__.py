@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mdsens.calculators.ase import MDSens
+    from mdsens.calculators.flow import FlowCalculator
 
-__all__ = ["MDSens"]
+__all__ = ["FlowCalculator", "MDSens"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,4 +14,8 @@ def __getattr__(name: str) -> Any:
         from mdsens.calculators.ase import MDSens
 
         return MDSens
+    if name == "FlowCalculator":
+        from mdsens.calculators.flow import FlowCalculator
+
+        return FlowCalculator
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
