@@ -194,8 +194,8 @@ def test_planar_torsions_have_right_derivatives(torsion):
     assert np.all(np.isfinite(curvature))
 
 
-def test_a_trans_torsion_is_plus_pi_whatever_the_sign_of_zero():
-    for y in (0.0, -0.0):
+def test_a_trans_torsion_is_plus_pi_on_whichever_side_rounding_puts_it():
+    for y in (0.0, 1e-20, -1e-20):  # atan2(-1e-20, -1) is -pi
         x = jnp.array([[0.1, y, -0.05], [0.0, 0.0, 0.0], [0.0, 0.0, 0.15], [-0.1, 0.0, 0.2]])
         for dtype in (np.float32, np.float64):
             torsion = forward_of_peroxide(x.astype(dtype))[0]["torsions"]
