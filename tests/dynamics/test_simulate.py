@@ -113,6 +113,23 @@ def test_ase_takes_the_same_steps(generator):
     assert_allclose(run.total, energies, rtol=1e-10)
 
 
+def test_a_bath_shares_energy_equally():
+    start = np.tile(START, (MANY, 1, 1))
+    run = langevin(SPRING, start, velocities=0 * start, temperature=400.0, friction=0.05, timestep=0.5, steps=1200, record_every=200)
+    assert run.kinetic[0].max() == 0
+    # What was put in at the start is gone as exp(-0.05 * 300) after 300 fs; the four records since are 100 fs apart,
+    # independent. kT / 2 for each coordinate and each velocity, all of the relative variance 2; in positions BAOAB of
+    # springs is exact, in velocities it is off by (w dt)² / 4 < 0.4 % with w < 0.23 / fs.
+    kT, error = BOLTZMANN * 400.0, 4 * np.sqrt(2 / (4 * 3 * MANY))
+    squares = (run.positions[3:] ** 2).mean((0, 1, 3))
+    k = 20_000 * BOLTZMANN * peroxide.TEMPERATURE / 10**2  # eV/Å²
+    assert_allclose(k * squares, kT, rtol=error)
+    assert_allclose(run.masses * (run.velocities[3:] ** 2).mean((0, 1, 3)) / ACCELERATION, kT, rtol=error + 4e-3)
+    assert_allclose(run.temperatures[3:].mean(), 400.0, rtol=error / 2 + 4e-3)
+    assert_allclose(run.temperatures[3:].std() / 400.0, np.sqrt(2 / 12), rtol=0.1)
+
+
+@pytest.mark.validation
 def test_a_bath_gives_the_molecule_the_distribution_of_the_flow(generator):
     replicas, freedom = 100, 12
     # all start from one arrangement, at rest; 300 fs are six times the time of the friction
