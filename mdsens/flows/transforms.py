@@ -135,9 +135,12 @@ class RampMixture(AbstractTransform):
             line = (y - self.offset - jnp.sum(self.height * (0.5 - self.center), axis=-1)) / (self.slope + height)
             half = 0.5 * height / (self.slope + height) + 1e-4
             return line - half, line + half
-        # the ramps add between 0 and the sum of their heights
-        margin = 1e-4 * (1 + jnp.abs(y) / self.slope)
-        return (y - self.offset - height) / self.slope - margin, (y - self.offset) / self.slope + margin
+        # the ramps add between 0 and the sum of their heights; before the first ramp begins, and after the last, the one or the other
+        low, high = (y - self.offset - height) / self.slope, (y - self.offset) / self.slope
+        first = jnp.min(self.center - 0.5 / self.sharpness, axis=-1)
+        last = jnp.max(self.center + 0.5 / self.sharpness, axis=-1)
+        margin = 1e-4 + 16 * jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(self.offset) + height) / self.slope
+        return jnp.maximum(low, jnp.minimum(first, high)) - margin, jnp.minimum(high, jnp.maximum(last, low)) + margin
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """y."""

@@ -12,38 +12,60 @@ Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, NeurIPS 2021, arXiv:21
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.core import Tracer
+from jaxtyping import Array, Bool, Float
 
 from mdsens.errors import InputError
+
+# done where the residual is this many roundings: of the value, and of x itself where the function is steep
+ROUNDINGS = 2
+# as many are allowed where the function ends, at lower or upper, by rounding just short of y
+ROUNDINGS_AT_END = 32
+# how much farther than before to look for a root that is not where float32 saw it
+GROWTH = 64
+
+
+class _Search(NamedTuple):
+    """Where each root is sought: at x next, between low and high."""
+
+    x: Float[Array, "*shape"]
+    low: Float[Array, "*shape"]
+    high: Float[Array, "*shape"]
+    low_known: Bool[Array, "*shape"]  # function(low) < y, evaluated in full precision
+    high_known: Bool[Array, "*shape"]
+    reach: Float[Array, "*shape"]
+    last: Float[Array, "*shape"]  # residual where the Newton step to x began, infinite if x was found otherwise
+    done: Bool[Array, "*shape"]
 
 
 class BracketedNewton(eqx.Module):
     """Bisection to the neighborhood of the root, then Newton steps that never leave a bracket; element by element.
 
-    The bisections run in float32: they only have to find the neighborhood, and nothing they say is trusted, since
-    the Newton steps keep a bracket of their own, from values in full precision. The counts are fixed, so that a batch
-    costs the same whatever is in it. Only where the residual says that a root is not there yet (flat stretches
-    between steep ones) a guard goes on, with a bisection every third step, until all are.
+    The bisections run in float32: they only have to find the neighborhood. Its ends are conjectures until a step in
+    full precision has been there and seen the sign of the residual. Where it is not as conjectured the search goes on
+    farther out; where a Newton step would leave the bracket, or the one before it did not halve the residual, the
+    bracket is halved.
+
+    The steps end when all residuals say that the roots are there. The hardest root of a batch decides how many they
+    are: four as a rule, some ten where flat stretches lie between steep ones.
 
     Attributes:
         bisections: halvings of the bracket in float32.
-        newton_steps: fixed steps in full precision.
-        guard_steps: the most that the guard may add.
+        newton_steps: the most steps in full precision.
     """
 
     bisections: int = eqx.field(static=True, default=12)
-    newton_steps: int = eqx.field(static=True, default=3)
-    guard_steps: int = eqx.field(static=True, default=200)
+    newton_steps: int = eqx.field(static=True, default=200)
 
     def __check_init__(self) -> None:
-        if min(self.bisections, self.guard_steps) < 0 or self.newton_steps < 1:
+        if self.bisections < 0 or self.newton_steps < 1:
             raise InputError(
-                f"BracketedNewton(bisections={self.bisections}, newton_steps={self.newton_steps}, guard_steps={self.guard_steps}): "
+                f"BracketedNewton(bisections={self.bisections}, newton_steps={self.newton_steps}): "
                 "needs at least one Newton step, and no negative count."
             )
 
@@ -51,50 +73,77 @@ class BracketedNewton(eqx.Module):
         self, function: Callable[[Array], Array], y: Float[Array, "*shape"], lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
         """The root of function(x) = y between lower and upper; NaN where there is none."""
-        eps = jnp.finfo(y.dtype).eps
-        coarse = _float32(function)
+        search, _ = jax.lax.while_loop(
+            lambda state: ~jnp.all(state[0].done) & (state[1] < self.newton_steps),
+            lambda state: (_step(function, y, lower, upper, state[0]), state[1] + 1),
+            (_neighborhood(function, y, lower, upper, self.bisections), jnp.zeros((), int)),
+        )
+        return jnp.where(search.done, search.x, jnp.nan)
 
-        def halve(_: Any, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-            low, high = bracket
-            middle = 0.5 * (low + high)
-            below = coarse(middle) < y32
-            return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-        y32, start = y.astype(jnp.float32), (lower.astype(jnp.float32), upper.astype(jnp.float32))
-        low, high = jax.lax.fori_loop(0, self.bisections, halve, start)
-        x = jnp.clip((0.5 * (low + high)).astype(y.dtype), lower, upper)
+def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, bisections: int) -> _Search:
+    """Where float32 sees the root, and half as much again on either side."""
+    coarse, y32 = _float32(function), y.astype(jnp.float32)
 
-        def step(x: Array, low: Array, high: Array) -> tuple[Array, Array, Array, Array]:
-            value, slope = value_and_slope(function, x)
-            residual = value - y
-            low, high = jnp.where(residual < 0, x, low), jnp.where(residual > 0, x, high)
-            # the root is as good as rounding allows: of the value, and of x itself where the function is steep
-            done = jnp.abs(residual) <= 8 * eps * (jnp.maximum(1, jnp.abs(y)) + slope * jnp.maximum(1, jnp.abs(x)))
-            newton = x - residual / slope
-            inside = (newton >= low) & (newton <= high)
-            return jnp.where(inside, newton, jnp.where(done, x, 0.5 * (low + high))), low, high, done
+    def halve(_: Any, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        below = coarse(middle) < y32
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-        low, high, done = lower, upper, jnp.zeros(y.shape, bool)
-        for _ in range(self.newton_steps):
-            x, low, high, done = step(x, low, high)
+    low, high = jax.lax.fori_loop(0, bisections, halve, (lower.astype(jnp.float32), upper.astype(jnp.float32)))
+    low, high = low.astype(y.dtype), high.astype(y.dtype)
+    width = jnp.maximum(high - low, 4 * jnp.finfo(jnp.float32).eps * jnp.maximum(jnp.abs(low), jnp.abs(high)))
+    no = jnp.zeros(y.shape, bool)
+    return _Search(
+        x=jnp.clip(0.5 * (low + high), lower, upper),
+        low=jnp.clip(low - 0.5 * width, lower, upper),
+        high=jnp.clip(high + 0.5 * width, lower, upper),
+        low_known=no,
+        high_known=no,
+        reach=width,
+        last=jnp.full_like(y, jnp.inf),
+        done=no,
+    )
 
-        def unfinished(state: tuple[Array, Array, Array, Array, Array]) -> Array:
-            return ~jnp.all(state[3]) & (state[4] < self.guard_steps)
 
-        def guard(state: tuple[Array, Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array, Array]:
-            x, low, high, done, count = state
-            trial = jnp.where(count % 3 == 2, 0.5 * (low + high), x)
-            moved, low, high, there = step(trial, low, high)
-            # closed up between two neighboring numbers, strictly inside: a root by continuity
-            closed = (high - low <= 2 * eps * jnp.maximum(1, jnp.abs(x))) & (low > lower) & (high < upper)
-            return jnp.where(done, x, moved), low, high, done | there | closed, count + 1
+def _step(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, search: _Search) -> _Search:
+    """Evaluate at x, tighten the bracket, choose the next x."""
+    x, low, high, low_known, high_known, reach, last, done = search
+    value, slope = value_and_slope(function, x)
+    residual = value - y
+    below, above = residual < 0, residual > 0
 
-        x, _, _, done, _ = jax.lax.while_loop(unfinished, guard, (x, low, high, done, jnp.zeros((), int)))
-        return jnp.where(done, x, jnp.nan)
+    # the root is as good as rounding allows
+    eps = jnp.finfo(y.dtype).eps
+    rounding = eps * (jnp.maximum(1, jnp.abs(y)) + slope * jnp.maximum(1, jnp.abs(x)))
+    at_end = (below & (x >= upper)) | (above & (x <= lower))
+    there = jnp.abs(residual) <= jnp.where(at_end, ROUNDINGS_AT_END, ROUNDINGS) * rounding
+    lost = at_end & ~there
+
+    # what was taken for an end of the bracket is not: the root lies farther out
+    too_low, too_high = below & (x >= high), above & (x <= low)
+    reach = jnp.where(too_low | too_high, GROWTH * reach, reach)
+    low = jnp.where(below, x, jnp.where(too_high, jnp.maximum(lower, x - reach), low))
+    high = jnp.where(above, x, jnp.where(too_low, jnp.minimum(upper, x + reach), high))
+    low_known, high_known = (low_known & ~too_high) | below, (high_known & ~too_low) | above
+    # closed up between two neighboring numbers: a root by continuity
+    closed = (high - low <= 2 * eps * jnp.maximum(1, jnp.abs(x))) & low_known & high_known
+
+    newton = x - residual / slope
+    stalls = jnp.abs(residual) > 0.5 * last
+    steps = (newton >= low) & (newton <= high) & ~stalls
+    # a conjectured end that Newton would pass is worth a look; otherwise halve
+    other = jnp.where((newton > high) & ~high_known, high, jnp.where((newton < low) & ~low_known, low, 0.5 * (low + high)))
+    to = jnp.where(steps, newton, other)
+    x = jnp.where(done, x, jnp.where(lost, jnp.nan, jnp.where(there | closed, x, to)))
+    return _Search(x, low, high, low_known, high_known, reach, jnp.where(steps, jnp.abs(residual), jnp.inf), done | there | closed | lost)
 
 
 def value_and_slope(function: Callable[[Array], Array], x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """f(x) and f'(x) of a function that acts element by element."""
+    """f(x) and f'(x) of a function that acts element by element: by a method of this name, if the function has one."""
+    if hasattr(function, "value_and_slope"):
+        return function.value_and_slope(x)
     return jax.jvp(function, (x,), (jnp.ones_like(x),))
 
 
@@ -118,32 +167,38 @@ def inverse(
     Args:
         function: increasing, smooth, acts on each element by itself; a pytree (an `equinox.Module` with a `__call__`,
             or `jax.tree_util.Partial`), whose arrays are its parameters. What a lambda closes over cannot be
-            differentiated.
+            differentiated. A method `value_and_slope(x)` is used, if there is one, in place of automatic differentiation.
         y: values, any shape.
         lower: end of the bracket, function(lower) <= y. Derivative zero, as it does not move the root.
         upper: other end, function(upper) >= y.
         solver: called as solver(function, y, lower, upper); `BracketedNewton()` by default.
     Returns:
-        x, of the shape and the precision of y. The error is that of rounding: |x - x*| min(1, f') below 1e-12 in
-        float64 and 1e-6 in float32 (where f is as flat as 1e-6, rounding of y alone moves x by 1e-10). NaN where
-        the bracket holds no root.
+        x, of the shape and the precision of y. The error is that of rounding: x is off by less than 1e-12 in float64 and
+        1e-6 in float32 (in units of |x|, if above 1), or function(x) is (in units of |y|, if above 1): where f is as
+        flat as 1e-6, rounding of y alone moves x by 1e-10. NaN where the bracket holds no root.
     Raises:
         InputError: the bracket holds no root (not under `jax.jit`, where NaN is all that can be said).
     """
     y = jnp.asarray(y)
     low, high = (jnp.broadcast_to(jnp.asarray(end, y.dtype), y.shape) for end in (lower, upper))
     x = _inverse(function, y, low, high, BracketedNewton() if solver is None else solver)
-    if not isinstance(x, jax.core.Tracer) and bool(jnp.any(jnp.isnan(x))):
+    if not isinstance(x, Tracer) and bool(jnp.any(jnp.isnan(x))):
         at = int(jnp.argmax(jnp.isnan(x).ravel()))
         raise InputError(
-            f"inverse found no root: element {at} asks for y = {float(y.ravel()[at]):.6g} between x = {float(low.ravel()[at]):.6g} and "
-            f"{float(high.ravel()[at]):.6g}. The function must be increasing and finite there, with function(lower) <= y <= function(upper)."
+            f"inverse found no root: element {at} asks for y = {float(y.ravel()[at]):.6g} between "
+            f"x = {float(low.ravel()[at]):.6g} and {float(high.ravel()[at]):.6g}. "
+            "The function must be increasing and finite there, with function(lower) <= y <= function(upper)."
         )
     return x
 
 
 @eqx.filter_custom_jvp
 def _inverse(function: Any, y: Array, lower: Array, upper: Array, solver: Any) -> Array:
+    return _solve(solver, function, y, lower, upper)
+
+
+@eqx.filter_jit
+def _solve(solver: Any, function: Any, y: Array, lower: Array, upper: Array) -> Array:
     return solver(function, y, lower, upper)
 
 
