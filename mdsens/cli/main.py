@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mdsens.cli.flow.app import app as flow
 from mdsens.cli.outcome import EPILOG, Commands
 from mdsens.cli.potentials import potentials
 from mdsens.cli.relax import relax
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(relax)
 app.command(epilog=EPILOG)(sensitivity)
 app.command(epilog=EPILOG)(potentials)
+app.add_typer(flow, name="flow")
 
 
 def _version(wanted: bool) -> None:

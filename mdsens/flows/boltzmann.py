@@ -7,6 +7,8 @@ from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
 from mdsens.flows.flow import Flow
+from mdsens.flows.internal_coordinates import AbstractCoordinates
+from mdsens.flows.layers import Split
 
 
 class BoltzmannGenerator(eqx.Module):
@@ -16,7 +18,7 @@ class BoltzmannGenerator(eqx.Module):
         flow: density of the positions (atoms, 3) in nm.
         species: atomic number of each atom, in the order of the positions.
         temperature: K.
-        bonds: pairs of bonded atoms, for checks and pictures.
+        topology: the molecule as PDB text, for programs that need names and residues; may be empty.
 
     Source: Noé, Olsson, Köhler, Wu, Boltzmann Generators, Science 365, eaaw1147 (2019).
     """
@@ -24,7 +26,7 @@ class BoltzmannGenerator(eqx.Module):
     flow: Flow
     species: tuple[int, ...] = eqx.field(static=True)
     temperature: float = eqx.field(static=True)
-    bonds: tuple[tuple[int, int], ...] = eqx.field(static=True, default=())
+    topology: str = eqx.field(static=True, default="")
 
     def __check_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
@@ -39,7 +41,26 @@ class BoltzmannGenerator(eqx.Module):
 
     def astype(self, dtype: type) -> "BoltzmannGenerator":
         """The same with parameters in another precision."""
-        return BoltzmannGenerator(self.flow.astype(dtype), self.species, self.temperature, self.bonds)
+        return BoltzmannGenerator(self.flow.astype(dtype), self.species, self.temperature, self.topology)
+
+    @property
+    def coordinates(self) -> AbstractCoordinates:
+        """The first layer: from positions to coordinates of the shape."""
+        first = self.flow.layers.layers[0]
+        if not isinstance(first, AbstractCoordinates):
+            raise InputError(f"the flow begins with {type(first).__name__} and not with coordinates of a molecule.")
+        return first
+
+    @property
+    def rotatable(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Atoms of each soft torsion between atoms heavier than hydrogen (phi and psi of a peptide), in the order of the flow."""
+        layers = self.flow.layers.layers
+        coordinates, split = layers[0], layers[1] if len(layers) > 1 else None
+        if not hasattr(coordinates, "rows") or not isinstance(split, Split):
+            return ()
+        soft = dict(split.targets).get("soft", ())
+        rows = coordinates.rows[len(coordinates.rows) - split.sources[0][1] :]
+        return tuple(rows[k] for k in soft if all(self.species[atom] > 1 for atom in rows[k]))
 
     def energy(self, positions: Float[Array, "atoms 3"]) -> Float[Array, ""]:
         """Reduced energy -log p in kT, of positions in nm."""

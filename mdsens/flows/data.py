@@ -39,15 +39,15 @@ class ForceData(NamedTuple):
 
     def rows(self, rows: Any) -> Self:
         """Some of the frames."""
-        parts = (None if part is None else part[rows] for part in (self.positions, self.forces, self.energies))
-        return type(self)(*parts, self.temperature)  # pyright: ignore[reportArgumentType]
+        forces, energies = (None if part is None else part[rows] for part in (self.forces, self.energies))
+        return type(self)(self.positions[rows], forces, energies, self.temperature)
 
     def split(self, held_out: float) -> tuple[Self, Self]:
         """Frames to train on, and the last ones, a share `held_out` of all, to test on.
 
         The last and not any: neighboring frames of a trajectory are alike.
         """
-        n = int(round(self.n_frames * held_out))
+        n = round(self.n_frames * held_out)
         if not 0 < n < self.n_frames:
             raise InputError(f"held_out = {held_out:g} of {self.n_frames} frames leaves {n} to test on: neither part may be empty.")
         return self.rows(slice(None, -n)), self.rows(slice(-n, None))
@@ -57,6 +57,7 @@ def read_force_data(
     path: str | Path,
     *,
     temperature: float | None = None,
+    default_temperature: float | None = None,
     length_unit: str | None = None,
     energy_unit: str | None = None,
     stride: int = 1,
@@ -66,7 +67,8 @@ def read_force_data(
     Args:
         path: HDF5 with datasets `positions` (frames, atoms, 3), `forces` and `potential_energy` (the last two may be missing),
             each with an attribute `unit` ("nm"; "kJ/mol/nm"; "kJ/mol"); or any trajectory that ASE reads (Å, eV, eV/Å).
-        temperature: K; by default the file's attribute `temperature`.
+        temperature: K, whatever the file says; by default its attribute `temperature`.
+        default_temperature: K, for a file that does not say.
         length_unit: nm or angstrom, for a file that does not say.
         energy_unit: kJ/mol, kcal/mol, eV or kT, for a file that does not say; forces are this per length unit.
         stride: read every so many frames.
@@ -83,7 +85,7 @@ def read_force_data(
         arrays, units, found = _read_hdf5(path, stride)
     else:
         arrays, units, found = _read_ase(path, stride)
-    temperature = found if temperature is None else temperature
+    temperature = next((known for known in (temperature, found, default_temperature) if known is not None), None)
     if temperature is None:
         raise InputError(f"'{path}' does not say at which temperature it was made: give temperature= (--temperature), in K.")
     if not temperature > 0:
@@ -94,11 +96,11 @@ def read_force_data(
         "potential_energy": energy_unit,
     }
     kT = BOLTZMANN * temperature
-    converted = {
+    converted: dict[str, Any] = {
         name: None if array is None else np.asarray(array * _factor(path, name, units.get(name) or given[name], kT), array.dtype)
         for name, array in arrays.items()
     }
-    data = ForceData(*(converted[name] for name in given), float(temperature))  # pyright: ignore[reportArgumentType]
+    data = ForceData(converted["positions"], converted["forces"], converted["potential_energy"], float(temperature))
     _check(path, data)
     return data
 
@@ -144,15 +146,15 @@ def _factor(path: Path, name: str, unit: str | None, kT: float) -> float:
     """What turns a number of the file into nm and kT."""
     if unit is None:
         raise InputError(
-            f"'{path}': the dataset '{name}' does not say its unit. Set its attribute 'unit' (positions nm, forces kJ/mol/nm, potential_energy "
-            "kJ/mol), or give length_unit= and energy_unit= (--length-unit nm --energy-unit kJ/mol)."
+            f"'{path}': the dataset '{name}' does not say its unit. Set its attribute 'unit' (positions nm, forces kJ/mol/nm, "
+            "potential_energy kJ/mol), or give length_unit= and energy_unit= (--length-unit nm --energy-unit kJ/mol)."
         )
     energy, slash, length = unit.rpartition("/") if name == "forces" else (unit, "", "") if name != "positions" else ("", "", unit)
     known_length = LENGTHS.get(length) if name != "potential_energy" else 1.0
     known_energy = {**ENERGIES, "kT": kT}.get(energy) if name != "positions" else kT
     if known_length is None or known_energy is None or (name == "forces" and not slash):
         raise InputError(
-            f"'{path}': the unit '{unit}' of '{name}' is not known. Lengths: {', '.join(LENGTHS)}; energies: {', '.join((*ENERGIES, 'kT'))}; "
+            f"'{path}': the unit '{unit}' of '{name}' is not known. Lengths: {', '.join(LENGTHS)}; energies: {', '.join(ENERGIES)}, kT; "
             "forces: an energy / a length."
         )
     return known_length if name == "positions" else known_energy / kT / known_length

@@ -93,7 +93,8 @@ def read_module(group: "h5py.Group", *classes: type[eqx.Module]) -> Any:
     """Read a module out of a group."""
     known = {cls.__name__: cls for cls in (*_classes(), *classes)}
     try:
-        tree = json.loads(bytes(group.attrs["structure"]))
+        text: Any = group.attrs["structure"]
+        tree = json.loads(bytes(text))
         return _unpack(tree, read_arrays(group["arrays"]), known)
     except (KeyError, ValueError, IndexError) as error:
         raise FileFormatError(f"'{group.file.filename}' is damaged: {type(error).__name__} {error}.") from error
@@ -133,8 +134,8 @@ def _pack(value: Any, arrays: list[np.ndarray], where: str) -> Any:
             fields = {f.name: _pack(getattr(value, f.name), arrays, f"{where}.{f.name}") for f in dataclasses.fields(value)}
             return {"class": type(value).__name__, "fields": fields}
     raise InputError(
-        f"{where} is a {type(value).__name__}, which cannot be kept in a file. Make it an equinox.Module with fields of arrays, numbers and "
-        "texts, and name its class to mdsens.flows.load."
+        f"{where} is a {type(value).__name__}, which cannot be kept in a file. Make it an equinox.Module with fields of arrays, numbers "
+        "and texts, and name its class to mdsens.flows.load."
     )
 
 

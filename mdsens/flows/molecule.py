@@ -9,6 +9,8 @@ density factorizes accordingly,
 both factors through coupling layers.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,8 +20,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from mdsens.errors import InputError
 from mdsens.flows.coupling import Coupling
 from mdsens.flows.flow import Flow, Normal, Uniform
-from mdsens.flows.internal_coordinates import AbstractCoordinates
+from mdsens.flows.internal_coordinates import AbstractCoordinates, ZMatrix
 from mdsens.flows.layers import AbstractLayer, Cut, Elementwise, Inverted, Split, Turns, Whiten
+from mdsens.flows.reference_block import MixedCoordinates
+from mdsens.flows.splines import CircularSpline, LineSpline
+from mdsens.flows.topology import rings
 from mdsens.flows.transforms import AbstractFamily, CircleMixture, LineMixture
 
 NARROW = 1.2  # rad: a torsion that stays this close to its mean in all frames counts as stiff
@@ -44,6 +49,16 @@ class MoleculeArchitecture(eqx.Module):
     hidden: tuple[int, ...] = (128, 128)
     harmonics: int = 3
 
+    @classmethod
+    def of(cls, transforms: str, **sizes: Any) -> "MoleculeArchitecture":
+        """With "smooth" transforms, or with "spline"s of as many parameters to compare with."""
+        match transforms:
+            case "smooth":
+                return cls(**sizes)
+            case "spline":
+                return cls(CircularSpline(16), LineSpline(5), **sizes)
+        raise InputError(f"transforms = {transforms!r}: there are 'smooth' and 'spline'.")
+
     def build(self, coordinates: AbstractCoordinates, frames: Float[np.ndarray, "frames atoms 3"], key: PRNGKeyArray) -> Flow:
         """An untrained flow, centered and scaled to the frames.
 
@@ -54,7 +69,7 @@ class MoleculeArchitecture(eqx.Module):
         Raises:
             InputError: coordinates that never change, or fewer frames than coordinates.
         """
-        samples = _coordinates_of(coordinates, frames)
+        samples = _samples(coordinates, frames)
         torsions = samples.pop("torsions")
         center = np.angle(np.exp(1j * torsions).mean(0))
         deviation = np.abs(_wrap(torsions - center)).max(0)
@@ -116,6 +131,22 @@ class MoleculeArchitecture(eqx.Module):
         return Coupling.create(moved, given, sizes, family, key, periodic=around, hidden=self.hidden, harmonics=self.harmonics)
 
 
+def choose_coordinates(topology: Any, frames: Float[np.ndarray, "frames atoms 3"]) -> AbstractCoordinates:
+    """A Z-matrix; with a reference block for the ring system if there is one.
+
+    Args:
+        topology: of mdtraj, OpenMM or ASE, or (number of atoms, bonded pairs).
+        frames: positions in nm.
+    Raises:
+        InputError: a molecule in pieces, several ring systems, or frames that do not fit the topology.
+    """
+    if rings(topology):
+        return MixedCoordinates.from_topology(topology, frames)
+    coordinates = ZMatrix.from_topology(topology)
+    coordinates.check(frames)
+    return coordinates
+
+
 def _wrap(angle: np.ndarray) -> np.ndarray:
     return angle - 2 * np.pi * np.floor(angle / (2 * np.pi) + 0.5)
 
@@ -125,7 +156,7 @@ def _forward_many(coordinates: AbstractCoordinates, frames: Array) -> dict[str, 
     return jax.vmap(lambda frame: coordinates.forward(frame)[0])(frames)
 
 
-def _coordinates_of(coordinates: AbstractCoordinates, frames: np.ndarray) -> dict[str, np.ndarray]:
+def _samples(coordinates: AbstractCoordinates, frames: np.ndarray) -> dict[str, np.ndarray]:
     frames = np.asarray(frames, float)
     if frames.ndim != 3 or frames.shape[2] != 3 or not np.isfinite(frames).all():
         raise InputError(f"frames must be finite positions (frames, atoms, 3) in nm, not an array of shape {frames.shape}.")

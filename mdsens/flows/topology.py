@@ -6,12 +6,13 @@ that hydrogens hang off the heavy skeleton and an error in one coordinate moves 
 """
 
 import heapq
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from mdsens.errors import InputError
+from mdsens.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -57,6 +58,44 @@ class Placement(NamedTuple):
 
     rows: Int[np.ndarray, "placed 4"]
     proper: Bool[np.ndarray, "torsions"]
+
+
+class Molecule(NamedTuple):
+    """What a topology file says.
+
+    Attributes:
+        topology: of mdtraj, or ASE's atoms.
+        species: atomic numbers.
+        pdb: the file's text if it is a PDB file, else empty.
+    """
+
+    topology: Any
+    species: tuple[int, ...]
+    pdb: str
+
+
+def read_molecule(path: Path) -> Molecule:
+    """Atoms and bonds of a molecule.
+
+    Raises:
+        FileFormatError: no such file, or neither mdtraj nor ASE reads it.
+    """
+    if not path.is_file():
+        raise FileFormatError(f"no file '{path}'. The path is relative to {Path.cwd()}.")
+    if path.suffix == ".pdb":
+        import mdtraj
+
+        try:
+            topology: Any = mdtraj.load_topology(str(path))
+        except Exception as error:  # whatever its parser meets
+            raise FileFormatError(f"'{path}' cannot be read as PDB: {type(error).__name__} {error}.") from error
+        if any(atom.element is None or atom.element.number < 1 for atom in topology.atoms):
+            raise FileFormatError(f"'{path}' has atoms whose element is not known: fill the element column of the PDB file.")
+        return Molecule(topology, tuple(atom.element.number for atom in topology.atoms), path.read_text(encoding="utf-8"))
+    from mdsens.structure import read_atoms
+
+    atoms = read_atoms(path)
+    return Molecule(atoms, tuple(int(z) for z in atoms.numbers), "")
 
 
 def read_bonds(topology: Any) -> Bonds:

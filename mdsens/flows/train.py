@@ -8,13 +8,12 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from mdsens.errors import FileFormatError, InputError, NonFiniteError
@@ -23,6 +22,9 @@ from mdsens.flows.files import open_hdf5, read_arrays, read_module, write_arrays
 from mdsens.flows.flow import Flow
 from mdsens.flows.losses import Loss
 from mdsens.io.files import check_free, new_file
+
+if TYPE_CHECKING:
+    import optax
 
 HELD_OUT_AT_ONCE = 500  # frames of the held-out set that are evaluated together
 
@@ -70,14 +72,18 @@ class Schedule(eqx.Module):
     @property
     def rate(self) -> Callable[[Any], Any]:
         """Learning rate of each step."""
+        import optax
+
         warmup = min(self.warmup, self.steps // 2)
         return optax.warmup_cosine_decay_schedule(
             self.learning_rate / 10, self.learning_rate, warmup, self.steps, self.final * self.learning_rate
         )
 
     @property
-    def optimizer(self) -> optax.GradientTransformation:
+    def optimizer(self) -> "optax.GradientTransformation":
         """Adam with clipped gradients."""
+        import optax
+
         return optax.chain(optax.clip_by_global_norm(self.clip), optax.adam(self.rate))
 
     def frames(self, step: int, n_frames: int) -> np.ndarray:
@@ -205,7 +211,7 @@ def _step(
 
     (_, terms), gradient = jax.value_and_grad(objective, has_aux=True)(parameters)
     updates, state = schedule.optimizer.update(gradient, state, parameters)
-    return optax.apply_updates(parameters, updates), state, terms
+    return eqx.apply_updates(parameters, updates), state, terms
 
 
 def held_out_terms(
@@ -215,7 +221,7 @@ def held_out_terms(
     sums: dict[str, float] = {}
     for start in range(0, len(positions), HELD_OUT_AT_ONCE):
         piece = slice(start, start + HELD_OUT_AT_ONCE)
-        found = _held_out(flow, positions[piece], forces[piece], with_forces)
+        found = _held_out(flow, jnp.asarray(positions[piece]), jnp.asarray(forces[piece]), with_forces)
         for name, value in found.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(positions[piece])
     return {name: value / len(positions) for name, value in sums.items()}

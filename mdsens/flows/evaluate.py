@@ -1,0 +1,138 @@
+"""How good a trained flow is: on molecular dynamics that it has not seen, and on its own samples."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.errors import InputError
+from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
+from mdsens.flows.data import ForceData
+from mdsens.flows.free_energy import FreeEnergy, effective_sample_size, free_energy_difference
+
+AT_ONCE = 500  # frames evaluated together
+CLIP = 1e-2  # share of the largest weights that the clipped sample size cuts down
+
+
+class OnData(NamedTuple):
+    """A flow against frames of molecular dynamics.
+
+    Attributes:
+        n_frames: frames looked at.
+        nll: mean of -log p, with positions in nm; the density is that of the shape (see `Flow`).
+        nll_error: its standard error, as if frames were independent.
+        force_rmse: root mean square over components of the difference of forces, kT/nm; NaN without forces.
+        force_rms: root mean square of the reference forces, kT/nm.
+        energy_std: standard deviation of u_flow - u over the frames, kT: zero for the perfect flow; NaN without energies.
+    """
+
+    n_frames: int
+    nll: float
+    nll_error: float
+    force_rmse: float
+    force_rms: float
+    energy_std: float
+
+
+class OnSamples(NamedTuple):
+    """A flow against the energy function it stands for, at samples of its own.
+
+    Attributes:
+        n_samples: samples drawn.
+        force_rmse: root mean square over components of the difference of forces, kT/nm, all samples.
+        force_rmse_clipped: without the share CLIP of samples that is worst (clashes, where forces have no bound).
+        reverse_kl: mean of log p + u, minus the free energy difference: the KL divergence estimated with the weights, kT.
+        ess: effective share of the samples, (sum w)² / (n sum w²).
+        ess_clipped: the same with the largest weights, a share CLIP, cut down to the smallest of them.
+        free_energy: -log mean w: free energy of u relative to the flow's, whose partition function is 1.
+        log_weights: -u - log p of each sample.
+    """
+
+    n_samples: int
+    force_rmse: float
+    force_rmse_clipped: float
+    reverse_kl: float
+    ess: float
+    ess_clipped: float
+    free_energy: FreeEnergy
+    log_weights: Float[np.ndarray, " samples"]
+
+
+def evaluate_on_data(generator: BoltzmannGenerator, data: ForceData, progress: Callable[[int], None] | None = None) -> OnData:
+    """Compare with frames; in float64, whatever the flow was trained in.
+
+    Args:
+        generator: the flow.
+        data: frames of the same molecule.
+        progress: called with the number of frames done.
+    Raises:
+        InputError: another number of atoms, or another temperature.
+    """
+    if data.positions.shape[1] != generator.n_atoms:
+        raise InputError(f"the flow is of {generator.n_atoms} atoms, the data of {data.positions.shape[1]}: not the same molecule.")
+    if abs(data.temperature - generator.temperature) > 1e-6 * generator.temperature:
+        raise InputError(
+            f"the flow stands for {generator.temperature:g} K, the data for {data.temperature:g} K: forces in kT do not compare."
+        )
+    energies, forces = in_pieces(generator, data.positions, progress)
+    nan = float("nan")
+    return OnData(
+        data.n_frames,
+        float(energies.mean()),
+        float(energies.std() / np.sqrt(data.n_frames)),
+        nan if data.forces is None else float(np.sqrt(np.mean((forces - data.forces) ** 2))),
+        nan if data.forces is None else float(np.sqrt(np.mean(np.asarray(data.forces, float) ** 2))),
+        nan if data.energies is None else float(np.std(energies - data.energies)),
+    )
+
+
+def in_pieces(
+    generator: BoltzmannGenerator, positions: Float[np.ndarray, "frames atoms 3"], progress: Callable[[int], None] | None = None
+) -> tuple[Float[np.ndarray, " frames"], Float[np.ndarray, "frames atoms 3"]]:
+    """Energies (kT) and forces (kT/nm) of the flow in float64, some frames after the other."""
+    flow = generator.flow.astype(jnp.float64)
+    energies, forces = [], []
+    for start in range(0, len(positions), AT_ONCE):
+        energy, force = energies_and_forces(flow, jnp.asarray(positions[start : start + AT_ONCE]))
+        energies.append(np.asarray(energy))
+        forces.append(np.asarray(force))
+        if progress is not None:
+            progress(min(start + AT_ONCE, len(positions)))
+    return np.concatenate(energies), np.concatenate(forces)
+
+
+def evaluate_on_samples(
+    generator: BoltzmannGenerator, energy: Callable[[Array], Array], positions: Float[np.ndarray, "samples atoms 3"]
+) -> OnSamples:
+    """Compare with an energy function at samples of the flow (`generator.flow.sample`).
+
+    Args:
+        generator: the flow.
+        energy: reduced energy u(x) in kT of one frame in nm, differentiable once (`mdsens.calculators.reduced`).
+        positions: samples of the flow, nm. log p is evaluated anew in float64: the weights belong to the positions as they are.
+    """
+    own, own_forces = in_pieces(generator, positions)
+    u, gradient = _target(energy, jnp.asarray(positions, float))
+    log_w = own - np.asarray(u)
+    squares = np.mean((own_forces + np.asarray(gradient)) ** 2, axis=(1, 2))
+    kept = np.sort(squares)[: max(1, round((1 - CLIP) * len(squares)))]
+    difference = free_energy_difference(log_w)
+    return OnSamples(
+        len(positions),
+        float(np.sqrt(squares.mean())),
+        float(np.sqrt(kept.mean())),
+        float(-log_w.mean() - difference.value),
+        float(effective_sample_size(log_w)),
+        float(effective_sample_size(log_w, clip=CLIP)),
+        difference,
+        log_w,
+    )
+
+
+@eqx.filter_jit
+def _target(energy: Callable[[Array], Array], positions: Array) -> tuple[Array, Array]:
+    return jax.lax.map(jax.value_and_grad(energy), positions)
