@@ -1,6 +1,7 @@
 """Reduced energies of mdsens potentials, of ASE and of OpenMM as functions that JAX can differentiate."""
 
 import sys
+from pathlib import Path
 
 import ase
 import h5py
@@ -21,6 +22,7 @@ from mdsens.neighbors import Capacity, find_neighbors
 from mdsens.testing import central_difference
 from mdsens.units import BOLTZMANN, KJ_PER_MOL, NM
 
+DATA = Path(__file__).parents[2] / "data"
 KT = BOLTZMANN * 300.0  # eV
 BENT = np.array([[0.0, 0.0, 0.0], [2.6, 0.1, 0.0], [0.2, 2.5, 0.3], [0.1, 0.4, 2.7]])  # Å
 
@@ -191,7 +193,7 @@ def test_without_openmm_the_error_says_how_to_get_it(monkeypatch):
 @pytest.fixture(scope="module")
 def peptide():
     app = pytest.importorskip("openmm.app", reason="OpenMM is not installed")
-    pdb = app.PDBFile("data/alanine-dipeptide.pdb")
+    pdb = app.PDBFile(str(DATA / "alanine-dipeptide.pdb"))
     field = app.ForceField("amber99sbildn.xml", "amber99_obc.xml")
     make = lambda **options: field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, **options)
     return make, pdb
@@ -199,7 +201,7 @@ def peptide():
 
 @pytest.fixture(scope="module")
 def frames():
-    with h5py.File("data/alanine-dipeptide.h5") as file:
+    with h5py.File(DATA / "alanine-dipeptide.h5") as file:
         return {name: np.asarray(file[name][::100], float) for name in ("positions", "potential_energy", "forces")}
 
 
