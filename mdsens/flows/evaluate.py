@@ -120,7 +120,7 @@ def evaluate_on_samples(
     log_w = own - np.asarray(u)
     squares = np.mean((own_forces + np.asarray(gradient)) ** 2, axis=(1, 2))
     kept = np.sort(squares)[: max(1, round((1 - CLIP) * len(squares)))]
-    difference = free_energy_difference(log_w)
+    difference = free_energy_difference(log_w, min_effective=0)
     return OnSamples(
         len(positions),
         float(np.sqrt(squares.mean())),
