@@ -1,6 +1,6 @@
 """Sensitivity analysis for molecular dynamics: relaxed states, and how they move with the potential's parameters."""
 
-from mdsens import calculators, errors, implicit, observables, strain, testing, units
+from mdsens import calculators, dynamics, errors, flows, implicit, observables, strain, testing, units
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
@@ -64,11 +64,13 @@ __all__ = [
     "calculators",
     "certify",
     "check_parameters",
+    "dynamics",
     "energy",
     "energy_forces_stress",
     "errors",
     "find_gauge",
     "find_neighbors",
+    "flows",
     "implicit",
     "load_potential",
     "neighbors_of",
