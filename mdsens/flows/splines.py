@@ -20,13 +20,13 @@ LEAST_BIN, LEAST_SLOPE = 1e-3, 1e-3
 
 
 class RationalQuadraticSpline(AbstractTransform):
-    """On [-bound, bound], straight with slope 1 outside (domain "line"), or around the circle of circumference 1.
+    """On [-bound, bound], straight with slope 1 outside (domain "line"), around the circle of circumference 1, or on [0, 1].
 
     Attributes:
         x, y: knots, rising; from -bound to bound, or from 0 to 1.
         slope: dy/dx at the knots; 1 at both ends of the line, equal at both ends of the circle.
         shift: added to y.
-        domain: "line" or "circle".
+        domain: "line", "circle" or "interval".
     """
 
     x: Float[Array, "... knots"]
@@ -37,25 +37,26 @@ class RationalQuadraticSpline(AbstractTransform):
 
     def forward(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
         x, turns = self._into_domain(x)
-        x0, y0, w, h, d0, d1 = self._bin(x, self.x)
-        s, t = h / w, (x - x0) / w
+        outside, inner = self._split(x, self.x)
+        x0, y0, w, h, d0, d1 = self._bin(inner, self.x)
+        s, t = h / w, (inner - x0) / w
         u = t * (1 - t)
         # Durkan et al., equations 4 and 5
         denominator = s + (d0 + d1 - 2 * s) * u
         y = y0 + h * (s * t**2 + d0 * u) / denominator
         log_slope = 2 * jnp.log(s / denominator) + jnp.log(d1 * t**2 + 2 * s * u + d0 * (1 - t) ** 2)
-        outside = self._outside(x, self.x)
         return jnp.where(outside, x, y) + turns + self.shift, jnp.where(outside, 0, log_slope)
 
     def inverse(self, y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
         y, turns = self._into_domain(y - self.shift)
-        x0, y0, w, h, d0, d1 = self._bin(y, self.y)
-        s, r = h / w, jnp.clip(y - y0, 0, h)
+        outside, inner = self._split(y, self.y)
+        x0, y0, w, h, d0, d1 = self._bin(inner, self.y)
+        s, r = h / w, inner - y0
         # equations 6 to 8: a t² + b t + c = 0, the root that does not cancel
         curvature = d0 + d1 - 2 * s
         a, b, c = h * (s - d0) + r * curvature, h * d0 - r * curvature, -s * r
         t = 2 * c / (-b - jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0)))
-        x = jnp.where(self._outside(y, self.y), y, x0 + t * w) + turns
+        x = jnp.where(outside, y, x0 + t * w) + turns
         return x, -self.forward(x)[1]
 
     def _into_domain(self, x: Array) -> tuple[Array, Array]:
@@ -64,8 +65,12 @@ class RationalQuadraticSpline(AbstractTransform):
         turns = jax.lax.stop_gradient(jnp.floor(x))
         return x - turns, turns
 
-    def _outside(self, x: Array, knots: Array) -> Array:
-        return (x < knots[..., 0]) | (x > knots[..., -1]) if self.domain == "line" else jnp.zeros(x.shape, bool)
+    def _split(self, x: Array, knots: Array) -> tuple[Array, Array]:
+        """What lies outside, and x with a knot in its place, so that what is not used has finite derivatives."""
+        if self.domain != "line":
+            return jnp.zeros(x.shape, bool), x
+        outside = (x < knots[..., 0]) | (x > knots[..., -1])
+        return outside, jnp.where(outside, knots[..., 0], x)
 
     def _bin(self, x: Array, knots: Array) -> tuple[Array, ...]:
         """Lower corner, width, height and end slopes of the bin that x is in, along the axis of `knots`."""
@@ -79,7 +84,7 @@ class RationalQuadraticSpline(AbstractTransform):
 
 
 class _SplineFamily(AbstractFamily):
-    """What both splines share. `n_bins`: intervals between knots."""
+    """What the splines share. `n_bins`: intervals between knots."""
 
     n_bins: int = eqx.field(static=True, default=8)
 
@@ -109,6 +114,20 @@ class CircularSpline(_SplineFamily):
         slope = self._slopes(slopes)
         slope = jnp.concatenate([slope, slope[..., :1]], axis=-1)
         return RationalQuadraticSpline(self._knots(widths), self._knots(heights), slope, shift[..., 0], "circle")
+
+
+class IntervalSpline(_SplineFamily):
+    """Maps [0, 1] onto itself, with any slopes at its ends."""
+
+    @property
+    def n_raw(self) -> int:
+        return 3 * self.n_bins + 1
+
+    def build(self, raw: Float[Array, "*shape n_raw"]) -> RationalQuadraticSpline:
+        n = self.n_bins
+        widths, heights, slopes = jnp.split(raw, (n, 2 * n), axis=-1)
+        shift = jnp.zeros_like(raw[..., 0])
+        return RationalQuadraticSpline(self._knots(widths), self._knots(heights), self._slopes(slopes), shift, "interval")
 
 
 class LineSpline(_SplineFamily):
