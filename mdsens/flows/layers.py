@@ -130,14 +130,20 @@ class Whiten(AbstractLayer):
         """From samples of the field.
 
         Raises:
-            InputError: fewer frames than elements, or an element that does not vary: the covariance has no inverse.
+            InputError: not more frames than elements, values that are not finite, or an element that does not vary: the
+                covariance has no inverse.
         """
         frames = np.asarray(frames, float)
+        n_frames, n = frames.shape
+        if n_frames <= n:
+            raise InputError(f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse: give ten times as many.")
+        if not np.isfinite(frames).all():
+            raise InputError(f"{field!r} is not finite in frame {np.flatnonzero(~np.isfinite(frames).all(1))[0]}: leave out frames like it.")
         mean, covariance = frames.mean(0), np.atleast_2d(np.cov(frames.T))
         values, vectors = np.linalg.eigh(covariance)
-        if len(frames) <= frames.shape[1] or values[0] <= 1e-12 * values[-1]:
+        if values[0] <= 1e-12 * values[-1]:
             raise InputError(
-                f"the covariance of {field!r} from {len(frames)} frames of {frames.shape[1]} elements has no inverse (smallest eigenvalue "
+                f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse (smallest eigenvalue "
                 f"{values[0]:.1e}, largest {values[-1]:.1e}). Give more frames, and leave out elements that never change (constraints)."
             )
         # C^(-1/2), the symmetric root: of all matrices that whiten, it moves the elements least
