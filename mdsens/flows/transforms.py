@@ -25,8 +25,11 @@ from jaxtyping import Array, Float
 from mdsens.errors import InputError
 from mdsens.implicit.inverse import inverse
 
-# the bump is highest in its middle, with no dip, for a steepness above this (by power of the ramp)
-LEAST_STEEPNESS = {1: 0.8656721, 2: 0.3052033}
+# The bump g' is highest in its middle, with no dip, from this steepness on (by power k of the ramp). With u as in `ramp`,
+# the middle has g' = u'/4 and its curvature is g''' = u'''/4 - u'^3/8. There u' = a k 2^(k+2) and
+# u''' = a k (k+1) (k+2) 2^(k+4), so there is no dip if a² >= (k+1) (k+2) / (2 k² 4^k). (Köhler et al. give 0.8656721 and
+# 0.3052033, with dips of 4e-7 and 2e-5 of the height.)
+LEAST_STEEPNESS = {1: 3**0.5 / 2, 2: 6**0.5 / 8}
 # closer than this to its ends a ramp is 0 or 1 to all digits: exp(-0.86 / 1e-3) and exp(-0.3 / 0.02²) underflow
 EDGE = {1: 1e-3, 2: 2e-2}
 

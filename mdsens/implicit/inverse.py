@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from mdsens.errors import InputError
 
-# done where the residual is this many roundings: of the value, and of x itself where the function is steep
+# done where the residual is below this many roundings: of the value, and of x itself where the function is steep
 ROUNDINGS = 2
 # as many are allowed where the function ends, at lower or upper, by rounding just short of y
 ROUNDINGS_AT_END = 32
@@ -118,8 +118,8 @@ def _step(function: Callable[[Array], Array], y: Array, lower: Array, upper: Arr
     eps = jnp.finfo(y.dtype).eps
     rounding = eps * (jnp.maximum(1, jnp.abs(y)) + slope * jnp.maximum(1, jnp.abs(x)))
     at_end = (below & (x >= upper)) | (above & (x <= lower))
-    there = jnp.abs(residual) <= jnp.where(at_end, ROUNDINGS_AT_END, ROUNDINGS) * rounding
-    lost = at_end & ~there
+    there = jnp.abs(residual) < jnp.where(at_end, ROUNDINGS_AT_END, ROUNDINGS) * rounding
+    lost = (at_end & ~there) | jnp.isnan(residual)
 
     # what was taken for an end of the bracket is not: the root lies farther out
     too_low, too_high = below & (x >= high), above & (x <= low)
