@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 AT_ONCE = 1_000_000  # numbers in all rows together up to which they are mapped at once
 
@@ -22,3 +23,29 @@ def map_rows(function: Callable[..., Any], *rows: Any, batch: int = 1) -> Any:
     if size <= AT_ONCE:
         return jax.vmap(function)(*rows)
     return jax.lax.map(lambda row: function(*row), rows, batch_size=batch if batch > 1 else None)
+
+
+def map_pieces(
+    function: Callable[..., Any], *rows: np.ndarray, at_once: int = 512, progress: Callable[[int], None] | None = None
+) -> tuple[np.ndarray, ...]:
+    """function of all rows, some after the other, on the host; the results of the pieces end to end.
+
+    All pieces have one shape, a power of two, the last one filled up with copies of its last row: compiled once, also when the
+    next call has some rows more.
+
+    Args:
+        function: of many rows at a time; returns a tuple of arrays with as many rows.
+        rows: the arguments, with a common leading axis.
+        at_once: the most rows together.
+        progress: called with the number of rows done.
+    """
+    n = len(rows[0])
+    size = min(at_once, 1 << max(0, n - 1).bit_length())
+    parts = []
+    for start in range(0, n, size):
+        here = np.minimum(np.arange(start, start + size), n - 1)
+        count = min(size, n - start)
+        parts.append([np.asarray(result)[:count] for result in function(*(row[here] for row in rows))])
+        if progress is not None:
+            progress(start + count)
+    return tuple(np.concatenate(results) for results in zip(*parts, strict=True))

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mdsens.batching import map_pieces
 from mdsens.errors import InputError
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.data import ForceData
 from mdsens.flows.free_energy import FreeEnergy, effective_sample_size, free_energy_difference
 
-AT_ONCE = 500  # frames evaluated together
 CLIP = 1e-2  # share of the largest weights that the clipped sample size cuts down
 
 
@@ -95,14 +95,8 @@ def in_pieces(
 ) -> tuple[Float[np.ndarray, " frames"], Float[np.ndarray, "frames atoms 3"]]:
     """Energies (kT) and forces (kT/nm) of the flow in float64, some frames after the other."""
     flow = generator.flow.astype(jnp.float64)
-    energies, forces = [], []
-    for start in range(0, len(positions), AT_ONCE):
-        energy, force = energies_and_forces(flow, jnp.asarray(positions[start : start + AT_ONCE]))
-        energies.append(np.asarray(energy))
-        forces.append(np.asarray(force))
-        if progress is not None:
-            progress(min(start + AT_ONCE, len(positions)))
-    return np.concatenate(energies), np.concatenate(forces)
+    energies, forces = map_pieces(lambda x: energies_and_forces(flow, jnp.asarray(x)), positions, progress=progress)
+    return energies, forces
 
 
 def evaluate_on_samples(

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mdsens.batching import map_pieces
 from mdsens.errors import FileFormatError, InputError, NonFiniteError
 from mdsens.flows.data import ForceData
 from mdsens.flows.files import open_hdf5, read_arrays, read_module, write_arrays, write_module
@@ -25,8 +26,6 @@ from mdsens.io.files import check_free, new_file
 
 if TYPE_CHECKING:
     import optax
-
-HELD_OUT_AT_ONCE = 500  # frames of the held-out set that are evaluated together
 
 
 class Schedule(eqx.Module):
@@ -177,7 +176,7 @@ def train(
     terms: list[dict[str, Array]] = []
     for step in range(start, min(last, schedule.steps)):
         rows = schedule.frames(step, frames.n_frames)
-        parameters, state, now = _step(loss, schedule, rest, parameters, state, positions, forces, rows, jnp.asarray(step))
+        parameters, state, now = train_step(loss, schedule, rest, parameters, state, positions, forces, rows, jnp.asarray(step))
         terms.append(now)
         done = step + 1
         if done % schedule.evaluate_every and done not in (schedule.steps, last):
@@ -201,9 +200,13 @@ def train(
 
 
 @eqx.filter_jit
-def _step(
+def train_step(
     loss: Loss, schedule: Schedule, rest: Any, parameters: Any, state: Any, positions: Array, forces: Array, rows: np.ndarray, step: Array
 ) -> tuple[Any, Any, dict[str, Array]]:
+    """One step of the optimizer on the frames `rows`: parameters, the optimizer's state, and the terms of the loss.
+
+    `parameters` and `rest` are the model, parted by `eqx.partition(model, eqx.is_inexact_array)`.
+    """
     key = jax.random.fold_in(jax.random.key(schedule.seed), step)
 
     def objective(parameters: Any) -> tuple[Array, dict[str, Array]]:
@@ -218,19 +221,19 @@ def held_out_terms(
     flow: Flow, positions: Float[np.ndarray, "frames ..."], forces: Float[np.ndarray, "frames ..."], with_forces: bool = True
 ) -> dict[str, float]:
     """Negative log-likelihood and mean squared force error of frames: means over all, taken in pieces."""
-    sums: dict[str, float] = {}
-    for start in range(0, len(positions), HELD_OUT_AT_ONCE):
-        piece = slice(start, start + HELD_OUT_AT_ONCE)
-        found = _held_out(flow, jnp.asarray(positions[piece]), jnp.asarray(forces[piece]), with_forces)
-        for name, value in found.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(positions[piece])
-    return {name: value / len(positions) for name, value in sums.items()}
+    energies, squares = map_pieces(lambda x, f: _held_out(flow, jnp.asarray(x), jnp.asarray(f), with_forces), positions, forces)
+    terms = {"nll": float(np.mean(energies, dtype=float))}
+    return terms | {"force_mse": float(np.mean(squares, dtype=float))} if with_forces else terms
 
 
 @eqx.filter_jit
-def _held_out(flow: Flow, positions: Array, forces: Array, with_forces: bool) -> dict[str, Array]:
-    measure = Loss(likelihood=1.0, force=1.0 if with_forces else 0.0)
-    return measure(flow, positions, forces, jax.random.key(0))[1]
+def _held_out(flow: Flow, positions: Array, forces: Array, with_forces: bool) -> tuple[Array, Array]:
+    """Energy of each frame, and its mean squared force error (zero if not asked for)."""
+    if not with_forces:
+        energies = jax.vmap(flow.energy)(positions)
+        return energies, jnp.zeros_like(energies)
+    energies, own = jax.vmap(flow.energy_and_forces)(positions)
+    return energies, jnp.mean((own - forces) ** 2, axis=tuple(range(1, own.ndim)))
 
 
 def _flow_of(model: Any) -> Flow:

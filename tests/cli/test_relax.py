@@ -11,19 +11,10 @@ import ase.io
 import matplotlib.image
 import numpy as np
 import pytest
+from command_line import run
 from numpy.testing import assert_allclose, assert_array_equal
-from typer.testing import CliRunner
 
 import mdsens as ms
-from mdsens.cli.main import app
-
-
-def run(*arguments) -> tuple[int, str]:
-    """Exit code, and all that was printed with its line breaks undone."""
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, " ".join(result.output.replace("│", " ").split())
 
 
 @pytest.fixture(scope="module")

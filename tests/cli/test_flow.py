@@ -1,0 +1,145 @@
+"""`mdsens flow`, as typed: train, evaluate, sample, md; and how it refuses."""
+
+import csv
+from pathlib import Path
+
+import ase
+import h5py
+import jax
+import jax.numpy as jnp
+import matplotlib.image
+import numpy as np
+import peroxide
+import pytest
+from command_line import run
+from numpy.testing import assert_allclose
+
+import mdsens as ms
+from mdsens.units import BOLTZMANN, KJ_PER_MOL
+
+KT = BOLTZMANN * peroxide.TEMPERATURE / KJ_PER_MOL  # kJ/mol
+SMALL = ("--hidden", "8", "--soft-layers", "0", "--stiff-layers", "0", "--batch", "64", "--learning-rate", "0.01")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Frames of peroxide with forces, in the units of OpenMM, and the molecule as a structure file."""
+    folder = tmp_path_factory.mktemp("flow")
+    flow = peroxide.generator().flow
+    positions, _ = flow.sample(jax.random.key(0), 600)
+    energies, forces = ms.flows.energies_and_forces(flow, jnp.asarray(positions))
+    with h5py.File(folder / "data.h5", "w") as file:
+        for name, values, unit in (
+            ("positions", positions, "nm"),
+            ("forces", np.asarray(forces) * KT, "kJ/mol/nm"),
+            ("potential_energy", np.asarray(energies) * KT, "kJ/mol"),
+        ):
+            file[name] = values
+            file[name].attrs["unit"] = unit
+        file.attrs["temperature"] = peroxide.TEMPERATURE
+    ase.Atoms(peroxide.SPECIES, peroxide.positions()).write(folder / "molecule.xyz")
+    ase.Atoms("H2O", [[0.76, 0.59, 0], [-0.76, 0.59, 0], [0, 0, 0]]).write(folder / "water.xyz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder) -> Path:
+    """A trained model."""
+    path = folder / "model.h5"
+    command = ("flow", "train", folder / "data.h5", "--topology", folder / "molecule.xyz", "-o", path)
+    code, text = run(*command, *SMALL, "--steps", "40", "--evaluate-every", "20")
+    assert code == 0, text
+    assert "held out: force_rmse" in text and "600 frames of 4 atoms at 300 K" in text
+    return path
+
+
+def test_train_writes_a_model_that_python_loads(model):
+    generator = ms.flows.load(model)
+    assert generator.species == peroxide.SPECIES and generator.temperature == 300.0
+    assert np.isfinite(generator.energy(jnp.asarray(peroxide.positions() / 10)))
+    assert np.ptp(matplotlib.image.imread(model.with_suffix(".png"))) > 0.5, "the picture is blank"
+
+
+def test_train_goes_on_where_it_was(folder, model, tmp_path):
+    path = tmp_path / "copy.h5"
+    path.write_bytes(model.read_bytes())
+    command = ("flow", "train", folder / "data.h5", "--topology", folder / "molecule.xyz", "-o", path, *SMALL)
+    code, text = run(*command, "--steps", "40", "--evaluate-every", "20", "--resume")
+    assert code == 0, text
+    assert list(ms.flows.read_history(path)["step"]) == [20, 40]
+    code, text = run(*command, "--steps", "50", "--evaluate-every", "20", "--resume")
+    assert code == 2 and "checkpoint of another training: its schedule" in text
+
+
+def test_evaluate_prints_and_writes_what_python_measures(folder, model):
+    code, text = run("flow", "evaluate", model, folder / "data.h5", "--samples", "100", "-o", f"{folder}/out/")
+    assert code == 0, text
+    with (folder / "out" / "model-evaluation.csv").open() as file:
+        rows = {row["quantity"]: float(row["value"]) for row in csv.DictReader(file)}
+    found = ms.flows.evaluate_on_data(ms.flows.load(model), ms.flows.read_force_data(folder / "data.h5"))
+    assert_allclose(rows["negative log-likelihood"], found.nll, atol=1e-4)
+    assert_allclose(rows["force RMSE on data"], found.force_rmse, rtol=1e-3)
+    assert f"{found.nll:.4f}" in text
+    assert np.ptp(matplotlib.image.imread(folder / "out" / "model-evaluation.png")) > 0.5
+
+
+def test_samples_are_those_of_the_flow(folder, model):
+    code, text = run("flow", "sample", model, "--samples", "50", "--seed", "3", "-o", folder / "samples.h5")
+    assert code == 0, text
+    with h5py.File(folder / "samples.h5") as file:
+        positions, log_density = file["positions"][:], file["log_density"][:]
+        assert file["positions"].attrs["unit"] == "nm"
+    assert positions.shape == (50, 4, 3)
+    energies, _ = ms.flows.in_pieces(ms.flows.load(model), positions)
+    assert_allclose(log_density, -energies, rtol=1e-12)
+    code, text = run("flow", "sample", model, "--samples", "5", "-o", folder / "samples.extxyz")
+    assert code == 0, text
+    assert len(ase.io.read(folder / "samples.extxyz", index=":")) == 5
+
+
+def test_md_conserves_energy(folder, model):
+    options = ("--steps", "40", "--timestep", "0.25", "--record-every", "1", "--start", folder / "data.h5")
+    code, text = run("flow", "md", model, *options, "-o", folder / "md.h5")
+    assert code == 0, text
+    assert "fluctuation" in text
+    content = ms.read_hdf5(folder / "md.h5")
+    assert content
+
+
+def refused(*arguments) -> str:
+    code, text = run("flow", *arguments)
+    assert code == 2, text
+    return text
+
+
+def test_wrong_input_is_refused_with_a_remedy(folder, model, tmp_path):
+    train = ("train", folder / "data.h5", "--topology", folder / "molecule.xyz", *SMALL)
+    code, text = run("flow", *train, "-o", model)
+    assert code == 5 and "exists" in text
+
+    with h5py.File(folder / "data.h5") as source, h5py.File(tmp_path / "bare.h5", "w") as file:
+        for name in source:
+            file[name] = source[name][:]
+    new = ("-o", tmp_path / "new.h5")
+    text = refused("train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", *new)
+    assert "does not say at which temperature" in text and "--temperature" in text
+    text = refused("train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", "--temperature", "300", *new)
+    assert "'positions' does not say its unit" in text and "--length-unit nm --energy-unit kJ/mol" in text
+    said = ("--temperature", "300", "--length-unit", "angstrom", "--energy-unit", "eV")
+    assert "are these positions in nm?" in refused("train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", *said, *new)
+
+    assert "positions of 4 atoms, and the topology has 3" in refused("train", folder / "data.h5", "--topology", folder / "water.xyz", *new)
+    assert "no file" in refused("train", folder / "data.h5", "--topology", folder / "missing.pdb", *new)
+    assert "--hidden 8,x" in refused("train", folder / "data.h5", "--topology", folder / "molecule.xyz", "--hidden", "8,x", *new)
+    assert "--reverse-kl-weight compares with an energy" in refused(*train, "--reverse-kl-weight", "0.1", *new)
+    assert "holds no flow" in refused("evaluate", folder / "data.h5", folder / "data.h5")
+    assert "train with --topology FILE.pdb" in refused("evaluate", model, folder / "data.h5", "--force-field", "amber99sbildn.xml", *new)
+    assert "steps = 15" in refused("md", model, "--steps", "15", "--record-every", "10", *new)
+    assert not (tmp_path / "new.h5").exists()
+
+
+def test_a_loss_that_is_not_finite_names_the_last_good_model(folder, tmp_path):
+    path = tmp_path / "model.h5"
+    command = ("flow", "train", folder / "data.h5", "--topology", folder / "molecule.xyz", "-o", path, "--steps", "40")
+    code, text = run(*command, *SMALL, "--evaluate-every", "20", "--learning-rate", "1e30", "--clip", "1e30")
+    assert code == 2 and "is not finite" in text and "Lower learning_rate" in text
