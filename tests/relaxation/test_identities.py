@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import references
 from numpy.testing import assert_allclose
 from states import by_parameter, cluster, log_derivatives
@@ -36,6 +37,7 @@ def test_the_derivative_of_a_relaxed_energy_is_the_partial_one():
         assert_allclose(whole[name], value, rtol=0, atol=EXACT)
 
 
+@pytest.mark.validation  # tests/sensitivity/test_analysis.py claims the same of a report, in every run
 def test_a_vacancy_at_zero_pressure_has_one_length_and_one_energy():
     case = references.table("stillinger_weber")["sw-si-vacancy-63"]
     potential, start = references.potential(case), references.structure(case)

@@ -35,6 +35,7 @@ def test_positions_follow_the_parameters_as_in_the_tables(name, case):
         references.assert_agrees(mine[references.flat_name(parameter)], row, f"positions, {parameter}")
 
 
+@pytest.mark.validation  # tests/sensitivity/test_analysis.py claims the same of a report, in every run
 def test_box_and_energy_of_a_vacancy_at_zero_pressure_follow_the_parameters():
     case = references.table("stillinger_weber")["sw-si-vacancy-63"]
     potential, start = references.potential(case), references.structure(case)
