@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from mdsens.errors import InputError
 from mdsens.flows.layers import AbstractLayer, Chain, State
 
 
@@ -73,8 +74,8 @@ class Flow(eqx.Module):
 
     @property
     def dtype(self) -> np.dtype:
-        """Precision of the parameters."""
-        return next(leaf.dtype for leaf in jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array)))
+        """Precision of the parameters; that of JAX if there are none."""
+        return next((leaf.dtype for leaf in jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))), jnp.zeros(()).dtype)
 
     def astype(self, dtype: np.dtype | type) -> "Flow":
         """The same flow with its parameters in another precision."""
@@ -110,7 +111,13 @@ class Flow(eqx.Module):
         return x, sum((q.log_density(z[name]) for name, q in self.base.items()), start=-log_det)
 
     def sample(self, key: PRNGKeyArray, n: int, *, batch: int = 1024) -> tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, " n"]]:
-        """n samples of x and their log p, on the host; `batch` at a time."""
+        """n samples of x and their log p, on the host; `batch` at a time.
+
+        Raises:
+            InputError: n or batch below 1.
+        """
+        if n < 1 or batch < 1:
+            raise InputError(f"n = {n} samples, batch = {batch}: both must be 1 or more.")
         size = min(n, batch)
         draws = [_draw_many(self, k, size) for k in jax.random.split(key, -(-n // size))]
         x, log_p = (np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*draws, strict=True))

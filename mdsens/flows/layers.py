@@ -137,8 +137,8 @@ class Whiten(AbstractLayer):
         n_frames, n = frames.shape
         if n_frames <= n:
             raise InputError(f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse: give ten times as many.")
-        if not np.isfinite(frames).all():
-            raise InputError(f"{field!r} is not finite in frame {np.flatnonzero(~np.isfinite(frames).all(1))[0]}: leave out frames like it.")
+        if len(bad := np.flatnonzero(~np.isfinite(frames).all(1))):
+            raise InputError(f"{field!r} is not finite in frame {bad[0]}: leave out frames like it.")
         mean, covariance = frames.mean(0), np.atleast_2d(np.cov(frames.T))
         values, vectors = np.linalg.eigh(covariance)
         if values[0] <= 1e-12 * values[-1]:

@@ -31,8 +31,13 @@ GROWTH = 64
 
 
 class _Search(NamedTuple):
-    """Where each root is sought: at x next, between low and high."""
+    """Where each root is sought: at x next, between low and high.
 
+    The compiler may compute a residual twice, for different outputs of a step, and round it differently. A root is
+    therefore where the residual was looked at, and what a step makes of that residual decides only whether to go on.
+    """
+
+    root: Float[Array, "*shape"]  # where the last step was; the root, once done
     x: Float[Array, "*shape"]
     low: Float[Array, "*shape"]
     high: Float[Array, "*shape"]
@@ -41,6 +46,7 @@ class _Search(NamedTuple):
     reach: Float[Array, "*shape"]
     last: Float[Array, "*shape"]  # residual where the Newton step to x began, infinite if x was found otherwise
     done: Bool[Array, "*shape"]
+    lost: Bool[Array, "*shape"]  # there is no root between lower and upper
 
 
 class BracketedNewton(eqx.Module):
@@ -78,7 +84,7 @@ class BracketedNewton(eqx.Module):
             lambda state: (_step(function, y, lower, upper, state[0]), state[1] + 1),
             (_neighborhood(function, y, lower, upper, self.bisections), jnp.zeros((), int)),
         )
-        return jnp.where(search.done, search.x, jnp.nan)
+        return jnp.where(search.done & ~search.lost, search.root, jnp.nan)
 
 
 def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, bisections: int) -> _Search:
@@ -95,8 +101,10 @@ def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, up
     low, high = low.astype(y.dtype), high.astype(y.dtype)
     width = jnp.maximum(high - low, 4 * jnp.finfo(jnp.float32).eps * jnp.maximum(jnp.abs(low), jnp.abs(high)))
     no = jnp.zeros(y.shape, bool)
+    start = jnp.clip(0.5 * (low + high), lower, upper)
     return _Search(
-        x=jnp.clip(0.5 * (low + high), lower, upper),
+        root=start,
+        x=start,
         low=jnp.clip(low - 0.5 * width, lower, upper),
         high=jnp.clip(high + 0.5 * width, lower, upper),
         low_known=no,
@@ -104,12 +112,14 @@ def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, up
         reach=width,
         last=jnp.full_like(y, jnp.inf),
         done=no,
+        lost=no,
     )
 
 
 def _step(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, search: _Search) -> _Search:
     """Evaluate at x, tighten the bracket, choose the next x."""
-    x, low, high, low_known, high_known, reach, last, done = search
+    root, x, low, high, low_known, high_known, reach, last, done, lost = search
+    root = jnp.where(done, root, x)
     value, slope = value_and_slope(function, x)
     residual = value - y
     below, above = residual < 0, residual > 0
@@ -119,7 +129,7 @@ def _step(function: Callable[[Array], Array], y: Array, lower: Array, upper: Arr
     rounding = eps * (jnp.maximum(1, jnp.abs(y)) + slope * jnp.maximum(1, jnp.abs(x)))
     at_end = (below & (x >= upper)) | (above & (x <= lower))
     there = jnp.abs(residual) < jnp.where(at_end, ROUNDINGS_AT_END, ROUNDINGS) * rounding
-    lost = (at_end & ~there) | jnp.isnan(residual)
+    lost = lost | (~done & ((at_end & ~there) | jnp.isnan(residual)))
 
     # what was taken for an end of the bracket is not: the root lies farther out
     too_low, too_high = below & (x >= high), above & (x <= low)
@@ -135,9 +145,9 @@ def _step(function: Callable[[Array], Array], y: Array, lower: Array, upper: Arr
     steps = (newton >= low) & (newton <= high) & ~stalls
     # a conjectured end that Newton would pass is worth a look; otherwise halve
     other = jnp.where((newton > high) & ~high_known, high, jnp.where((newton < low) & ~low_known, low, 0.5 * (low + high)))
-    to = jnp.where(steps, newton, other)
-    x = jnp.where(done, x, jnp.where(lost, jnp.nan, jnp.where(there | closed, x, to)))
-    return _Search(x, low, high, low_known, high_known, reach, jnp.where(steps, jnp.abs(residual), jnp.inf), done | there | closed | lost)
+    x = jnp.where(done, x, jnp.where(steps, newton, other))
+    last = jnp.where(steps, jnp.abs(residual), jnp.inf)
+    return _Search(root, x, low, high, low_known, high_known, reach, last, done | there | closed | lost, lost)
 
 
 def value_and_slope(function: Callable[[Array], Array], x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
