@@ -58,7 +58,7 @@ class BracketedNewton(eqx.Module):
     bracket is halved.
 
     The steps end when all residuals say that the roots are there. The hardest root of a batch decides how many they
-    are: four as a rule, some ten where flat stretches lie between steep ones.
+    are: four as a rule, up to some twenty-five where flat stretches lie between steep ones.
 
     Attributes:
         bisections: halvings of the bracket in float32.

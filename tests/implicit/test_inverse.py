@@ -1,5 +1,6 @@
 """Roots of hard mixtures to the last digits; derivatives of the inverse against closed forms and 50-digit arithmetic."""
 
+import dataclasses
 import functools
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from mixtures import ExactMixture, mixtures
 from numpy.testing import assert_allclose
 
 from mdsens.errors import InputError
-from mdsens.flows.transforms import LineMixture, RampMixture
+from mdsens.flows.transforms import RampMixture
 from mdsens.implicit.inverse import BracketedNewton, inverse, triangular_inverse
 from mdsens.testing import central_difference
 
@@ -195,29 +196,31 @@ def test_derivatives_are_those_of_differences():
 
 
 class Autoregressive(eqx.Module):
-    """Component i is a mixture whose parameters depend on the components before it."""
+    """Component i is a mixture whose slope and offset depend on the components before it."""
 
-    bias: jax.Array
     weights: jax.Array
-    family: LineMixture = eqx.field(static=True)
+    mixtures: RampMixture
 
     def __call__(self, x):
-        before = jnp.tril(jnp.ones((x.size, x.size), x.dtype), -1)
-        raw = self.bias + jnp.einsum("irj,ij,j->ir", self.weights, before, jnp.tanh(x))
-        return self.family.build(raw).forward(x)[0]
+        scale, shift = jnp.tril(self.weights, -1) @ jnp.tanh(x)
+        return dataclasses.replace(self.mixtures, slope=jnp.exp(scale), offset=shift)(x)
 
 
-FAMILY = LineMixture(2)
-CHAIN = Autoregressive(jnp.asarray(rng.normal(size=(3, FAMILY.n_raw))), jnp.asarray(0.5 * rng.normal(size=(3, FAMILY.n_raw, 3))), FAMILY)
+RAMPS = RampMixture(jnp.ones(3), jnp.zeros(3), *(jnp.asarray(rng.uniform(1, 3, (3, 2))) for _ in range(4)))
+WEIGHTS = jnp.asarray(rng.normal(size=(2, 3, 3)))
 
 
-def chain_inverse(bias, y):
-    return triangular_inverse(eqx.tree_at(lambda chain: chain.bias, CHAIN, bias), y, -30.0, 30.0)
+def chain(weights, x):
+    return Autoregressive(weights, RAMPS)(x)
 
 
-def chain_slopes(bias, y):
-    """x, and its slopes in the biases and in y."""
-    x, pull_back = jax.vjp(chain_inverse, bias, y)
+def chain_inverse(weights, y):
+    return triangular_inverse(Autoregressive(weights, RAMPS), y, -30.0, 30.0)
+
+
+def chain_slopes(weights, y):
+    """x, and its slopes in the weights and in y."""
+    x, pull_back = jax.vjp(chain_inverse, weights, y)
     return x, *jax.vmap(pull_back)(jnp.eye(3))
 
 
@@ -226,9 +229,8 @@ all_slopes = jax.jit(jax.vmap(chain_slopes, (None, 0)))
 
 @jax.jit
 def chain_forward(x):
-    """Values, and slopes in the biases and the input."""
-    forward = lambda bias, x: eqx.tree_at(lambda chain: chain.bias, CHAIN, bias)(x)
-    return CHAIN(x), *jax.jacfwd(forward, argnums=(0, 1))(CHAIN.bias, x)
+    """y, and its slopes in the weights and in x."""
+    return chain(WEIGHTS, x), *jax.jacfwd(chain, argnums=(0, 1))(WEIGHTS, x)
 
 
 X = rng.normal(size=(8, 3))
@@ -236,24 +238,24 @@ X = rng.normal(size=(8, 3))
 
 def test_a_triangular_map_is_inverted_with_its_jacobian_and_slopes_in_the_parameters():
     forward = [chain_forward(x) for x in X]
-    back, by_bias, jacobian = all_slopes(CHAIN.bias, jnp.stack([y for y, *_ in forward]))
+    back, by_weights, jacobian = all_slopes(WEIGHTS, jnp.stack([y for y, *_ in forward]))
     # slopes are above exp(-3); rounding of each component passes on to those after it
     assert_allclose(back, X, atol=1e-12)
     assert not np.any(np.triu(jacobian, 1))
-    for k, (_, forward_by_bias, forward_jacobian) in enumerate(forward):
+    for k, (_, forward_by_weights, forward_jacobian) in enumerate(forward):
         inverted = np.linalg.inv(forward_jacobian)
         assert_allclose(jacobian[k], inverted, rtol=1e-10, atol=1e-10)
-        assert_allclose(by_bias[k], -np.tensordot(inverted, forward_by_bias, 1), rtol=1e-10, atol=1e-10)
+        assert_allclose(by_weights[k], -np.tensordot(inverted, forward_by_weights, 1), rtol=1e-10, atol=1e-10)
 
 
 def test_triangular_inverses_have_second_derivatives_in_values_and_parameters():
     y, *_ = chain_forward(X[0])
-    at, along = (CHAIN.bias, y), (jnp.asarray(rng.normal(size=CHAIN.bias.shape)), jnp.asarray(rng.normal(size=3)))
+    at, along = (WEIGHTS, y), (jnp.asarray(rng.normal(size=WEIGHTS.shape)), jnp.asarray(rng.normal(size=3)))
     _, second = jax.jit(lambda at, along: jax.jvp(chain_slopes, at, along))(at, along)
 
     def moved(t):
-        bias, y = (a + t * d for a, d in zip(at, along, strict=True))
-        return [part[0] for part in all_slopes(bias, jnp.tile(y, (8, 1)))]
+        weights, y = (a + t * d for a, d in zip(at, along, strict=True))
+        return [part[0] for part in all_slopes(weights, jnp.tile(y, (8, 1)))]
 
     for mine, twin in zip(second, central_difference(moved, 0.0, step=1e-3, order=4), strict=True):
         assert_allclose(mine, twin, rtol=1e-7, atol=1e-7)  # step⁴ = 1e-12 times a fifth derivative or sixth
@@ -261,7 +263,7 @@ def test_triangular_inverses_have_second_derivatives_in_values_and_parameters():
 
 def test_after_a_component_without_root_there_is_none():
     y, *_ = chain_forward(jnp.array([0.5, 50.0, 0.1]))
-    x, *_ = all_slopes(CHAIN.bias, jnp.tile(y, (8, 1)))
+    x, *_ = all_slopes(WEIGHTS, jnp.tile(y, (8, 1)))
     assert_allclose(x[:, 0], 0.5, atol=1e-13)
     assert np.all(np.isnan(x[:, 1:]))
 
