@@ -85,7 +85,8 @@ def write_module(group: "h5py.Group", module: eqx.Module) -> None:
     """Write a module into a group."""
     arrays: list[np.ndarray] = []
     text = json.dumps(_pack(module, arrays, "module"))
-    group.attrs["format"], group.attrs["structure"] = FORMAT, np.bytes_(text)
+    group.attrs["format"] = FORMAT
+    group["structure"] = np.bytes_(text)  # not an attribute: those are limited to 64 kB, and the block of a large ring has more
     write_arrays(group.create_group("arrays"), arrays)
 
 
@@ -93,11 +94,15 @@ def read_module(group: "h5py.Group", *classes: type[eqx.Module]) -> Any:
     """Read a module out of a group."""
     known = {cls.__name__: cls for cls in (*_classes(), *classes)}
     try:
-        text: Any = group.attrs["structure"]
-        tree = json.loads(bytes(text))
-        return _unpack(tree, read_arrays(group["arrays"]), known)
-    except (KeyError, ValueError, IndexError) as error:
+        text: Any = group["structure"][()] if "structure" in group else group.attrs["structure"]  # older files
+        module = _unpack(json.loads(bytes(text)), read_arrays(group["arrays"]), known)
+    except InputError:
+        raise
+    except (KeyError, ValueError, IndexError, TypeError, OSError) as error:
         raise FileFormatError(f"'{group.file.filename}' is damaged: {type(error).__name__} {error}.") from error
+    if not isinstance(module, eqx.Module):
+        raise FileFormatError(f"'{group.file.filename}' holds a {type(module).__name__} and no flow.")
+    return module
 
 
 def write_arrays(group: "h5py.Group", arrays: list[Any]) -> None:
@@ -126,6 +131,8 @@ def _pack(value: Any, arrays: list[np.ndarray], where: str) -> Any:
         case list():
             return {"list": [_pack(item, arrays, f"{where}[{k}]") for k, item in enumerate(value)]}
         case dict():
+            if other := [key for key in value if not isinstance(key, str)]:
+                raise InputError(f"{where} has the key {other[0]!r}, which cannot be kept in a file: only text can.")
             return {"dict": {key: _pack(item, arrays, f"{where}[{key!r}]") for key, item in value.items()}}
         case np.ndarray() | jax.Array():
             arrays.append(np.asarray(value))
@@ -153,6 +160,12 @@ def _unpack(tree: Any, arrays: list[np.ndarray], known: dict[str, type]) -> Any:
             if name not in known:
                 raise FileFormatError(
                     f"the file needs the class {name}, which mdsens.flows does not have: give it to load, or use a newer mdsens."
+                )
+            expected = sorted(field.name for field in dataclasses.fields(known[name]))
+            if sorted(fields) != expected:
+                raise FileFormatError(
+                    f"the file has a {name} with {sorted(fields)}, and that of this version has {expected}: use the version of mdsens that "
+                    "wrote the file."
                 )
             module = object.__new__(known[name])
             for field, item in fields.items():
