@@ -97,7 +97,7 @@ def read_force_data(
     }
     kT = BOLTZMANN * temperature
     converted: dict[str, Any] = {
-        name: None if array is None else np.asarray(array * _factor(path, name, units.get(name) or given[name], kT), array.dtype)
+        name: None if array is None else _scaled(array, _factor(path, name, units.get(name) or given[name], kT))
         for name, array in arrays.items()
     }
     data = ForceData(converted["positions"], converted["forces"], converted["potential_energy"], float(temperature))
@@ -121,10 +121,13 @@ def _read_hdf5(path: Path, stride: int) -> tuple[dict[str, Any], dict[str, str],
                 if dataset is not None and "unit" in dataset.attrs:
                     unit = dataset.attrs["unit"]
                     units[name] = unit.decode() if isinstance(unit, bytes) else str(unit)
-            found = file.attrs.get("temperature")
+            found: Any = file.attrs.get("temperature")
     except OSError as error:
         raise FileFormatError(f"'{path}' is not an HDF5 file, or damaged: {error}.") from error
-    return arrays, units, None if found is None else float(found)  # pyright: ignore[reportArgumentType]
+    try:
+        return arrays, units, None if found is None else float(found)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"'{path}': its temperature {found!r} is no number. Set the attribute 'temperature' to kelvins.") from error
 
 
 def _read_ase(path: Path, stride: int) -> tuple[dict[str, Any], dict[str, str], float | None]:
@@ -134,12 +137,19 @@ def _read_ase(path: Path, stride: int) -> tuple[dict[str, Any], dict[str, str], 
         frames: Any = ase.io.read(path, index=f"::{stride}")
     except Exception as error:  # ASE raises what its many readers raise
         raise FileFormatError(f"'{path}' cannot be read as a trajectory by ASE: {type(error).__name__} {error}.") from error
+    if len(sizes := {len(atoms) for atoms in frames}) > 1:
+        raise InputError(f"'{path}' has frames of {sorted(sizes)} atoms: all must be of one molecule.")
     results = [atoms.calc.results if atoms.calc is not None else {} for atoms in frames]
     arrays = {"positions": np.array([atoms.positions for atoms in frames]), "forces": None, "potential_energy": None}
     for name, key in (("forces", "forces"), ("potential_energy", "energy")):
         if all(key in result for result in results):
             arrays[name] = np.array([result[key] for result in results])
     return arrays, {"positions": "Å", "forces": "eV/Å", "potential_energy": "eV"}, None
+
+
+def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
+    """In the precision of the array; whole numbers as float64."""
+    return np.asarray(array * factor, np.result_type(array.dtype, np.float32))
 
 
 def _factor(path: Path, name: str, unit: str | None, kT: float) -> float:
