@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from mdsens.cli.flow import inputs
 from mdsens.cli.progress import LiveLine
 
 if TYPE_CHECKING:
-    from mdsens.dynamics import Progress
+    from mdsens.dynamics import Progress, Trajectory
 
 
 def md(
@@ -36,12 +36,16 @@ def md(
     config: options.Config = None,
     debug: options.Debug = False,
 ) -> None:
-    """Run molecular dynamics with a flow as the potential, and report how well energy is conserved."""
+    """Run molecular dynamics with a flow as the potential, and report how well energy is conserved.
+
+    A run whose energy is no longer finite is written up to there, and says so.
+    """
     options.turn_on_float64()
     import jax
     import numpy as np
 
     from mdsens.dynamics import langevin, nve
+    from mdsens.errors import NonFiniteError
     from mdsens.io.files import check_free
 
     check_free(output, overwrite)
@@ -59,24 +63,33 @@ def md(
         def show(now: "Progress") -> None:
             line(f"step {now.step} of {steps}")
 
+        problem: NonFiniteError | None = None
         bath = None if friction == 0 else friction / 1000  # 1/fs
         move = nve if bath is None else partial(langevin, friction=bath)
-        trajectory = move(
-            generator,
-            positions,
-            steps=steps,
-            timestep=timestep,
-            temperature=temperature,
-            record_every=record_every,
-            seed=seed,
-            progress=show,
-        )
+        try:
+            trajectory = move(
+                generator,
+                positions,
+                steps=steps,
+                timestep=timestep,
+                temperature=temperature,
+                record_every=record_every,
+                seed=seed,
+                progress=show,
+            )
+        except NonFiniteError as error:
+            if error.partial is None:
+                raise
+            problem, trajectory = error, cast("Trajectory", error.partial)
     trajectory.to_hdf5(output, overwrite=overwrite)
     table = Table("", "value", "unit", title=f"{steps} steps of {timestep:g} fs, {replicas} runs")
     table.add_row("mean temperature", f"{np.mean(trajectory.temperatures):.1f}", "K")
     if friction == 0:
         drift = trajectory.drift()
-        for name, value in drift._asdict().items():
-            table.add_row(name.replace("_", " "), f"{np.mean(value):.6g}", "")
+        table.add_row("standard deviation of the total energy per degree of freedom", f"{np.mean(drift.fluctuation):.6g}", "kJ/mol")
+        table.add_row("its drift per degree of freedom", f"{np.mean(drift.slope):.4g}", "kJ/mol/ns")
+        table.add_row("degrees of freedom (3 per atom)", f"{drift.degrees_of_freedom}", "")
     console.print(table)
     console.print(f"wrote {output}", soft_wrap=True, markup=False, highlight=False)
+    if problem is not None:
+        raise problem
