@@ -91,7 +91,7 @@ class MoleculeArchitecture(eqx.Module):
         rng = np.random.default_rng(np.asarray(jax.random.key_data(order_key)))
         layers += self._stiff(n_stiff, n_soft, stiff_key, rng)
         layers += self._soft(n_soft, soft_key)
-        return Flow(tuple(layers), {"stiff": Normal(n_stiff), "soft": Uniform(n_soft)} if n_soft else {"stiff": Normal(n_stiff)})
+        return Flow(tuple(layers), {"stiff": Normal(n_stiff), "soft": Uniform(n_soft)})
 
     def _stiff(self, n: int, n_soft: int, key: PRNGKeyArray, rng: np.random.Generator) -> list[AbstractLayer]:
         first, *keys = jax.random.split(key, self.stiff_layers + 1)

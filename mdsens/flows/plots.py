@@ -73,7 +73,12 @@ def plot_comparison(
             ax = left.pop(0)
             for frames, label, color in ((data, "molecular dynamics", DATA), (samples, "flow", FLOW)):
                 ax.hist(
-                    _angles(frames, torsions)[:, 0], np.linspace(-180, 180, 73).tolist(), density=True, histtype="step", color=color, label=label
+                    _angles(frames, torsions)[:, 0],
+                    np.linspace(-180, 180, 73).tolist(),
+                    density=True,
+                    histtype="step",
+                    color=color,
+                    label=label,
                 )
             ax.set_xlabel(f"torsion {'-'.join(str(atom) for atom in torsions[0])} (°)")
             ax.legend(frameon=False)
@@ -109,7 +114,8 @@ def _against(ax: "Axes", reference: np.ndarray, own: np.ndarray, x: str, y: str)
 def _angles(frames: np.ndarray, torsions: tuple[tuple[int, int, int, int], ...]) -> np.ndarray:
     import jax
 
-    return np.degrees(np.asarray(jax.vmap(lambda frame: measure(frame, np.array(torsions))["torsions"])(np.asarray(frames))))
+    measure_all = jax.jit(jax.vmap(lambda frame: measure(frame, np.array(torsions))["torsions"]))
+    return np.degrees(np.asarray(measure_all(np.asarray(frames))))
 
 
 @contextmanager
