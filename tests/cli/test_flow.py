@@ -101,7 +101,8 @@ def test_md_conserves_energy(folder, model):
     options = ("--steps", "40", "--timestep", "0.25", "--record-every", "1", "--start", folder / "data.h5")
     code, text = run("flow", "md", model, *options, "-o", folder / "md.h5")
     assert code == 0, text
-    total = ms.read_hdf5(folder / "md.h5")["potential"] + ms.read_hdf5(folder / "md.h5")["kinetic"]
+    content = ms.read_hdf5(folder / "md.h5")
+    total = content["potential"].value + content["kinetic"].value  # eV
     printed = float(text.split("total energy per degree of freedom")[1].split()[0])
     assert_allclose(printed, total.std() / 12 / KJ_PER_MOL, rtol=1e-4)
     assert 0 < printed < 0.01 * KT
