@@ -1,14 +1,14 @@
 """Smooth flows against splines on two densities in the plane, learned from samples alone and from samples with forces.
 
 A flow z = F(x) has the density p(x) = |det dF/dx| on the unit square, hence the energy u = -log p (in kT) and the forces
--grad u. With rational-quadratic splines in F the energy is once continuously differentiable and its forces kink at every knot
-of every layer; log p contains log F', so that one more derivative is spent, and the forces jump. With mixtures of smooth
-ramps they are smooth to all orders. What does this do to forces, where one looks at them, and where one trains on them?
+-grad u. Rational-quadratic splines are once continuously differentiable: log F' has a kink at every knot of every layer, and
+the forces jump there. Mixtures of smooth ramps have all derivatives. What does this do to forces, where one looks at them, and
+where one trains on them?
 
     rings   u = -log sum_k w_k exp(-(r - R_k)² / 2 s²),  r = |X|,  X = 2 pi x - pi in both directions, on the square
     torus   the same of r = sqrt(2 + cos h(X_1) + cos h(X_2)),  h(X) = (pi²/4) (1 - cos X), periodic in both directions
 
-with R = 1, 1.5, 2, 2.5 and w = 1, 0.6, 0.8, 0.4. Samples are exact (rejection), so are their forces; the normalization is a
+with R = 1, 1.5, 2, 2.5, w = 1, 0.6, 0.8, 0.4, s = 0.06 and 0.05. Samples are exact (rejection), so are their forces; the normalization is a
 sum over a fine grid, so the Kullback-Leibler divergence of the flow from the target is known, not only estimated.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, the toy examples and the notebooks published with
@@ -360,7 +360,7 @@ def draw_fields(path: Path, truth: Truth, rows: list[dict[str, Any]]) -> None:
     axes[0, 0].axhline(truth.target.cut, color="white", linewidth=0.6, linestyle="--")
     fig.colorbar(above, ax=axes[0], shrink=0.9, pad=0.01, label="density")
     fig.colorbar(below, ax=axes[1], shrink=0.9, pad=0.01, label="|force|, kT / edge")
-    fig.savefig(path, dpi=150)
+    fig.savefig(path, dpi=120)
 
 
 def draw_cut(path: Path, truth: Truth, rows: list[dict[str, Any]]) -> None:
