@@ -129,7 +129,7 @@ SOLVERS = {
     "multi-bin, 16 bins x 12": multi_bin(16, 12),
     "safeguarded Newton-16": safeguarded_newton(16),
     "bisection-14 + Newton-2": safeguarded_newton(2, 14),
-    "BracketedNewton, 4 steps": BracketedNewton(newton_steps=4),
+    "BracketedNewton, 1 guard": BracketedNewton(guard_steps=1),
     "BracketedNewton": BracketedNewton(),
 }
 

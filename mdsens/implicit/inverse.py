@@ -50,39 +50,50 @@ class _Search(NamedTuple):
 
 
 class BracketedNewton(eqx.Module):
-    """Bisection to the neighborhood of the root, then Newton steps that never leave a bracket; element by element.
+    """Bisection to the neighborhood of the root, then Newton steps that stay within a bracket; element by element.
 
-    The bisections run in float32: they only have to find the neighborhood. Its ends are conjectures until a step in
-    full precision has been there and seen the sign of the residual. Where it is not as conjectured the search goes on
-    farther out; where a Newton step would leave the bracket, or the one before it did not halve the residual, the
-    bracket is halved.
+    The bisections run in float32: they only have to find the neighborhood. Its ends are conjectures, and Newton steps
+    within it, as many as ordinary functions need, need not arrive: a guard begins where they end, and ends when all
+    residuals say that the roots are there. It takes an end of the bracket for known when it has been there and seen
+    the sign of the residual. Where an end is not as conjectured it goes on farther out; where a Newton step would
+    leave the bracket, or the one before it did not halve the residual, it halves the bracket.
 
-    The steps end when all residuals say that the roots are there. The hardest root of a batch decides how many they
-    are: four as a rule, up to some twenty-five where flat stretches lie between steep ones.
+    One guard step confirms an ordinary batch. The hardest root decides how many there are, up to some twenty-five where
+    flat stretches lie between steep ones.
 
     Attributes:
         bisections: halvings of the bracket in float32.
-        newton_steps: the most steps in full precision.
+        newton_steps: in full precision, before the guard takes over.
+        guard_steps: the most that the guard may take.
     """
 
     bisections: int = eqx.field(static=True, default=12)
-    newton_steps: int = eqx.field(static=True, default=200)
+    newton_steps: int = eqx.field(static=True, default=3)
+    guard_steps: int = eqx.field(static=True, default=200)
 
     def __check_init__(self) -> None:
-        if self.bisections < 0 or self.newton_steps < 1:
+        if min(self.bisections, self.newton_steps) < 0 or self.guard_steps < 1:
             raise InputError(
-                f"BracketedNewton(bisections={self.bisections}, newton_steps={self.newton_steps}): "
-                "needs at least one Newton step, and no negative count."
+                f"BracketedNewton(bisections={self.bisections}, newton_steps={self.newton_steps}, guard_steps={self.guard_steps}): "
+                "needs at least one guard step, and no negative count."
             )
 
     def __call__(
         self, function: Callable[[Array], Array], y: Float[Array, "*shape"], lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
         """The root of function(x) = y between lower and upper; NaN where there is none."""
+        search = _neighborhood(function, y, lower, upper, self.bisections)
+
+        def newton(_: Any, x: Array) -> Array:
+            value, slope = value_and_slope(function, x)
+            x = x - (value - y) / slope
+            return jnp.where(x > search.low, jnp.minimum(x, search.high), search.low)
+
+        x = jax.lax.fori_loop(0, self.newton_steps, newton, search.x)
         search, _ = jax.lax.while_loop(
-            lambda state: ~jnp.all(state[0].done) & (state[1] < self.newton_steps),
-            lambda state: (_step(function, y, lower, upper, state[0]), state[1] + 1),
-            (_neighborhood(function, y, lower, upper, self.bisections), jnp.zeros((), int)),
+            lambda state: ~jnp.all(state[0].done) & (state[1] < self.guard_steps),
+            lambda state: (_guard(function, y, lower, upper, state[0]), state[1] + 1),
+            (search._replace(x=x), jnp.zeros((), int)),
         )
         return jnp.where(search.done & ~search.lost, search.root, jnp.nan)
 
@@ -116,8 +127,8 @@ def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, up
     )
 
 
-def _step(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, search: _Search) -> _Search:
-    """Evaluate at x, tighten the bracket, choose the next x."""
+def _guard(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, search: _Search) -> _Search:
+    """A step: evaluate at x, tighten the bracket, choose the next x."""
     root, x, low, high, low_known, high_known, reach, last, done, lost = search
     root = jnp.where(done, root, x)
     value, slope = value_and_slope(function, x)
