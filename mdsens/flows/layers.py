@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
+from mdsens.flows.internal_coordinates import product
 from mdsens.flows.transforms import AbstractFamily
 
 State = dict[str, Float[Array, " _"]]
@@ -152,11 +153,11 @@ class Whiten(AbstractLayer):
 
     def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
         v, (mean, matrix, _, log_det) = x[self.field], self._constants(x)
-        return x | {self.field: matrix @ (v - mean)}, log_det
+        return x | {self.field: product(matrix, v - mean)}, log_det
 
     def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
         v, (mean, _, undo, log_det) = y[self.field], self._constants(y)
-        return y | {self.field: undo @ v + mean}, -log_det
+        return y | {self.field: product(undo, v) + mean}, -log_det
 
     def _constants(self, state: State) -> list[Array]:
         dtype = state[self.field].dtype
