@@ -1,5 +1,6 @@
 """Mixtures of ramps, ordinary and adversarial, and the same function from its definition with as many digits as wanted."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ from mdsens.flows.transforms import LEAST_STEEPNESS, RampMixture, ramp
 COMPONENTS = 8
 
 
-def mixtures(domain: str, n: int, dtype=np.float64, *, adversarial: bool, power: int = 1) -> tuple[RampMixture, jnp.ndarray]:
+@functools.cache
+def mixtures(domain: str, n: int, *, adversarial: bool, power: int = 1) -> tuple[RampMixture, jnp.ndarray]:
     """n functions, and for each a value that it takes, on the circle and the line between x = -3 and 3.
 
     Adversarial: the least slope is 1e-6 to 1e-1 of the mean, ramps are as steep as 11 and as short as 1/200, a few
@@ -40,10 +42,10 @@ def mixtures(domain: str, n: int, dtype=np.float64, *, adversarial: bool, power:
         offset, x = np.sum(height * (center - 0.5), axis=-1), 6 * x - 3
     else:
         offset, center, x = -0.5 * np.sum(height, axis=-1), 4 * center - 2, 6 * x - 3
-    f = RampMixture(*(jnp.asarray(a, dtype) for a in (slope[:, 0], offset, height, center, sharpness, steepness)), power, domain)
-    taken = f(jnp.asarray(x, dtype))
+    f = RampMixture(*(jnp.asarray(a) for a in (slope[:, 0], offset, height, center, sharpness, steepness)), power, domain)
+    taken = f(jnp.asarray(x))
     if domain == "interval":  # uniform x often fall on flat stretches, uniform y on steep ones; and the ends
-        taken = jnp.clip(jnp.where(rng.random(n) < 0.5, taken, jnp.asarray(y, dtype)), 0, 1).at[:100].set(0).at[-100:].set(1)
+        taken = jnp.clip(jnp.where(rng.random(n) < 0.5, taken, jnp.asarray(y)), 0, 1).at[:100].set(0).at[-100:].set(1)
     return f, taken
 
 
