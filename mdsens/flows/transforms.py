@@ -216,8 +216,13 @@ class _MixtureFamily(AbstractFamily):
             raise InputError(f"{name}(power={self.power}): ramps are made with power 1 or 2.")
         if not 0 < self.least_slope < 1:
             raise InputError(f"{name}(least_slope={self.least_slope:g}): must be between 0 and 1, or the function has no inverse.")
-        if not self.sharpest > 2:
-            raise InputError(f"{name}(sharpest={self.sharpest:g}): must be above 2 (ramps of half the circle).")
+        if not self.sharpest > self.first_sharpness:
+            raise InputError(f"{name}(sharpest={self.sharpest:g}): must be above {self.first_sharpness:g}, where training begins.")
+
+    @property
+    def first_sharpness(self) -> float:
+        """Sharpness of all ramps where the raw numbers are zero: each overlaps with several others."""
+        return max(1.5, self.n_components / 4)
 
     @property
     def n_raw(self) -> int:
@@ -241,7 +246,7 @@ class IntervalMixture(_MixtureFamily):
         slope, height = self._shares(shares)
         spread = (np.arange(m) + 0.5) / m
         center = jax.nn.sigmoid(centers + np.log(spread / (1 - spread)).astype(raw.dtype))
-        sharpness = _between(sharpnesses, 0.5, self.sharpest, max(1.0, m / 4))
+        sharpness = _between(sharpnesses, 0.5, self.sharpest, self.first_sharpness)
         steepness = self._steepness(steepnesses)
         # (g(z(x)) - g(z(0))) / (g(z(1)) - g(z(0))): each ramp runs from 0 to 1 within the interval
         first, _ = ramp(0.5 - sharpness * center, steepness, self.power)
@@ -258,7 +263,7 @@ class CircleMixture(_MixtureFamily):
         shares, centers, sharpnesses, steepnesses = jnp.split(raw, (m + 1, 2 * m + 1, 3 * m + 1), axis=-1)
         slope, height = self._shares(shares)
         center = centers + (np.arange(m) / m).astype(raw.dtype)
-        sharpness = _between(sharpnesses, 1.0, self.sharpest, max(1.5, m / 4))
+        sharpness = _between(sharpnesses, 1.0, self.sharpest, self.first_sharpness)
         # each ramp keeps its own middle in place: height_i (g_i(x) - 1/2 + center_i) is height_i center_i at center_i
         offset = jnp.sum(height * (center - 0.5), axis=-1)
         return RampMixture(slope, offset, height, center, sharpness, self._steepness(steepnesses), self.power, "circle")
@@ -274,6 +279,10 @@ class LineMixture(_MixtureFamily):
     sharpest: float = eqx.field(static=True, default=4.0)
 
     @property
+    def first_sharpness(self) -> float:
+        return 0.4
+
+    @property
     def n_raw(self) -> int:
         return 4 * self.n_components + 2
 
@@ -282,7 +291,7 @@ class LineMixture(_MixtureFamily):
         affine, heights, centers, sharpnesses, steepnesses = jnp.split(raw, (2, m + 2, 2 * m + 2, 3 * m + 2), axis=-1)
         height = jax.nn.softplus(heights - 3)
         center = centers + np.linspace(-2, 2, m + 2)[1:-1].astype(raw.dtype)
-        sharpness = _between(sharpnesses, 0.1, self.sharpest, 0.4)
+        sharpness = _between(sharpnesses, 0.1, self.sharpest, self.first_sharpness)
         steepness = self._steepness(steepnesses)
         slope, offset = jnp.exp(affine[..., 1]), affine[..., 0] - 0.5 * jnp.sum(height, axis=-1)
         return RampMixture(slope, offset, height, center, sharpness, steepness, self.power, "line")
