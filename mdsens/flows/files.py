@@ -94,8 +94,8 @@ def read_module(group: "h5py.Group", *classes: type[eqx.Module]) -> Any:
     """Read a module out of a group."""
     known = {cls.__name__: cls for cls in (*_classes(), *classes)}
     try:
-        text: Any = group["structure"][()] if "structure" in group else group.attrs["structure"]  # older files
-        module = _unpack(json.loads(bytes(text)), read_arrays(group["arrays"]), known)
+        text: Any = group["structure"]
+        module = _unpack(json.loads(text[()]), read_arrays(group["arrays"]), known)
     except InputError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, OSError) as error:
