@@ -49,7 +49,7 @@ def model(folder) -> Path:
     command = ("flow", "train", folder / "data.h5", "--topology", folder / "molecule.xyz", "-o", path)
     code, text = run(*command, *SMALL, "--steps", "40", "--evaluate-every", "20")
     assert code == 0, text
-    assert "held out: force_rmse" in text and "600 frames of 4 atoms at 300 K" in text
+    assert "held out: nll" in text and "600 frames of 4 atoms at 300 K" in text
     return path
 
 
