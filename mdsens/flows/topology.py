@@ -74,12 +74,13 @@ class Molecule(NamedTuple):
     pdb: str
 
 
-def read_molecule(path: Path) -> Molecule:
+def read_molecule(path: str | Path) -> Molecule:
     """Atoms and bonds of a molecule.
 
     Raises:
         FileFormatError: no such file, or neither mdtraj nor ASE reads it.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileFormatError(f"no file '{path}'. The path is relative to {Path.cwd()}.")
     if path.suffix == ".pdb":
