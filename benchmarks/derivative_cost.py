@@ -2,7 +2,8 @@
 
     python benchmarks/derivative_cost.py 3 8        # cubic cells along an edge: 215 and 4095 atoms
 
-Each time is the median over repetitions after compilation; the memory of relaxations is emptied before each relaxation.
+Each time is the median over repetitions after compilation; the memory of relaxations is emptied before each
+relaxation.
 """
 
 import statistics
@@ -31,7 +32,9 @@ def seconds(action, repetitions: int = 5) -> float:
 
 
 def main() -> None:
-    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, float64, Stillinger-Weber, all 10 parameters")
+    print(
+        f"jax {jax.__version__}, {jax.devices()[0].device_kind}, float64, Stillinger-Weber, all 10 parameters"
+    )
     print(f"{'atoms':>7} {'relax s':>9} {'gradient s':>11} {'ratio':>6} {'Jacobian s':>11}")
     potential = ms.load_potential("si-stillinger-weber-1985")
     for cells in [int(word) for word in sys.argv[1:]] or [3, 8]:
@@ -48,7 +51,11 @@ def main() -> None:
         relaxation = seconds(anew)
         gradient = seconds(lambda scalar=scalar: scalar(potential))
         jacobian = seconds(lambda relax=relax: jax.jacfwd(relax)(potential))
-        print(f"{structure.n_atoms:7d} {relaxation:9.3f} {gradient:11.3f} {gradient / relaxation:6.2f} {jacobian:11.3f}", flush=True)
+        print(
+            f"{structure.n_atoms:7d} {relaxation:9.3f} {gradient:11.3f} {gradient / relaxation:6.2f} "
+            f"{jacobian:11.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a training step of a flow costs: alanine dipeptide, about half a million parameters, batch 128, float32.
 
-Likelihood alone, likelihood with force matching (second derivatives of the flow), smooth transforms and splines, and how
-fast samples and forces come. Ratios from one run, medians of interleaved repetitions.
+Likelihood alone, likelihood with force matching (second derivatives of the flow), smooth transforms and
+splines, and how fast samples and forces come. Ratios from one run, medians of interleaved repetitions.
 
     python benchmarks/flow_training.py [REPETITIONS]
 """
@@ -43,7 +43,10 @@ def main() -> None:
     work: dict[str, Callable[[], Any]] = {}
     for kind, flow in flows.items():
         size = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(flow, eqx.is_inexact_array)))
-        for name, loss in (("likelihood", ms.flows.Loss(force=0.0)), ("likelihood and forces", ms.flows.Loss())):
+        for name, loss in (
+            ("likelihood", ms.flows.Loss(force=0.0)),
+            ("likelihood and forces", ms.flows.Loss()),
+        ):
             work[f"{kind}, {size / 1e6:.2f} M parameters: step, {name}"] = stepper(flow, loss, x, f)
         work[f"{kind}: {BATCH} energies and forces"] = lambda flow=flow: ms.flows.energies_and_forces(flow, x)
         work[f"{kind}: {BATCH} samples"] = lambda flow=flow: draw(flow)
@@ -53,9 +56,17 @@ def main() -> None:
     for _ in range(repetitions):
         for name, function in work.items():
             times[name].append(seconds(function))
-    table = Table("", "median (ms)", "least (ms)", "compile (s)", title=f"batch {BATCH}, float32, {jax.devices()[0].device_kind}")
+    table = Table(
+        "",
+        "median (ms)",
+        "least (ms)",
+        "compile (s)",
+        title=f"batch {BATCH}, float32, {jax.devices()[0].device_kind}",
+    )
     for name, values in times.items():
-        table.add_row(name, f"{1e3 * np.median(values):.1f}", f"{1e3 * min(values):.1f}", f"{compile_times[name]:.1f}")
+        table.add_row(
+            name, f"{1e3 * np.median(values):.1f}", f"{1e3 * min(values):.1f}", f"{compile_times[name]:.1f}"
+        )
     Console(width=130).print(table)
 
 

@@ -3,8 +3,9 @@
     python benchmarks/gpu.py                       # what there is: an accelerator if JAX sees one, else the CPU
     python benchmarks/gpu.py --sizes 5 10 20       # cubic cells of silicon along an edge (8 atoms each)
 
-Self-contained: silicon with a vacancy, Stillinger-Weber, float64. First the check: energy, forces, relaxed positions and
-the derivative of a scalar of x* on the accelerator against the same on the CPU, at 999 atoms. Then the times, each the
+Self-contained: silicon with a vacancy, Stillinger-Weber, float64. First the check: energy, forces, relaxed
+positions and the derivative of a scalar of x* on the accelerator against the same on the CPU, at 999 atoms.
+Then the times, each the
 median over repetitions after compilation:
 
     force     energy, forces and stress with a list that is there
@@ -29,7 +30,18 @@ import mdsens as ms  # noqa: E402
 from mdsens.quantities import evaluate  # noqa: E402
 from mdsens.relaxation.search import forget  # noqa: E402
 
-NUMBERS = dict(epsilon=2.1683, sigma=2.0951, a=1.8, lambda_=21.0, gamma=1.2, costheta0=-1 / 3, A=7.049556277, B=0.6022245584, p=4.0, q=0.0)
+NUMBERS = dict(
+    epsilon=2.1683,
+    sigma=2.0951,
+    a=1.8,
+    lambda_=21.0,
+    gamma=1.2,
+    costheta0=-1 / 3,
+    A=7.049556277,
+    B=0.6022245584,
+    p=4.0,
+    q=0.0,
+)
 POTENTIAL = ms.StillingerWeber(**NUMBERS, elements=("Si",))
 FMAX = 1e-6
 
@@ -66,7 +78,9 @@ def seconds(action, repetitions: int) -> float:
 def results(device: jax.Device) -> dict[str, np.ndarray]:
     with jax.default_device(device):
         forget()
-        potential, structure = jax.tree.map(lambda leaf: jax.device_put(leaf, device), (POTENTIAL, vacancy(5)))
+        potential, structure = jax.tree.map(
+            lambda leaf: jax.device_put(leaf, device), (POTENTIAL, vacancy(5))
+        )
         energy, forces, stress = ms.energy_forces_stress(potential, structure)
         state = ms.relax(potential, structure, fmax=1e-9, check_minimum=False)
         gradient = jax.grad(scalar)(potential, structure, 1e-9)
@@ -90,12 +104,19 @@ def compare(device: jax.Device) -> None:
         # positions and derivative are as good as the relaxation: 1e-9 eV/Å over a curvature of 0.1 eV/Å²
         limit = 1e-7 if name in ("relaxed positions", "derivative") else 1e-11
         if off > limit:
-            raise SystemExit(f"{name} on {device.device_kind} is off by {off:.1e}, more than {limit:.0e}: do not trust this device.")
+            raise SystemExit(
+                f"{name} on {device.device_kind} is off by {off:.1e}, more than {limit:.0e}: do not trust "
+                "this device."
+            )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[5, 11, 23, 50], help="cubic cells along an edge")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[5, 11, 23, 50], help="cubic cells along an edge"
+    )
     parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     device = jax.devices()[0]
@@ -111,12 +132,23 @@ def main() -> None:
             forget()
             return ms.relax(POTENTIAL, structure, fmax=FMAX, check_minimum=False)
 
-        force = seconds(lambda structure=structure, neighbors=neighbors: evaluate(POTENTIAL, structure, neighbors), 10)
-        rebuild = seconds(lambda structure=structure: ms.neighbors_of(POTENTIAL, structure, 0.377).i, options.repetitions)
+        force = seconds(
+            lambda structure=structure, neighbors=neighbors: evaluate(POTENTIAL, structure, neighbors), 10
+        )
+        rebuild = seconds(
+            lambda structure=structure: ms.neighbors_of(POTENTIAL, structure, 0.377).i, options.repetitions
+        )
         walk = seconds(lambda relaxed=relaxed: relaxed().structure.positions, options.repetitions)
         steps = int(relaxed().steps)
-        adjoint = seconds(lambda structure=structure: jax.tree.leaves(jax.grad(scalar)(POTENTIAL, structure, FMAX)), options.repetitions)
-        print(f"{structure.n_atoms:8d} {1e3 * force:9.2f} {1e3 * rebuild:11.1f} {walk:8.2f} {steps:6d} {adjoint:10.2f}", flush=True)
+        adjoint = seconds(
+            lambda structure=structure: jax.tree.leaves(jax.grad(scalar)(POTENTIAL, structure, FMAX)),
+            options.repetitions,
+        )
+        print(
+            f"{structure.n_atoms:8d} {1e3 * force:9.2f} {1e3 * rebuild:11.1f} {walk:8.2f} {steps:6d} "
+            f"{adjoint:10.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ RUNS = 5
 def seconds(module: str) -> float:
     """Median time of an import, without the start of Python."""
     program = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in range(RUNS)]
+    runs = [
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        for _ in range(RUNS)
+    ]
     return statistics.median(float(run.stdout) for run in runs)
 
 

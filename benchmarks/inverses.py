@@ -3,10 +3,11 @@
     python benchmarks/inverses.py            # both precisions
     python benchmarks/inverses.py 20000 30   # roots, repetitions
 
-Times are least and median over repetitions in which all solvers take turns, so that what else runs on the machine
-slows all of them; ratios are of the least. "Cost" counts bisection-14 as 1. Errors are the smaller of |x - x*| and
+Times are least and median over repetitions in which all solvers take turns, so that what else runs on the
+machine slows all of them; ratios are of the least. "Cost" counts bisection-14 as 1. Errors are the smaller of |x - x*| and
 |f(x) - y|, with f evaluated in float64 for the numbers that the solver was given; a failure is one above 1e-12 (float64) or
-1e-6 (float32), or no root at all. Adversarial mixtures have slopes from 1e-6 to 10 000 and ramps from 1/200 to the whole interval.
+1e-6 (float32), or no root at all. Adversarial mixtures have slopes from 1e-6 to 10 000 and ramps from 1/200
+to the whole interval.
 """
 
 import statistics
@@ -30,21 +31,30 @@ def mixtures(n: int, adversarial: bool, dtype: type, components: int = 8) -> tup
     rng = np.random.default_rng(int(adversarial))
     shape = (n, components)
     center, steepness = rng.random(shape), LEAST_STEEPNESS[1] + 2 * rng.random(shape)
-    sharpness, slope, share = 1 + 10 * rng.random(shape), np.full((n, 1), 0.01), rng.dirichlet(np.ones(components), n)
+    sharpness, slope, share = (
+        1 + 10 * rng.random(shape),
+        np.full((n, 1), 0.01),
+        rng.dirichlet(np.ones(components), n),
+    )
     if adversarial:
         sharpness, slope = 10 ** rng.uniform(0, 2.3, shape), 10 ** rng.uniform(-6, -1, (n, 1))
         steepness = LEAST_STEEPNESS[1] + 10 * rng.random(shape) ** 2
         share = rng.dirichlet(np.full(components, 0.3), n)
-    first, last = (np.asarray(ramp(z, steepness)[0]) for z in (0.5 - sharpness * center, 0.5 + sharpness * (1 - center)))
+    first, last = (
+        np.asarray(ramp(z, steepness)[0]) for z in (0.5 - sharpness * center, 0.5 + sharpness * (1 - center))
+    )
     height = (1 - slope) * share / (last - first)
     numbers = (slope[:, 0], -np.sum(height * first, -1), height, center, sharpness, steepness)
     f = RampMixture(*(jnp.asarray(number, dtype) for number in numbers), domain="interval")
     # half of the values uniform, half those of uniform x, which fall on the flat stretches
-    y = jnp.where(rng.random(n) < 0.5, jnp.asarray(rng.random(n), dtype), f(jnp.asarray(rng.random(n), dtype)))
+    y = jnp.where(
+        rng.random(n) < 0.5, jnp.asarray(rng.random(n), dtype), f(jnp.asarray(rng.random(n), dtype))
+    )
     return f, jnp.clip(y, 0, 1)
 
 
-# --- the rivals: solver(function, y, lower, upper) -----------------------------------------------------------------------
+# --- the rivals: solver(function, y, lower, upper)
+# -----------------------------------------------------------------------
 
 
 def bisection(steps: int) -> Callable:
@@ -71,7 +81,9 @@ def multi_bin(bins: int, rounds: int) -> Callable:
         def zoom(_, bracket):
             low, high = bracket
             edge = lambda k: low + (high - low) * (k / bins)
-            k = jax.lax.fori_loop(1, bins, lambda k, count: count + (f(edge(k)) < y), jnp.zeros(y.shape, int)).astype(y.dtype)
+            k = jax.lax.fori_loop(
+                1, bins, lambda k, count: count + (f(edge(k)) < y), jnp.zeros(y.shape, int)
+            ).astype(y.dtype)
             return edge(k), edge(k + 1)
 
         low, high = jax.lax.fori_loop(0, rounds, zoom, (low, high))
@@ -98,7 +110,9 @@ def chandrupatla(steps: int) -> Callable:
             return a, b, c, fa, fb, fc, jnp.where(trusted & jnp.isfinite(quadratic), quadratic, 0.5)
 
         fl, fh = f(low) - y, f(high) - y
-        a, b, _, fa, fb, _, _ = jax.lax.fori_loop(0, steps, step, (low, high, low, fl, fh, fl, jnp.full_like(y, 0.5)))
+        a, b, _, fa, fb, _, _ = jax.lax.fori_loop(
+            0, steps, step, (low, high, low, fl, fh, fl, jnp.full_like(y, 0.5))
+        )
         return jnp.where(jnp.abs(fa) < jnp.abs(fb), a, b)
 
     return solve
@@ -166,10 +180,15 @@ def table(dtype: type, n: int, repetitions: int) -> None:
     limit = 1e-12 if dtype is np.float64 else 1e-6
     f, y = mixtures(n, False, dtype)
     hard, hard_y = mixtures(100_000, True, dtype)
-    times = take_turns({name: lambda solver=solver: solved(solver, f, y) for name, solver in SOLVERS.items()}, repetitions)
+    times = take_turns(
+        {name: lambda solver=solver: solved(solver, f, y) for name, solver in SOLVERS.items()}, repetitions
+    )
     unit = times["bisection-14"][0]
     print(f"\n{np.dtype(dtype)}: {n} roots; errors over these, and over 100 000 adversarial mixtures")
-    print(f"{'solver':<24} {'least ms':>9} {'median ms':>10} {'cost':>6} {'error':>8} {'adversarial':>12} {'failures':>9}")
+    print(
+        f"{'solver':<24} {'least ms':>9} {'median ms':>10} {'cost':>6} {'error':>8} {'adversarial':>12} "
+        f"{'failures':>9}"
+    )
     for name, solver in SOLVERS.items():
         error, worst = (np.asarray(off(g, v, solved(solver, g, v))) for g, v in ((f, y), (hard, hard_y)))
         failures = int(np.sum(~(error <= limit)) + np.sum(~(worst <= limit)))
@@ -177,7 +196,10 @@ def table(dtype: type, n: int, repetitions: int) -> None:
         numbers = f"{least / unit:6.2f} {np.nanmax(error):8.1e} {np.nanmax(worst):12.1e} {failures:9d}"
         print(f"{name:<24} {least:9.2f} {median:10.2f} {numbers}", flush=True)
     ours = times["BracketedNewton"][0]
-    print(f"BracketedNewton / bisection-14: {ours / unit:.2f}   bisection-50 / BracketedNewton: {times['bisection-50'][0] / ours:.1f}")
+    print(
+        f"BracketedNewton / bisection-14: {ours / unit:.2f}   bisection-50 / BracketedNewton: "
+        f"{times['bisection-50'][0] / ours:.1f}"
+    )
 
 
 def gradients(dtype: type, n: int, repetitions: int) -> None:
@@ -192,14 +214,22 @@ def gradients(dtype: type, n: int, repetitions: int) -> None:
         "forward, gradient": (jax.value_and_grad(forward, argnums=(0, 1)), x),
         "inverse": (backward, y),
         "inverse, gradient": (jax.value_and_grad(backward, argnums=(0, 1)), y),
-        "inverse, gradient of forces": (jax.value_and_grad(lambda f, y: jnp.sum(forces(f, y) ** 2), argnums=(0, 1)), y),
+        "inverse, gradient of forces": (
+            jax.value_and_grad(lambda f, y: jnp.sum(forces(f, y) ** 2), argnums=(0, 1)),
+            y,
+        ),
     }
     compiled = {name: (eqx.filter_jit(function), at) for name, (function, at) in cases.items()}
-    times = take_turns({name: lambda function=function, at=at: function(f, at) for name, (function, at) in compiled.items()}, repetitions)
+    times = take_turns(
+        {name: lambda function=function, at=at: function(f, at) for name, (function, at) in compiled.items()},
+        repetitions,
+    )
     print(f"\n{np.dtype(dtype)}: {n} values and log-slopes, gradients w.r.t. all parameters and inputs")
     print(f"{'':<28} {'least ms':>9} {'median ms':>10} {'cost':>6}   (forward with gradient = 1)")
     for name, (least, median) in times.items():
-        print(f"{name:<28} {least:9.2f} {median:10.2f} {least / times['forward, gradient'][0]:6.2f}", flush=True)
+        print(
+            f"{name:<28} {least:9.2f} {median:10.2f} {least / times['forward, gradient'][0]:6.2f}", flush=True
+        )
 
 
 def main() -> None:

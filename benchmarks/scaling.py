@@ -2,8 +2,8 @@
 
     python benchmarks/scaling.py            # argon and silicon, about 1e3, 8e3 and 64e3 atoms
 
-"sensitivity" is one relaxation and one gradient of a scalar of x* w.r.t. all parameters (an adjoint solve), after
-compilation. The exponent is that of a straight line through log(time) against log(atoms).
+"sensitivity" is one relaxation and one gradient of a scalar of x* w.r.t. all parameters (an adjoint solve),
+after compilation. The exponent is that of a straight line through log(time) against log(atoms).
 """
 
 import json
@@ -54,15 +54,23 @@ def main() -> None:
         print(f"{kind}\n{'atoms':>7} {'steps':>6} {'relax s':>9} {'sensitivity s':>14} {'peak GiB':>9}")
         rows = []
         for cells in SIZES[kind]:
-            answer = subprocess.run([sys.executable, __file__, kind, str(cells)], capture_output=True, text=True, check=True)
+            answer = subprocess.run(
+                [sys.executable, __file__, kind, str(cells)], capture_output=True, text=True, check=True
+            )
             row = json.loads(answer.stdout.splitlines()[-1])
             rows.append(row)
-            print(f"{row['atoms']:7d} {row['steps']:6d} {row['relax']:9.2f} {row['sensitivity']:14.2f} {row['memory']:9.2f}", flush=True)
+            print(
+                f"{row['atoms']:7d} {row['steps']:6d} {row['relax']:9.2f} {row['sensitivity']:14.2f} "
+                f"{row['memory']:9.2f}",
+                flush=True,
+            )
         x = [math.log(r["atoms"]) for r in rows]
         for name in ("relax", "sensitivity"):
             y = [math.log(r[name]) for r in rows]
             mx, my = sum(x) / len(x), sum(y) / len(y)
-            slope = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum((a - mx) ** 2 for a in x)
+            slope = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True)) / sum(
+                (a - mx) ** 2 for a in x
+            )
             print(f"exponent of {name}: {slope:.2f}")
 
 

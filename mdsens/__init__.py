@@ -6,17 +6,22 @@ from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
 from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
-from mdsens.potentials.base import (
-    Potential,
+from mdsens.potentials.base import Potential
+from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
+from mdsens.potentials.jaxmd import JaxMDPotential
+from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
+from mdsens.potentials.parameter_sets import (
+    available_potentials,
+    load_potential,
+    parameter_table,
+    save_potential,
+)
+from mdsens.potentials.parameters import (
     check_parameters,
     parameter_entries,
     parameter_values,
     replace_parameters,
 )
-from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
-from mdsens.potentials.jaxmd import JaxMDPotential
-from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
-from mdsens.potentials.parameter_sets import available_potentials, load_potential, parameter_table, save_potential
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
 from mdsens.relaxation.auto import AutoRelaxer

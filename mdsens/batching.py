@@ -17,7 +17,8 @@ def map_rows(function: Callable[..., Any], *rows: Any, batch: int = 1) -> Any:
     Args:
         function: of one row.
         rows: the arguments.
-        batch: rows at once where they are too many for all at once; more than 1 where the function takes little memory.
+        batch: rows at once where they are too many for all at once; more than 1 where the function takes
+            little memory.
     """
     size = sum(leaf.size for leaf in jax.tree.leaves(rows))
     if size <= AT_ONCE:
@@ -26,12 +27,15 @@ def map_rows(function: Callable[..., Any], *rows: Any, batch: int = 1) -> Any:
 
 
 def map_pieces(
-    function: Callable[..., Any], *rows: np.ndarray, at_once: int = 512, progress: Callable[[int], None] | None = None
+    function: Callable[..., Any],
+    *rows: np.ndarray,
+    at_once: int = 512,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[np.ndarray, ...]:
     """function of all rows, some after the other, on the host; the results of the pieces end to end.
 
-    All pieces have one shape, a power of two, the last one filled up with copies of its last row: compiled once, also when the
-    next call has some rows more.
+    All pieces have one shape, a power of two, the last one filled up with copies of its last row: compiled
+    once, also when the next call has some rows more.
 
     Args:
         function: of many rows at a time; returns a tuple of arrays with as many rows.

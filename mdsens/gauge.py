@@ -1,7 +1,8 @@
 """Motions that cost no energy, and how to leave them out of a linear solve.
 
-The energy does not change when a crystal shifts, when a free cluster also turns, when an atom without neighbors (a
-rattler) moves at all. The Hessian is singular along these motions. They are projected out, never regularised away.
+The energy does not change when a crystal shifts, when a free cluster also turns, when an atom without
+neighbors (a rattler) moves at all. The Hessian is singular along these motions. They are projected out, never
+regularised away.
 """
 
 import equinox as eqx
@@ -19,7 +20,8 @@ class Gauge(eqx.Module):
 
     Attributes:
         free: (unknowns,) False for fixed coordinates and rattlers.
-        rigid: (6, 3 atoms) orthonormal rigid motions that cost no energy; zero rows where there are fewer than six.
+        rigid: (6, 3 atoms) orthonormal rigid motions that cost no energy; zero rows where there are fewer
+            than six.
     """
 
     free: Bool[Array, "unknowns"]
@@ -37,18 +39,24 @@ class Gauge(eqx.Module):
         return int(np.sum(np.asarray(self.free)) - np.sum(np.sum(np.asarray(self.rigid) ** 2, axis=1) > 0.5))
 
 
-def find_gauge(structure: Structure, neighbors: Neighbors, cutoff: Float[Array, "pairs"] | Float[Array, ""], n_strains: int) -> Gauge:
+def find_gauge(
+    structure: Structure,
+    neighbors: Neighbors,
+    cutoff: Float[Array, "pairs"] | Float[Array, ""],
+    n_strains: int,
+) -> Gauge:
     """Gauge of a structure: its fixed coordinates, rattlers and rigid motions.
 
-    Rotations count for free clusters, and about the axis of a wire (one periodic direction). A rigid motion that
-    would move a fixed coordinate costs energy and stays in. Works under jit.
+    Rotations count for free clusters, and about the axis of a wire (one periodic direction). A rigid motion
+    that would move a fixed coordinate costs energy and stays in. Works under jit.
 
     Args:
-        cutoff: Å, one for all pairs or one a pair (`Potential.ranges`): atoms beyond it of all others are rattlers.
+        cutoff: Å, one for all pairs or one a pair (`Potential.ranges`): atoms beyond it of all others are
+            rattlers.
         n_strains: strains among the unknowns, all free.
     """
-    # The projector belongs to the state around which one differentiates, and is held while the state moves: then
-    # derivatives of any order stay orthogonal to the same motions (for rotations: Eckart's condition).
+    # The projector belongs to the state around which one differentiates, and is held while the state moves:
+    # then derivatives of any order stay orthogonal to the same motions (for rotations: Eckart's condition).
     structure, neighbors, cutoff = jax.lax.stop_gradient((structure, neighbors, cutoff))
     x = structure.positions
     d = neighbors.vectors(structure)

@@ -13,7 +13,8 @@ def require_x64() -> None:
     """
     if not jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]  (JAX makes it at import)
         raise PrecisionError(
-            "JAX is running in float32: forces would stall near 1e-4 eV/Å and derivatives of relaxed states would "
+            "JAX is running in float32: forces would stall near 1e-4 eV/Å and derivatives of relaxed states "
+            "would "
             'be meaningless. Call jax.config.update("jax_enable_x64", True) before anything else, or set the '
             "environment variable JAX_ENABLE_X64=1."
         )

@@ -31,15 +31,21 @@ def evaluate(potential: Potential, structure: Structure, neighbors: Neighbors) -
 
     # stress = (1/V) dE/dstrain at zero strain, for the homogeneous deformation x -> x (1 + strain)
     def energy(positions, strain):
-        return potential.energy(structure.at(positions).deformed(jnp.eye(3) + (strain + strain.T) / 2), neighbors)
+        return potential.energy(
+            structure.at(positions).deformed(jnp.eye(3) + (strain + strain.T) / 2), neighbors
+        )
 
-    value, (gradient, virial) = jax.value_and_grad(energy, argnums=(0, 1))(structure.positions, jnp.zeros((3, 3)))
+    value, (gradient, virial) = jax.value_and_grad(energy, argnums=(0, 1))(
+        structure.positions, jnp.zeros((3, 3))
+    )
     volume = volume_of(structure.cell)
     stress = jnp.where(volume > 0, virial / jnp.where(volume > 0, volume, 1.0), 0.0)
     return EnergyForcesStress(value, -gradient, stress)
 
 
-def energy_forces_stress(potential: Potential, structure: Structure, neighbors: Neighbors | None = None) -> EnergyForcesStress:
+def energy_forces_stress(
+    potential: Potential, structure: Structure, neighbors: Neighbors | None = None
+) -> EnergyForcesStress:
     """Energy, forces and stress of a structure.
 
     Differentiable w.r.t. parameters, positions and cell.
@@ -64,7 +70,9 @@ def energy_forces_stress(potential: Potential, structure: Structure, neighbors: 
     return result
 
 
-def energy(potential: Potential, structure: Structure, neighbors: Neighbors | None = None) -> Float[Array, ""]:
+def energy(
+    potential: Potential, structure: Structure, neighbors: Neighbors | None = None
+) -> Float[Array, ""]:
     """Potential energy, eV. Differentiable w.r.t. parameters, positions and cell."""
     neighbors = neighbors_of(potential, structure) if neighbors is None else neighbors
     return _energy(potential, structure, neighbors)
@@ -75,7 +83,9 @@ def _energy(potential: Potential, structure: Structure, neighbors: Neighbors) ->
     return potential.energy(structure, neighbors)
 
 
-def neighbors_of(potential: Potential, structure: Structure, skin: float = 0.0, capacity: Capacity | None = None) -> Neighbors:
+def neighbors_of(
+    potential: Potential, structure: Structure, skin: float = 0.0, capacity: Capacity | None = None
+) -> Neighbors:
     """The list this potential needs for this structure, with the values behind any derivative being taken."""
     cutoff = concrete(potential.cutoff)
     return find_neighbors(structure, float(cutoff), skin, capacity)
@@ -88,7 +98,10 @@ def concrete(x: Array) -> np.ndarray:
     @jax.custom_jvp
     def look(x):
         if isinstance(x, Tracer):
-            raise TracedError("a value is needed on the host, and under jax.jit or jax.vmap there is none: call this outside.")
+            raise TracedError(
+                "a value is needed on the host, and under jax.jit or jax.vmap there is none: call this "
+                "outside."
+            )
         seen.append(np.asarray(x))
         return x
 
@@ -113,12 +126,14 @@ def check_finite(result: EnergyForcesStress, structure: Structure, neighbors: Ne
     k = int(np.argmin(r)) if len(r) else 0
     symbols = structure.symbols
     closest = (
-        f"atoms {int(neighbors.i[k])} ({symbols[int(neighbors.i[k])]}) and {int(neighbors.j[k])} ({symbols[int(neighbors.j[k])]}) "
+        f"atoms {int(neighbors.i[k])} ({symbols[int(neighbors.i[k])]}) and {int(neighbors.j[k])} "
+        f"({symbols[int(neighbors.j[k])]}) "
         f"are {r[k]:.2e} Å apart"
         if len(r) and np.isfinite(r[k])
         else "no two atoms are close"
     )
     raise NonFiniteError(
-        f"energy or forces are not finite ({closest}). Remove duplicate atoms or move them apart; if they are not close, "
+        f"energy or forces are not finite ({closest}). Remove duplicate atoms or move them apart; if they "
+        "are not close, "
         "a parameter lies where the potential is not defined."
     )

@@ -37,7 +37,15 @@ class Structure(eqx.Module):
     pbc: tuple[bool, bool, bool] = eqx.field(static=True)
 
     @classmethod
-    def create(cls, positions: Any, species: Any, cell: Any = None, pbc: Any = None, masses: Any = None, fixed: Any = None) -> Self:
+    def create(
+        cls,
+        positions: Any,
+        species: Any,
+        cell: Any = None,
+        pbc: Any = None,
+        masses: Any = None,
+        fixed: Any = None,
+    ) -> Self:
         """Build a structure from plain arrays; symbols or atomic numbers for `species`.
 
         Args:
@@ -55,35 +63,49 @@ class Structure(eqx.Module):
         positions = np.asarray(positions, float)
         if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
             raise InputError(
-                f"positions have shape {positions.shape}; they must be (atoms, 3), for at least one atom. Give a 2D system z = 0 and fix z."
+                f"positions have shape {positions.shape}; they must be (atoms, 3), for at least one atom. "
+                "Give a 2D system z = 0 and fix z."
             )
         n = len(positions)
         if unknown := [s for s in species if isinstance(s, str) and s not in atomic_numbers]:
             close = difflib.get_close_matches(unknown[0], atomic_numbers, n=1)
-            raise InputError(f"'{unknown[0]}' is no chemical symbol." + (f" Did you mean '{close[0]}'?" if close else ""))
+            raise InputError(
+                f"'{unknown[0]}' is no chemical symbol." + (f" Did you mean '{close[0]}'?" if close else "")
+            )
         numbers = np.array([atomic_numbers[s] if isinstance(s, str) else int(s) for s in species], np.int32)
         if len(numbers) != n:
             raise InputError(f"{len(numbers)} species for {n} positions: give one per atom.")
         if not np.all((numbers >= 0) & (numbers < len(atomic_masses))):
             raise InputError(
-                f"atomic number {numbers.max()} or {numbers.min()} is no element: they run from 1 to {len(atomic_masses) - 1}."
+                f"atomic number {numbers.max()} or {numbers.min()} is no element: they run from 1 to "
+                f"{len(atomic_masses) - 1}."
             )
         masses = atomic_masses[numbers] if masses is None else np.asarray(masses, float)
         if masses.shape != (n,) or not np.all(masses > 0):
-            raise InputError(f"masses of shape {masses.shape}, the smallest {masses.min(initial=np.inf):g} u: give {n} positive ones.")
+            raise InputError(
+                f"masses of shape {masses.shape}, the smallest {masses.min(initial=np.inf):g} u: give {n} "
+                "positive ones."
+            )
         cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, float)
         cell = np.diag(cell) if cell.shape == (3,) else cell
         if cell.shape != (3, 3):
-            raise InputError(f"cell has shape {cell.shape}; give (3, 3) with rows as vectors, three edges, or None.")
+            raise InputError(
+                f"cell has shape {cell.shape}; give (3, 3) with rows as vectors, three edges, or None."
+            )
         has_vector = np.linalg.norm(cell, axis=1) > 0
         periodic = has_vector if pbc is None else np.broadcast_to(np.asarray(pbc, bool), 3)
         if missing := [k for k in range(3) if periodic[k] and not has_vector[k]]:
-            raise InputError(f"periodic along cell vector {missing[0] + 1}, but that vector is zero. Set the cell, or pbc=False there.")
+            raise InputError(
+                f"periodic along cell vector {missing[0] + 1}, but that vector is zero. Set the cell, or "
+                "pbc=False there."
+            )
         if np.any(periodic) and abs(np.linalg.det(complete_cell(cell))) < 1e-10:
             raise InputError("the cell vectors are linearly dependent: the cell has no volume.")
         fixed = np.zeros((n, 3), bool) if fixed is None else np.asarray(fixed, bool)
         if fixed.shape not in ((n,), (n, 3)):
-            raise InputError(f"fixed has shape {fixed.shape}; give one bool per atom ({n},) or per coordinate ({n}, 3).")
+            raise InputError(
+                f"fixed has shape {fixed.shape}; give one bool per atom ({n},) or per coordinate ({n}, 3)."
+            )
         fixed = np.broadcast_to(fixed.reshape(n, -1), (n, 3))
         return cls(
             positions=jnp.asarray(positions),
@@ -111,10 +133,13 @@ class Structure(eqx.Module):
                 fixed[constraint.index] |= np.asarray(constraint.mask, bool)
             else:
                 raise InputError(
-                    f"constraint {type(constraint).__name__} holds more than single coordinates and has no derivative here. "
+                    f"constraint {type(constraint).__name__} holds more than single coordinates and has no "
+                    "derivative here. "
                     "Use FixAtoms or FixCartesian, or remove it with atoms.set_constraint()."
                 )
-        return cls.create(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, atoms.get_masses(), fixed)
+        return cls.create(
+            atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, atoms.get_masses(), fixed
+        )
 
     def to_ase(self, like: "Atoms | None" = None) -> "Atoms":
         """ASE `Atoms` with the same content.
@@ -128,7 +153,10 @@ class Structure(eqx.Module):
         from ase.constraints import FixAtoms, FixCartesian
 
         if like is not None and len(like) != self.n_atoms:
-            raise InputError(f"like has {len(like)} atoms and the structure {self.n_atoms}: their data cannot be carried over.")
+            raise InputError(
+                f"like has {len(like)} atoms and the structure {self.n_atoms}: their data cannot be carried "
+                "over."
+            )
         atoms = like.copy() if like is not None else Atoms(numbers=np.asarray(self.species))
         atoms.set_constraint()
         atoms.set_atomic_numbers(np.asarray(self.species))
@@ -138,9 +166,13 @@ class Structure(eqx.Module):
         atoms.set_array("masses", np.asarray(self.masses), float, ())
         fixed = np.asarray(self.fixed)
         constraints: list[Any] = []
-        for mask in np.unique(fixed[fixed.any(1)], axis=0):  # one constraint for each pattern of held coordinates
+        for mask in np.unique(
+            fixed[fixed.any(1)], axis=0
+        ):  # one constraint for each pattern of held coordinates
             index = np.flatnonzero((fixed == mask).all(1))
-            constraints.append(FixAtoms(index) if mask.all() else FixCartesian(index, tuple(bool(m) for m in mask)))
+            constraints.append(
+                FixAtoms(index) if mask.all() else FixCartesian(index, tuple(bool(m) for m in mask))
+            )
         atoms.set_constraint(constraints)
         return atoms
 
@@ -155,7 +187,10 @@ class Structure(eqx.Module):
         from ase.data import chemical_symbols
 
         if isinstance(self.species, Tracer):
-            raise TracedError("symbols are needed on the host, and under jax.jit or jax.vmap species have no values: call this outside.")
+            raise TracedError(
+                "symbols are needed on the host, and under jax.jit or jax.vmap species have no values: call "
+                "this outside."
+            )
 
         return [chemical_symbols[z] for z in np.asarray(self.species)]
 
@@ -201,7 +236,8 @@ def read_atoms(path: str | Path, index: int = -1) -> "Atoms":
     except Exception as error:  # ASE raises whatever its parser met
         raise FileFormatError(
             f"cannot read a structure from '{path}': {type(error).__name__}: {error}. "
-            "ASE guesses the format from the name: rename the file (.extxyz, POSCAR, .cif, ...) if the guess was wrong."
+            "ASE guesses the format from the name: rename the file (.extxyz, POSCAR, .cif, ...) if the guess "
+            "was wrong."
         ) from error
     if isinstance(atoms, list):
         raise FileFormatError(f"'{path}' gave {len(atoms)} frames: index must be one number.")

@@ -18,9 +18,13 @@ BOND_WIDTH, ANGLE_WIDTH = 0.0025, 0.06  # kT / width² is 400 000 kJ/mol/nm² an
 def generator() -> BoltzmannGenerator:
     """Bonds and angles independent and Gaussian, as stiff as in the molecule; the torsion uniform."""
     coordinates = ZMatrix.from_topology((4, BONDS, SPECIES))
-    middle = np.array([OO if {row[0], row[1]} == {1, 2} else OH for row in coordinates.rows[1:]] + [ANGLE] * 2)
+    middle = np.array(
+        [OO if {row[0], row[1]} == {1, 2} else OH for row in coordinates.rows[1:]] + [ANGLE] * 2
+    )
     width = np.array([BOND_WIDTH] * 3 + [ANGLE_WIDTH] * 2)
-    whiten = Whiten("stiff", *(jnp.asarray(a) for a in (middle, np.diag(1 / width), np.diag(width), -np.log(width).sum())))
+    whiten = Whiten(
+        "stiff", *(jnp.asarray(a) for a in (middle, np.diag(1 / width), np.diag(width), -np.log(width).sum()))
+    )
     split = Split((("bonds", 3), ("angles", 2)), (("stiff", tuple(range(5))),))
     flow = Flow((coordinates, split, Turns("torsions"), whiten), {"stiff": Normal(5), "torsions": Uniform(1)})  # pyright: ignore
     return BoltzmannGenerator(flow, SPECIES, TEMPERATURE)

@@ -29,14 +29,25 @@ def potential(case: dict[str, Any]) -> ms.Potential:
     p = case["potential"]
     symbols = tuple(dict.fromkeys(case["structure"]["symbols"]))
     if p["style"] == "stillinger-weber":
-        return ms.StillingerWeber(**{"lambda_" if k == "lambda" else k: v for k, v in p["parameters"].items()}, elements=symbols)
+        return ms.StillingerWeber(
+            **{"lambda_" if k == "lambda" else k: v for k, v in p["parameters"].items()}, elements=symbols
+        )
     # how the interaction ends, by its name in LAMMPS
-    cut = ms.ForceShifted() if "smooth/linear" in p["lammps"] else ms.Shifted() if "shift yes" in p["lammps"] else ms.Truncated()
+    cut = (
+        ms.ForceShifted()
+        if "smooth/linear" in p["lammps"]
+        else ms.Shifted()
+        if "shift yes" in p["lammps"]
+        else ms.Truncated()
+    )
     if p["style"] == "morse":
         return ms.Morse(**p["parameters"], elements=symbols, cutoff_radius=p["cutoff"], cut=cut)
     assert p["style"] == "lennard-jones"
     if "epsilon_12" in p["parameters"]:  # types 1 and 2 are called Ar and Kr
-        values = {name: [p["parameters"][f"{name}_{pair}"] for pair in ("11", "12", "22")] for name in ("epsilon", "sigma")}
+        values = {
+            name: [p["parameters"][f"{name}_{pair}"] for pair in ("11", "12", "22")]
+            for name in ("epsilon", "sigma")
+        }
         symbols = ("Ar", "Kr")
     else:
         values = p["parameters"]

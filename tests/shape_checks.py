@@ -10,8 +10,8 @@ from jaxtyping import AbstractArray
 def checked(function):
     """Check the arguments and results that are annotated with a shape; leave all others alone.
 
-    Others are pyright's business: at run time equinox puts placeholders into trees, and tests pass wrong values on
-    purpose to see the error.
+    Others are pyright's business: at run time equinox puts placeholders into trees, and tests pass wrong
+    values on purpose to see the error.
     """
     hints = getattr(function, "__annotations__", {})
     function.__annotations__ = {name: hint for name, hint in hints.items() if _has_shape(hint)}

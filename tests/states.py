@@ -20,18 +20,28 @@ def copper() -> tuple[ms.Potential, ms.Structure]:
     """A stiff hcp crystal, 4 atoms off their sites in a skew cell: they see their own images, and move when it is sheared."""
     atoms = ase.build.bulk("Cu", "hcp", a=2.7, c=4.3) * (2, 1, 1)
     atoms.rattle(0.05, seed=4)
-    potential = ms.Morse(0.3429, 1.3588, 2.866, elements=("Cu",), cutoff_radius=6.0, source="Girifalco, Weizer, Phys. Rev. 114, 687 (1959)")
+    potential = ms.Morse(
+        0.3429,
+        1.3588,
+        2.866,
+        elements=("Cu",),
+        cutoff_radius=6.0,
+        source="Girifalco, Weizer, Phys. Rev. 114, 687 (1959)",
+    )
     return potential, ms.Structure.from_ase(atoms)
 
 
-SHEAR = np.array([0.003, 0.0, -0.0015, 0.003, 0.0015, 0.0045])  # eV/Å³, up to 0.7 GPa: a load for `copper` that has no energy
+SHEAR = np.array(
+    [0.003, 0.0, -0.0015, 0.003, 0.0015, 0.0045]
+)  # eV/Å³, up to 0.7 GPa: a load for `copper` that has no energy
 
 
 def by_parameter(potential: ms.Potential, derivative: Any, leading: int = 0) -> dict[str, np.ndarray]:
     """d/dln(theta) by flat name, from a derivative whose leaves are those of the potential with `leading` axes before.
 
     Args:
-        derivative: what jax.jacfwd or jax.grad w.r.t. a potential gives for one array of `leading` dimensions.
+        derivative: what jax.jacfwd or jax.grad w.r.t. a potential gives for one array of `leading`
+            dimensions.
     """
     values, result = ms.parameter_values(potential), {}
     for entry in ms.parameter_entries(potential):
@@ -42,7 +52,9 @@ def by_parameter(potential: ms.Potential, derivative: Any, leading: int = 0) -> 
     return result
 
 
-def log_derivatives(function: Any, potential: ms.Potential, mode: Any = jax.jacfwd) -> dict[str, dict[str, np.ndarray]]:
+def log_derivatives(
+    function: Any, potential: ms.Potential, mode: Any = jax.jacfwd
+) -> dict[str, dict[str, np.ndarray]]:
     """d/dln(theta) of a function that returns a dict of arrays: quantity -> parameter -> array."""
     shapes = {}
 

@@ -32,7 +32,9 @@ def mask(**atoms):
 
 
 BOX = np.diag([4.0, 4.0, 4.0])
-ALONG = np.array([[0.0, 0.0, 0.0], [0.5, 1.0, 0.2], [1.0, 2.0, 0.4], [1.5, 3.0, 0.6], [2.0, 4.0, 0.8]])  # on one line
+ALONG = np.array(
+    [[0.0, 0.0, 0.0], [0.5, 1.0, 0.2], [1.0, 2.0, 0.4], [1.5, 3.0, 0.6], [2.0, 4.0, 0.8]]
+)  # on one line
 
 
 @pytest.mark.parametrize(
@@ -41,16 +43,19 @@ ALONG = np.array([[0.0, 0.0, 0.0], [0.5, 1.0, 0.2], [1.0, 2.0, 0.4], [1.5, 3.0, 
         ({}, 15 - 6),
         ({"positions": ALONG}, 15 - 5),  # a turn about its own line moves nothing
         ({"cell": BOX}, 15 - 3),
-        ({"cell": BOX, "pbc": (True, True, False)}, 15 - 3),  # a slab does not turn: the lattice would not follow
+        # a slab does not turn: the lattice would not follow
+        ({"cell": BOX, "pbc": (True, True, False)}, 15 - 3),
         ({"cell": BOX, "pbc": (False, True, False)}, 15 - 4),  # a wire turns about its axis
         ({"cell": BOX, "strains": 6}, 15 - 3 + 6),
         ({"fixed": mask(a0=True)}, 12 - 3),  # turns about the fixed atom
         ({"fixed": mask(a0=True, a1=True)}, 9 - 1),  # a turn about the line through both
         ({"fixed": mask(a0=True, a1=True, a2=True)}, 6),
-        ({"fixed": mask(a0=(1, 0, 0))}, 14 - 5),  # two shifts; three turns, with a shift along x that keeps x_0
+        # two shifts; three turns, with a shift along x that keeps x_0
+        ({"fixed": mask(a0=(1, 0, 0))}, 14 - 5),
         ({"fixed": np.tile([False, False, True], (5, 1))}, 10 - 3),  # in the plane: two shifts and a turn
         ({"cell": BOX, "fixed": mask(a2=(0, 1, 0))}, 14 - 2),
-        ({"positions": np.r_[POINTS[:4], [[30.0, 0.0, 0.0]]]}, 12 - 6),  # a rattler: its own three coordinates, too
+        # a rattler: its own three coordinates, too
+        ({"positions": np.r_[POINTS[:4], [[30.0, 0.0, 0.0]]]}, 12 - 6),
     ],
     ids=["free", "linear", "crystal", "slab", "wire", "crystal with strains", "one fixed", "two fixed", "three fixed", "one coordinate",
          "plane", "crystal with a coordinate fixed", "rattler"],
@@ -93,5 +98,7 @@ def test_the_projector_is_held_while_the_state_moves():
     structure = ms.Structure.create(POINTS, ["Ar"] * 5)
     neighbors = ms.find_neighbors(structure, CUTOFF)
     v = jnp.arange(15.0)
-    slope = jax.jacfwd(lambda x: gauge_of(structure.at(x), neighbors, CUTOFF, 0).project(v))(structure.positions)
+    slope = jax.jacfwd(lambda x: gauge_of(structure.at(x), neighbors, CUTOFF, 0).project(v))(
+        structure.positions
+    )
     assert not np.any(slope)

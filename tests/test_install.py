@@ -50,13 +50,21 @@ def test_installed_package_finds_the_same_parameter_sets_by_name(site: Path):
         [
             "import json, mdsens",
             "from mdsens.potentials.parameter_sets import available_potentials, load_potential",
-            "sets = {r.name: mdsens.parameter_values(load_potential(r.name)) for r in available_potentials()}",
+            "sets = {r.name: mdsens.parameter_values(load_potential(r.name)) for r in "
+            "available_potentials()}",
             "print(json.dumps([mdsens.__file__, mdsens.__version__, sets]))",
         ]
     )
     environment = {**os.environ, "PYTHONPATH": str(site), "JAX_ENABLE_X64": "1"}
     # from another folder, so that only the unpacked wheel can be found
-    run = subprocess.run([sys.executable, "-c", program], cwd=site.parent, env=environment, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=site.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert run.returncode == 0, run.stderr
     file, version, sets = json.loads(run.stdout)
     assert Path(file).is_relative_to(site)

@@ -37,7 +37,11 @@ def imported(node: ast.AST, inside: Path) -> list[str]:
             return [alias.name for alias in node.names]
         case ast.ImportFrom(level=0):
             module = node.module or ""
-            return [f"{module}.{alias.name}" for alias in node.names if alias.name != "__version__"] if module == "mdsens" else [module]
+            return (
+                [f"{module}.{alias.name}" for alias in node.names if alias.name != "__version__"]
+                if module == "mdsens"
+                else [module]
+            )
         case ast.ImportFrom():
             raise AssertionError(f"mdsens/{inside}:{node.lineno}: imports are absolute here")
     return []
@@ -60,8 +64,13 @@ def test_imports_come_from_lower_layers(file: Path):
         for name in imported(node, file):
             if name.split(".")[0] == "mdsens":
                 other = name.split(".")[1]
-                assert other in LAYERS, f"mdsens/{file}:{node.lineno} imports {name}, which is no module with a layer (CONTRIBUTING.md)"
-                assert LAYERS[other] <= own, f"mdsens/{file}:{node.lineno} (layer {own}) imports {name} (layer {LAYERS[other]})"
+                assert other in LAYERS, (
+                    f"mdsens/{file}:{node.lineno} imports {name}, which is no module with a layer "
+                    "(CONTRIBUTING.md)"
+                )
+                assert LAYERS[other] <= own, (
+                    f"mdsens/{file}:{node.lineno} (layer {own}) imports {name} (layer {LAYERS[other]})"
+                )
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)
@@ -70,12 +79,16 @@ def test_heavy_libraries_are_imported_where_they_are_used(file: Path):
     for node in at_the_top(ast.parse((PACKAGE / file).read_text())):
         for name in imported(node, file):
             library = name.split(".")[0]
-            assert library not in HEAVY - allowed, f"mdsens/{file}:{node.lineno}: import {library} inside the function that uses it"
+            assert library not in HEAVY - allowed, (
+                f"mdsens/{file}:{node.lineno}: import {library} inside the function that uses it"
+            )
 
 
 def test_import_of_mdsens_loads_no_heavy_library():
     program = "import json, sys, mdsens; print(json.dumps(sorted(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
     loaded = {name.split(".")[0] for name in json.loads(run.stdout)}
     assert "mdsens" in loaded and not loaded & HEAVY
 

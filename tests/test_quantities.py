@@ -45,7 +45,9 @@ def test_forces_sum_to_zero_and_stress_is_symmetric():
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 def test_derivatives_by_parameters_pass_through_the_list(mode):
     structure = argon()
-    quantities = lambda scale: ms.energy_forces_stress(ms.replace_parameters(LJ, {"epsilon": 0.0104 * scale}), structure)
+    quantities = lambda scale: ms.energy_forces_stress(
+        ms.replace_parameters(LJ, {"epsilon": 0.0104 * scale}), structure
+    )
     # epsilon is the only energy of the form: each of the three is proportional to it
     for derivative, value in zip(mode(quantities)(1.0), ms.energy_forces_stress(LJ, structure), strict=True):
         assert_allclose(derivative, value, atol=1e-14)
@@ -64,7 +66,10 @@ def test_a_cutoff_that_is_a_parameter_moves_with_it(mode):
 def test_under_jit_a_list_must_be_given():
     structure = argon()
     neighbors = ms.neighbors_of(LJ, structure)
-    eager, jitted = ms.energy_forces_stress(LJ, structure), jax.jit(ms.energy_forces_stress)(LJ, structure, neighbors)
+    eager, jitted = (
+        ms.energy_forces_stress(LJ, structure),
+        jax.jit(ms.energy_forces_stress)(LJ, structure, neighbors),
+    )
     for mine, theirs in zip(jitted, eager, strict=True):
         assert_allclose(mine, theirs, atol=1e-13)
     with pytest.raises(ms.errors.TracedError, match=r"under jax\.jit"):

@@ -13,7 +13,12 @@ import pytest
 from mdsens.relaxation.search import forget
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*/README.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(ROOT.glob("*/README.md")),
+]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -25,7 +30,9 @@ def blocks(page: Path) -> list[tuple[str, str, int]]:
 
 def runs(language: str, text: str) -> bool:
     """Python blocks run, and shell blocks whose lines are all commands of mdsens."""
-    return language == "python" or (language == "bash" and all(line.startswith("mdsens ") for line in commands(text)))
+    return language == "python" or (
+        language == "bash" and all(line.startswith("mdsens ") for line in commands(text))
+    )
 
 
 def commands(text: str) -> list[str]:
@@ -39,8 +46,12 @@ def run_command(line: str) -> str:
     from typer.testing import CliRunner
 
     forget()  # a command is a process of its own, that remembers no relaxation
-    module, name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["mdsens"].split(":")
-    result = CliRunner().invoke(getattr(importlib.import_module(module), name), shlex.split(line, comments=True)[1:])
+    module, name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["mdsens"].split(
+        ":"
+    )
+    result = CliRunner().invoke(
+        getattr(importlib.import_module(module), name), shlex.split(line, comments=True)[1:]
+    )
     assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
     return result.output
 
@@ -51,7 +62,9 @@ def words(text: str) -> list[str]:
     return re.sub(r"[─━│┃┏┓┗┛┡┩┌┐└┘├┤┬┴┼╇╞╡╪┳┻╋]", " ", text).split()
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if any(runs(*b[:2]) for b in blocks(p))], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if any(runs(*b[:2]) for b in blocks(p))], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_blocks_run_and_print_what_is_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(ROOT / "data")
@@ -59,7 +72,9 @@ def test_blocks_run_and_print_what_is_shown(page: Path, tmp_path: Path, monkeypa
     printed = None
     for language, text, line in blocks(page):
         if language == "text" and printed is not None:
-            assert words(printed) == words(text), f"{page.name}:{line} shows another output; printed was\n{printed}"
+            assert words(printed) == words(text), (
+                f"{page.name}:{line} shows another output; printed was\n{printed}"
+            )
         printed = None
         if not runs(language, text):
             continue

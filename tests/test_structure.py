@@ -17,7 +17,13 @@ def slab() -> ase.Atoms:
     atoms = ase.build.fcc111("Cu", (2, 2, 3), vacuum=5.0)
     atoms.symbols[3] = "Ni"
     atoms.rattle(0.1, seed=1)
-    atoms.set_constraint([FixAtoms([0, 1]), FixCartesian([2, 4], mask=(True, False, True)), FixCartesian(5, mask=(False, False, True))])
+    atoms.set_constraint(
+        [
+            FixAtoms([0, 1]),
+            FixCartesian([2, 4], mask=(True, False, True)),
+            FixCartesian(5, mask=(False, False, True)),
+        ]
+    )
     masses = atoms.get_masses()
     masses[7] = 64.9  # an isotope
     atoms.set_masses(masses)
@@ -132,7 +138,11 @@ def test_by_default_a_structure_is_periodic_where_it_has_cell_vectors():
     positions, species = [[0.0, 0, 0]], ["Ar"]
     assert ms.Structure.create(positions, species).pbc == (False, False, False)
     assert ms.Structure.create(positions, species, [4.0, 4.0, 4.0]).pbc == (True, True, True)
-    assert ms.Structure.create(positions, species, [[4.0, 0, 0], [0, 4, 0], [0, 0, 0]]).pbc == (True, True, False)
+    assert ms.Structure.create(positions, species, [[4.0, 0, 0], [0, 4, 0], [0, 0, 0]]).pbc == (
+        True,
+        True,
+        False,
+    )
     assert ms.Structure.create(positions, species, [4.0, 4.0, 4.0], pbc=False).pbc == (False, False, False)
 
 
@@ -141,20 +151,29 @@ def test_volume_follows_a_deformation_and_its_derivative_is_exact():
     F = jnp.array([[1.1, 0.1, 0], [0.1, 0.9, 0.2], [0, 0.2, 1.0]])
     assert_allclose(ms.volume(structure.deformed(F)), 120 * np.linalg.det(F), rtol=1e-14)
     # dV/dF = V F^-T at F = 1
-    assert_allclose(jax.grad(lambda F: ms.volume(structure.deformed(F)))(jnp.eye(3)), 120 * np.eye(3), atol=1e-12)
+    assert_allclose(
+        jax.grad(lambda F: ms.volume(structure.deformed(F)))(jnp.eye(3)), 120 * np.eye(3), atol=1e-12
+    )
     assert float(ms.volume(ms.Structure.create([[0.0, 0, 0]], ["Ar"]))) == 0
 
 
 def test_a_plane_of_atoms_with_z_fixed_relaxes_in_the_plane():
-    # Discs that interact with nearest neighbors only: the triangular lattice has the distance of the minimum, 2^(1/6) sigma.
+    # Discs that interact with nearest neighbors only: the triangular lattice has the distance of the minimum,
+    # 2^(1/6) sigma.
     sigma, a = 3.4, 3.7
     cell = np.array([[a, 0, 0], [a / 2, a * np.sqrt(3) / 2, 0], [0, 0, 5]])
     rattle = np.random.default_rng(0).normal(scale=0.05, size=(4, 2))
     positions = np.array([[0, 0, 0], cell[0], cell[1], cell[0] + cell[1]]) + np.pad(rattle, ((0, 0), (0, 1)))
-    structure = ms.Structure.create(positions, ["Ar"] * 4, 2 * cell, (True, True, False), fixed=np.tile([False, False, True], (4, 1)))
+    structure = ms.Structure.create(
+        positions, ["Ar"] * 4, 2 * cell, (True, True, False), fixed=np.tile([False, False, True], (4, 1))
+    )
     potential = ms.LennardJones(0.01, sigma, elements=("Ar",), cutoff_radius=1.6 * sigma, cut=ms.Truncated())
     relaxed = ms.relax(
-        potential, structure, cell=(True, True, False, False, False, True), solver=ms.NewtonCG(), check_minimum=False
+        potential,
+        structure,
+        cell=(True, True, False, False, False, True),
+        solver=ms.NewtonCG(),
+        check_minimum=False,
     ).structure
     # converged to 1e-8 eV/Å against a curvature of 0.05 eV/Å²
     assert_allclose(np.linalg.norm(relaxed.cell[:2], axis=1), 2 * 2 ** (1 / 6) * sigma, rtol=1e-6)

@@ -13,7 +13,8 @@ from mdsens.errors import ConformanceError, InputError, MDSensError
 from mdsens.potentials.base import parameter
 from mdsens.testing import central_difference, check_awkward_points, check_potential
 
-# --- central differences -----------------------------------------------------------------------------------------
+# --- central differences
+# -----------------------------------------------------------------------------------------
 
 
 def test_difference_has_the_form_and_the_numbers_of_jacfwd():
@@ -48,7 +49,8 @@ def test_leaves_that_are_no_floats_are_held():
     assert_allclose(slope["x"], 3.0)
 
 
-# --- potentials that are right -----------------------------------------------------------------------------------
+# --- potentials that are right
+# -----------------------------------------------------------------------------------
 
 
 def rattled(symbols, spacing, seed=0):
@@ -100,7 +102,8 @@ def test_lonely_atoms_test_nothing_and_are_refused():
         check_potential(ms.load_potential("ar-lennard-jones"), apart)
 
 
-# --- potentials that are wrong -----------------------------------------------------------------------------------
+# --- potentials that are wrong
+# -----------------------------------------------------------------------------------
 
 
 FAULTS = ("force", "parameter", "field", "direction", "first atom", "per atom", "beyond")
@@ -127,7 +130,9 @@ class Bumper(ms.Potential):
         force, theta, field, direction, first, per_atom, beyond = self.faults
         d = neighbors.vectors(structure)
         r = jnp.sqrt(jnp.sum(d * d, axis=-1))
-        k = self.k + theta * (jax.lax.stop_gradient(self.k) - self.k)  # the value of k, not all of its derivative
+        k = self.k + theta * (
+            jax.lax.stop_gradient(self.k) - self.k
+        )  # the value of k, not all of its derivative
         phi = k * jnp.where(r < 2.0, 1 - r / 2, 0.0) ** 3
         if self.root_at_cutoff:
             phi = jnp.where(r <= 2.0, jnp.sqrt(jnp.where(r <= 2.0, 2.0 - r, 1.0)) ** 6, 0.0)
@@ -136,7 +141,9 @@ class Bumper(ms.Potential):
         phi = phi * (1 + first * ((neighbors.i == 0) | (neighbors.j == 0)))
         phi = phi + beyond * jnp.where(neighbors.valid, jnp.exp(-r), 0.0)
         n = structure.n_atoms
-        return jnp.sum(phi) * (1 - per_atom + per_atom / n) + field * jnp.sum(jnp.sin(structure.positions[:, 0]))
+        return jnp.sum(phi) * (1 - per_atom + per_atom / n) + field * jnp.sum(
+            jnp.sin(structure.positions[:, 0])
+        )
 
 
 FORCES = "forces are minus the gradient of the energy"
@@ -155,7 +162,9 @@ DOUBLE = "a cell twice as long has twice the energy"
 def five():
     """Five atoms at random places in a sheared cell."""
     rng = np.random.default_rng(3)
-    return ms.Structure.create(rng.uniform(0, 3.0, (5, 3)), ["Ar"] * 5, 3.0 * np.eye(3) + 0.2 * rng.normal(size=(3, 3)))
+    return ms.Structure.create(
+        rng.uniform(0, 3.0, (5, 3)), ["Ar"] * 5, 3.0 * np.eye(3) + 0.2 * rng.normal(size=(3, 3))
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,7 +194,9 @@ def test_derivative_lost_exactly_at_the_cutoff_is_found():
 
 
 def test_failing_claim_is_raised_with_its_numbers(five):
-    with pytest.raises(ConformanceError, match=r"Bumper does not conform.*forces.* off by \d\.\de-\d\d eV/Å, allowed") as caught:
+    with pytest.raises(
+        ConformanceError, match=r"Bumper does not conform.*forces.* off by \d\.\de-\d\d eV/Å, allowed"
+    ) as caught:
         check_potential(Bumper.with_fault("force"), five, clusters=False)
     assert isinstance(caught.value, MDSensError)
     assert isinstance(caught.value, AssertionError)

@@ -1,9 +1,9 @@
 """Alanine dipeptide as a smooth flow: trained on forces, compared with splines, with OpenMM, and run as a potential.
 
-Trains a flow on molecular dynamics in implicit solvent, and one of splines of the same size beside it; measures both on
-frames held out and, where OpenMM is installed, on their own samples; runs both and the force field at constant energy
-from the same frames. The default is the quick run on the 2 000 frames of data/; the full one, for which
-workflows/alanine_dipeptide_data.py makes frames, is
+Trains a flow on molecular dynamics in implicit solvent, and one of splines of the same size beside it;
+measures both on frames held out and, where OpenMM is installed, on their own samples; runs both and the force
+field at constant energy from the same frames. The default is the quick run on the 2 000 frames of data/; the
+full one, for which workflows/alanine_dipeptide_data.py makes frames, is
 
     python workflows/alanine_dipeptide.py --data FRAMES.h5 --steps 25000 --output results/alanine_dipeptide
 
@@ -32,16 +32,25 @@ KINDS = ("smooth", "spline")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=DATA / "alanine-dipeptide.h5", help="frames with forces")
     parser.add_argument("--steps", type=int, default=1000, help="of training")
     parser.add_argument("--size", type=int, default=128, help="of the networks' two hidden layers")
     parser.add_argument("--layers", type=int, default=6, help="coupling layers of each kind")
     parser.add_argument("--samples", type=int, default=2000, help="drawn from each flow")
     parser.add_argument("--md-steps", type=int, default=5000, help="of 1 fs, at constant energy")
-    parser.add_argument("--replicas", type=int, default=8, help="runs at constant energy, from held-out frames")
+    parser.add_argument(
+        "--replicas", type=int, default=8, help="runs at constant energy, from held-out frames"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="which flows")
-    parser.add_argument("--output", type=Path, default=Path("results/alanine_dipeptide"), help="folder for models, tables and figures")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/alanine_dipeptide"),
+        help="folder for models, tables and figures",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the models that are there")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     options = parser.parse_args()
@@ -57,7 +66,9 @@ def main() -> None:
     models = {kind: train(kind, frames, options, say) for kind in options.kinds}
     _, held_out = frames.split(ms.flows.Schedule().held_out)
     rows: dict[str, dict[str, Any]] = {kind: measure(model, held_out) for kind, model in models.items()}
-    starts = 10 * held_out.positions[np.linspace(0, held_out.n_frames - 1, options.replicas).astype(int)].astype(float)
+    starts = 10 * held_out.positions[
+        np.linspace(0, held_out.n_frames - 1, options.replicas).astype(int)
+    ].astype(float)
     first = next(iter(models.values()))
     target = openmm_energy(first.temperature)
     if target is None:
@@ -88,7 +99,9 @@ def main() -> None:
     say(f"wrote models, figures and table.csv to {options.output}")
 
 
-def train(kind: str, frames: ms.flows.ForceData, options: argparse.Namespace, say: Any) -> ms.flows.BoltzmannGenerator:
+def train(
+    kind: str, frames: ms.flows.ForceData, options: argparse.Namespace, say: Any
+) -> ms.flows.BoltzmannGenerator:
     """A trained model, kept in the output folder."""
     molecule = ms.flows.read_molecule(DATA / "alanine-dipeptide.pdb")
     coordinates = ms.flows.choose_coordinates(molecule.topology, frames.positions)
@@ -97,12 +110,19 @@ def train(kind: str, frames: ms.flows.ForceData, options: argparse.Namespace, sa
     )
     schedule = ms.flows.Schedule(steps=options.steps, evaluate_every=max(1, options.steps // 20))
     seen, _ = frames.split(schedule.held_out)
-    flow = architecture.build(coordinates, seen.positions[:: max(1, seen.n_frames // 5000)], jax.random.key(0))
-    model = ms.flows.BoltzmannGenerator(flow, molecule.species, frames.temperature, molecule.pdb).astype(jnp.float32)
+    flow = architecture.build(
+        coordinates, seen.positions[:: max(1, seen.n_frames // 5000)], jax.random.key(0)
+    )
+    model = ms.flows.BoltzmannGenerator(flow, molecule.species, frames.temperature, molecule.pdb).astype(
+        jnp.float32
+    )
     path = options.output / f"{kind}.h5"
 
     def progress(now: Any) -> None:
-        say(f"{kind} {now.step:6d}: " + "  ".join(f"{name} {value:.3f}" for name, value in now.held_out.items()))
+        say(
+            f"{kind} {now.step:6d}: "
+            + "  ".join(f"{name} {value:.3f}" for name, value in now.held_out.items())
+        )
 
     done = ms.flows.train(
         model,
@@ -143,7 +163,10 @@ def measure_samples(model: ms.flows.BoltzmannGenerator, target: Any, samples: np
 def conservation(system: Any, starts: np.ndarray, steps: int) -> dict[str, float]:
     """How well velocity Verlet conserves the energy: 1 fs, the same frames and velocities for all."""
     drift = ms.dynamics.nve(system, starts, steps=steps, record_every=1, seed=0).drift()
-    return {"std of total energy per d.o.f. (kJ/mol)": float(np.mean(drift.fluctuation)), "slope (kJ/mol/ns)": float(np.mean(drift.slope))}
+    return {
+        "std of total energy per d.o.f. (kJ/mol)": float(np.mean(drift.fluctuation)),
+        "slope (kJ/mol/ns)": float(np.mean(drift.slope)),
+    }
 
 
 def openmm_energy(temperature: float) -> Any:
@@ -153,7 +176,9 @@ def openmm_energy(temperature: float) -> Any:
     except ImportError:
         return None
     pdb = app.PDBFile(str(DATA / "alanine-dipeptide.pdb"))
-    system = app.ForceField(*FORCE_FIELD).createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=None)
+    system = app.ForceField(*FORCE_FIELD).createSystem(
+        pdb.topology, nonbondedMethod=app.NoCutoff, constraints=None
+    )
     return ms.calculators.reduced_openmm(system, temperature)
 
 

@@ -1,14 +1,14 @@
 """More molecular dynamics of alanine dipeptide with forces, by OpenMM: amber99sbildn with implicit solvent (amber99_obc).
 
-No cutoff, no constraints, Langevin dynamics at 300 K with friction 1/ps and steps of 1 fs, a frame per ps. Written as it goes:
-what is there when the run is cut off stays, and --continue adds to it. `pip install openmm` first; about 20 frames a
-second on one core.
+No cutoff, no constraints, Langevin dynamics at 300 K with friction 1/ps and steps of 1 fs, a frame per ps.
+Written as it goes: what is there when the run is cut off stays, and --continue adds to it. `pip install
+openmm` first; about 20 frames a second on one core.
 
     python workflows/alanine_dipeptide_data.py --frames 50000 --seed 1 --output results/alanine-dipeptide.h5
 
---phi DEGREES starts from, and --hold also restrains to, a value of the torsion phi: frames of the left-handed basin
-(phi = 60), which free runs of 50 ns hardly ever visit. Their forces, without that of the restraint, are as good as any
-for force matching; their frequencies are not those of equilibrium.
+--phi DEGREES starts from, and --hold also restrains to, a value of the torsion phi: frames of the left-handed
+basin (phi = 60), which free runs of 50 ns hardly ever visit. Their forces, without that of the restraint, are
+as good as any for force matching; their frequencies are not those of equilibrium.
 """
 
 import argparse
@@ -25,11 +25,17 @@ PHI = (4, 6, 8, 14)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=10_000, help="frames in all, one per ps")
     parser.add_argument("--seed", type=int, default=1, help="of the bath and the first velocities")
-    parser.add_argument("--output", type=Path, default=Path("results/alanine-dipeptide.h5"), help="a new file")
-    parser.add_argument("--continue", dest="resume", action="store_true", help="add to the file, from its last frame")
+    parser.add_argument(
+        "--output", type=Path, default=Path("results/alanine-dipeptide.h5"), help="a new file"
+    )
+    parser.add_argument(
+        "--continue", dest="resume", action="store_true", help="add to the file, from its last frame"
+    )
     parser.add_argument("--phi", type=float, help="start from this value of phi, degrees")
     parser.add_argument("--hold", action="store_true", help="and restrain phi to it (50 kJ/mol/rad²)")
     options = parser.parse_args()
@@ -73,9 +79,13 @@ def prepare(options: argparse.Namespace) -> tuple[Any, set[int]]:
 
     pdb = app.PDBFile(str(DATA / "alanine-dipeptide.pdb"))
     field = app.ForceField("amber99sbildn.xml", "amber99_obc.xml")
-    system = field.createSystem(pdb.topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False)
+    system = field.createSystem(
+        pdb.topology, nonbondedMethod=app.NoCutoff, constraints=None, rigidWater=False
+    )
     if options.phi is not None:
-        restraint = openmm.CustomTorsionForce("0.5 * k * min(d, 2 * pi - d)^2; d = abs(theta - target); pi = 3.14159265358979")
+        restraint = openmm.CustomTorsionForce(
+            "0.5 * k * min(d, 2 * pi - d)^2; d = abs(theta - target); pi = 3.14159265358979"
+        )
         restraint.addGlobalParameter("k", 500.0)
         restraint.addGlobalParameter("target", np.radians(options.phi))
         restraint.addTorsion(*PHI)
@@ -83,7 +93,9 @@ def prepare(options: argparse.Namespace) -> tuple[Any, set[int]]:
         system.addForce(restraint)
     integrator = openmm.LangevinIntegrator(TEMPERATURE, 1.0, 1e-3)  # K, 1/ps, ps
     integrator.setRandomNumberSeed(options.seed)
-    simulation = app.Simulation(pdb.topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    simulation = app.Simulation(
+        pdb.topology, system, integrator, openmm.Platform.getPlatformByName("Reference")
+    )
     simulation.context.setPositions(pdb.positions)
     simulation.minimizeEnergy()
     simulation.context.setVelocitiesToTemperature(TEMPERATURE, options.seed)
@@ -102,7 +114,9 @@ def append(path: Path, kept: dict[str, list[Any]]) -> None:
             new = np.asarray(values, np.float64 if name == "potential_energy" else np.float32)
             if name not in file:
                 rest = new.shape[1:]
-                file.create_dataset(name, (0, *rest), new.dtype, maxshape=(None, *rest), chunks=True, compression="gzip")
+                file.create_dataset(
+                    name, (0, *rest), new.dtype, maxshape=(None, *rest), chunks=True, compression="gzip"
+                )
                 file[name].attrs["unit"] = units[name]
             dataset: Any = file[name]
             dataset.resize(len(dataset) + len(new), axis=0)

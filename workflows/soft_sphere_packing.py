@@ -4,17 +4,19 @@
 
     U = sum_{i<j} 1/2 (1 - r_ij / s_ij)^2   for r_ij < s_ij = (d_i + d_j) / 2.
 
-From each random start, FIRE walks to a minimum x*(D). The question is dx*/dD. The force vanishes at x* for every D, so
+From each random start, FIRE walks to a minimum x*(D). The question is dx*/dD. The force vanishes at x* for
+every D, so
 
     dx*/dD = -H^+ d2U/dx dD,     H = d2U/dx2,  H^+ on the complement of uniform shifts and of discs without contacts.
 
-`ms.relax` gives this. The alternative is to differentiate the steps of FIRE themselves. Both are compared, after the same
-numbers of steps, with the derivative at the minimum which that walk leads to.
+`ms.relax` gives this. The alternative is to differentiate the steps of FIRE themselves. Both are compared,
+after the same numbers of steps, with the derivative at the minimum which that walk leads to.
 
 Source: the system of Blondel et al., "Efficient and Modular Implicit Differentiation", arXiv:2105.15183.
 Lengths are in large diameters, energies in units of the stiffness.
 
-    python workflows/soft_sphere_packing.py --starts 40 --steps 300 500 700 1000 3000 --output results/soft_sphere_packing
+    python workflows/soft_sphere_packing.py --starts 40 --steps 300 500 700 1000 3000 --output
+    results/soft_sphere_packing
 """
 
 import argparse
@@ -43,7 +45,11 @@ DIAMETERS = np.repeat([1.0, D], N // 2)
 FIRST, SECOND = np.triu_indices(N, 1)
 SPECIES = ("Ar", "Ne")  # two labels, large and small: no chemistry
 TEMPLATE = ms.Structure.create(
-    np.zeros((N, 3)), np.repeat(SPECIES, N // 2).tolist(), [BOX, BOX, 4.0], (True, True, False), fixed=np.tile([False, False, True], (N, 1))
+    np.zeros((N, 3)),
+    np.repeat(SPECIES, N // 2).tolist(),
+    [BOX, BOX, 4.0],
+    (True, True, False),
+    fixed=np.tile([False, False, True], (N, 1)),
 )
 ALL_PAIRS = ms.find_neighbors(dataclasses.replace(TEMPLATE, pbc=(False, False, False)), cutoff=np.inf)
 RIGHT = 0.01  # a derivative within 1 % counts as right
@@ -69,7 +75,8 @@ def all_pairs(structure: ms.Structure) -> ms.Neighbors:
     return dataclasses.replace(ALL_PAIRS, shift=shift)
 
 
-# --- two ways to dx/dD -------------------------------------------------------------------------------------------
+# --- two ways to dx/dD
+# -------------------------------------------------------------------------------------------
 
 
 @jax.jit
@@ -94,7 +101,9 @@ def unrolled(xy, steps):
 def implicit(xy, fmax: float) -> tuple[np.ndarray, np.ndarray]:
     """Relaxed positions, and dx/dD at them. fmax = inf takes the positions as they are, whether or not a minimum."""
     finish = np.isfinite(fmax)
-    relaxed = lambda D: ms.relax(discs(D), packing(xy), fmax=fmax, check_minimum=finish, throw=finish).structure.positions
+    relaxed = lambda D: (
+        ms.relax(discs(D), packing(xy), fmax=fmax, check_minimum=finish, throw=finish).structure.positions
+    )
     x, dx = jax.jvp(relaxed, (jnp.asarray(D),), (1.0,))
     return np.asarray(x)[:, :2], np.asarray(dx)[:, :2]
 
@@ -120,7 +129,9 @@ def contacts(xy: np.ndarray) -> np.ndarray:
 
 def analyse(seed: int, steps: list[int]) -> dict[str, np.ndarray]:
     """What is kept of one start: a number for the minimum, numbers for each of `steps`, and the arrays behind them."""
-    x, dx_unrolled, fmax = (np.asarray(a) for a in unrolled(jnp.asarray(random_start(seed)), jnp.asarray(steps)))
+    x, dx_unrolled, fmax = (
+        np.asarray(a) for a in unrolled(jnp.asarray(random_start(seed)), jnp.asarray(steps))
+    )
     dx_implicit = np.stack([implicit(xy, np.inf)[1] for xy in x])
     # Newton finds the minimum from beside the last point: an answer of its own, not the last point itself.
     minimum, dx = implicit(x[-1] + np.random.default_rng(seed).normal(0, 1e-9, x[-1].shape), 5e-14)
@@ -142,11 +153,18 @@ def analyse(seed: int, steps: list[int]) -> dict[str, np.ndarray]:
         "l1_minimum": l1(dx),
         "lowest_curvature": curvatures(minimum)[0],
         "rattlers": np.sum(rattlers),
-        **{"positions": x, "dx_unrolled": dx_unrolled, "dx_implicit": dx_implicit, "minimum": minimum, "dx_minimum": dx},
+        **{
+            "positions": x,
+            "dx_unrolled": dx_unrolled,
+            "dx_implicit": dx_implicit,
+            "minimum": minimum,
+            "dx_minimum": dx,
+        },
     }
 
 
-# --- results: one HDF5 group a start, written as soon as it is known ---------------------------------------------
+# --- results: one HDF5 group a start, written as soon as it is known
+# ---------------------------------------------
 
 
 def open_results(path: Path, steps: list[int]) -> h5py.File:
@@ -155,7 +173,9 @@ def open_results(path: Path, steps: list[int]) -> h5py.File:
     if path.exists() and not h5py.is_hdf5(path):
         raise ms.errors.OutputExistsError(f"'{path}' is no HDF5 file: choose another --output.")
     if not path.exists() and path.parent.exists() and any(path.parent.iterdir()):
-        raise ms.errors.OutputExistsError(f"'{path.parent}' is not empty and holds no {path.name}: choose another --output.")
+        raise ms.errors.OutputExistsError(
+            f"'{path.parent}' is not empty and holds no {path.name}: choose another --output."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     file = h5py.File(path, "a")
     if len(file) == len(file.attrs) == 0:
@@ -163,7 +183,9 @@ def open_results(path: Path, steps: list[int]) -> h5py.File:
     for name, value in settings.items():
         if not np.array_equal(found := file.attrs.get(name), value):
             file.close()
-            raise ms.errors.OutputExistsError(f"'{path}' holds other data: {name} is {found}, asked for {value}. Choose another --output.")
+            raise ms.errors.OutputExistsError(
+                f"'{path}' holds other data: {name} is {found}, asked for {value}. Choose another --output."
+            )
     return file
 
 
@@ -197,8 +219,15 @@ def write_csv(path: Path, data: dict[str, np.ndarray], seeds: range, steps: list
 
 
 def summary(data: dict[str, np.ndarray], steps: list[int]) -> Table:
-    table = Table(title=f"dx/dD of {len(data['rattlers'])} packings against the minimum: median (quartiles); wrong: off by more than 1 %")
-    spreads = {"max_force": "largest force", "distance": "|x - x*|", "error_implicit": "implicit error", "error_unrolled": "unrolled error"}
+    table = Table(
+        title=f"dx/dD of {len(data['rattlers'])} packings against the minimum: median (quartiles); wrong: off by more than 1 %"
+    )
+    spreads = {
+        "max_force": "largest force",
+        "distance": "|x - x*|",
+        "error_implicit": "implicit error",
+        "error_unrolled": "unrolled error",
+    }
     for title in ("steps", *spreads.values(), "implicit wrong", "unrolled wrong", "H indefinite"):
         table.add_column(title, justify="right")
     for k, n in enumerate(steps):
@@ -222,12 +251,25 @@ def draw_packing(path: Path, group: h5py.Group) -> None:
     d = (xy[SECOND] - xy[FIRST])[touching]
     bonds = np.stack([xy[FIRST[touching]], xy[FIRST[touching]] + d - BOX * np.round(d / BOX)], axis=1)
     fig, ax = plt.subplots(figsize=(5.6, 4.8), layout="constrained")
-    colors = plt.cm.ScalarMappable(plt.Normalize(0, speed.max()), LinearSegmentedColormap.from_list("pale", PALE))
+    colors = plt.cm.ScalarMappable(
+        plt.Normalize(0, speed.max()), LinearSegmentedColormap.from_list("pale", PALE)
+    )
     for shift in BOX * np.array([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)]):
         for k in range(N):
-            ax.add_patch(plt.Circle(xy[k] + shift, DIAMETERS[k] / 2, fc=colors.to_rgba(speed[k]), ec="#888888", lw=0.5))
+            ax.add_patch(
+                plt.Circle(xy[k] + shift, DIAMETERS[k] / 2, fc=colors.to_rgba(speed[k]), ec="#888888", lw=0.5)
+            )
         ax.add_collection(LineCollection(bonds + shift, colors="white", linewidths=1.0))
-        ax.quiver(*(xy + shift).T, *dx.T, angles="xy", scale_units="xy", scale=5, width=0.004, color="#222222", zorder=3)
+        ax.quiver(
+            *(xy + shift).T,
+            *dx.T,
+            angles="xy",
+            scale_units="xy",
+            scale=5,
+            width=0.004,
+            color="#222222",
+            zorder=3,
+        )
     ax.set(xlim=(0, BOX), ylim=(0, BOX), aspect="equal", xticks=[], yticks=[])
     ax.set_title(r"arrows: $\mathrm{d}x^*/\mathrm{d}D \times 0.2$", fontsize=9, loc="right")
     fig.colorbar(colors, ax=ax, shrink=0.85, pad=0.02, label=r"$|\mathrm{d}x^*/\mathrm{d}D|$")
@@ -238,11 +280,34 @@ def draw_packing(path: Path, group: h5py.Group) -> None:
 def draw_spread(ax, at: np.ndarray, values: np.ndarray, rattlers: np.ndarray, color: str, label: str) -> None:
     """Quartiles and median, and every start: a dot, or a ring if the packing has rattlers."""
     jitter = np.random.default_rng(0).uniform(-0.09, 0.09, values.shape)
-    ax.plot((at + jitter)[~rattlers], values[~rattlers], ".", color=color, markersize=4, alpha=0.6, markeredgewidth=0)
-    ax.plot((at + jitter)[rattlers], values[rattlers], "o", color=color, markersize=3, fillstyle="none", markeredgewidth=0.7)
+    ax.plot(
+        (at + jitter)[~rattlers],
+        values[~rattlers],
+        ".",
+        color=color,
+        markersize=4,
+        alpha=0.6,
+        markeredgewidth=0,
+    )
+    ax.plot(
+        (at + jitter)[rattlers],
+        values[rattlers],
+        "o",
+        color=color,
+        markersize=3,
+        fillstyle="none",
+        markeredgewidth=0.7,
+    )
     style = {"color": color, "linewidth": 0.9}
     hidden = {"showcaps": False, "showfliers": False, "manage_ticks": False, "whiskerprops": {"linewidth": 0}}
-    ax.boxplot(values, positions=at, widths=0.26, boxprops=style, medianprops={"color": color, "linewidth": 2}, **hidden)
+    ax.boxplot(
+        values,
+        positions=at,
+        widths=0.26,
+        boxprops=style,
+        medianprops={"color": color, "linewidth": 2},
+        **hidden,
+    )
     ax.plot([], [], color=color, linewidth=2, label=label)
 
 
@@ -256,16 +321,31 @@ def draw_comparison(path: Path, data: dict[str, np.ndarray], steps: list[int]) -
         ax.set(xlabel="FIRE steps", yscale="log", xticks=at + 0.17, xticklabels=steps)
     draw_spread(norms, at[-1:] + 1, data["l1_minimum"], rattlers, GRAY, "at the minimum")
     norms.plot([], [], "o", color=GRAY, markersize=3, fillstyle="none", label="with rattlers")
-    norms.set(ylabel=r"$\|\mathrm{d}x/\mathrm{d}D\|_1$", title="a   size", xticks=[*(at + 0.17), len(at)], xticklabels=[*steps, "$x^*$"])
+    norms.set(
+        ylabel=r"$\|\mathrm{d}x/\mathrm{d}D\|_1$",
+        title="a   size",
+        xticks=[*(at + 0.17), len(at)],
+        xticklabels=[*steps, "$x^*$"],
+    )
     errors.axhline(RIGHT, color=GRAY, linewidth=0.8, linestyle="--")
     errors.set(ylabel="relative error, discs with contacts", title="b   error")
     for mask, style, label in (
         (data["contact_changes"] == 0, "o", "contacts of the minimum"),
         (data["contact_changes"] > 0, "x", "other contacts"),
     ):
-        law.loglog(data["distance"][mask], data["error_implicit"][mask], style, color=BLUE, markersize=4, alpha=0.6, label=label)
+        law.loglog(
+            data["distance"][mask],
+            data["error_implicit"][mask],
+            style,
+            color=BLUE,
+            markersize=4,
+            alpha=0.6,
+            label=label,
+        )
     law.loglog([1e-13, 1e-2], [1e-12, 1e-1], color=GRAY, linewidth=0.8, label="slope 1")
-    law.set(xlabel=r"distance $|x - x^*|$", ylabel="relative error, implicit", title="c   error against distance")
+    law.set(
+        xlabel=r"distance $|x - x^*|$", ylabel="relative error, implicit", title="c   error against distance"
+    )
     for ax in (norms, errors, law):
         ax.legend(frameon=False)
     fig.savefig(path, dpi=200)
@@ -275,8 +355,19 @@ def draw_comparison(path: Path, data: dict[str, np.ndarray], steps: list[int]) -
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--starts", type=int, default=40, help="random starts: seeds 0, 1, ...")
-    parser.add_argument("--steps", type=int, nargs="+", default=[300, 500, 700, 1000, 3000], help="FIRE steps after which to look")
-    parser.add_argument("--output", type=Path, default=Path("results/soft_sphere_packing"), help="directory; a run in it is resumed")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        nargs="+",
+        default=[300, 500, 700, 1000, 3000],
+        help="FIRE steps after which to look",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/soft_sphere_packing"),
+        help="directory; a run in it is resumed",
+    )
     parser.add_argument("--quick", action="store_true", help="two starts, 300 and 700 steps: half a minute")
     options = parser.parse_args(arguments)
     seeds, steps = (range(2), [300, 700]) if options.quick else (range(options.starts), sorted(options.steps))
@@ -287,7 +378,11 @@ def main(arguments: list[str] | None = None) -> None:
         draw_packing(options.output / "packing.png", file[group_name(0)])
     write_csv(options.output / "packings.csv", data, seeds, steps)
     draw_comparison(options.output / "comparison.png", data, steps)
-    console.print(summary(data, steps), f"{np.sum(data['rattlers'] > 0)} packings have rattlers. Results: {options.output}", sep="\n")
+    console.print(
+        summary(data, steps),
+        f"{np.sum(data['rattlers'] > 0)} packings have rattlers. Results: {options.output}",
+        sep="\n",
+    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
 """Smooth flows against splines on two densities in the plane, learned from samples alone and from samples with forces.
 
 A flow z = F(x) has the density p(x) = |det dF/dx| on the unit square, hence the energy u = -log p (in kT) and the forces
--grad u. Rational-quadratic splines are once continuously differentiable: log F' has a kink at every knot of every layer, and
-the forces jump there. Mixtures of smooth ramps have all derivatives. What does this do to forces, where one looks at them, and
-where one trains on them?
+-grad u. Rational-quadratic splines are once continuously differentiable: log F' has a kink at every knot of
+every layer, and the forces jump there. Mixtures of smooth ramps have all derivatives. What does this do to
+forces, where one looks at them, and where one trains on them?
 
     rings   u = -log sum_k w_k exp(-(r - R_k)² / 2 s²),  r = |X|,  X = 2 pi x - pi in both directions, on the square
     torus   the same of r = sqrt(2 + cos h(X_1) + cos h(X_2)),  h(X) = (pi²/4) (1 - cos X), periodic in both directions
 
-with R = 1, 1.5, 2, 2.5, w = 1, 0.6, 0.8, 0.4, s = 0.06 and 0.05. Samples are exact (rejection), so are their forces; the normalization is a
-sum over a fine grid, so the Kullback-Leibler divergence of the flow from the target is known, not only estimated.
+with R = 1, 1.5, 2, 2.5, w = 1, 0.6, 0.8, 0.4, s = 0.06 and 0.05. Samples are exact (rejection), so are their
+forces; the normalization is a sum over a fine grid, so the Kullback-Leibler divergence of the flow from the
+target is known, not only estimated.
 
-Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, the toy examples and the notebooks published with
-them. There h(X) = X²/2, whose slope jumps where the torus closes; `--densities torus_with_seam` is that one.
+Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, the toy examples and the notebooks
+published with them. There h(X) = X²/2, whose slope jumps where the torus closes; `--densities
+torus_with_seam` is that one.
 
     python workflows/toy_densities.py --output results/toy_densities
 """
@@ -47,7 +49,8 @@ from mdsens.flows.splines import CircularSpline, IntervalSpline  # noqa: E402
 from mdsens.flows.train import Progress, Schedule, train  # noqa: E402
 from mdsens.flows.transforms import AbstractFamily, CircleMixture, IntervalMixture  # noqa: E402
 
-GRID = 400  # points in each direction; the densities vary over 0.01 and more, so midpoint sums are exact to many digits
+# points in each direction; the densities vary over 0.01 and more, so midpoint sums are exact to many digits
+GRID = 400
 AT_ONCE = 4000  # points evaluated together: one shape, compiled once for each kind of flow
 HALVINGS = 26  # of the intervals in which jumps are looked for
 RELEVANT = 1e-2  # of the highest density: where the largest jump is looked for
@@ -91,7 +94,8 @@ class Target:
 
     def sample(self, n: int, seed: int) -> np.ndarray:
         """Independent exact samples (n, 2)."""
-        # Rejection from the uniform density: exp(-u) is at most the highest weight, 1, and what other shells add there
+        # Rejection from the uniform density: exp(-u) is at most the highest weight, 1, and what other shells
+        # add there
         rng, found, bound = np.random.default_rng(seed), [], 1.01
         while sum(map(len, found)) < n:
             x = rng.random((AT_ONCE * 10, 2))
@@ -119,7 +123,9 @@ class Size:
     hidden: tuple[int, ...] = (64, 64)
     harmonics: int = 3
     samples: int = 50_000
-    schedule: Schedule = field(default_factory=lambda: Schedule(steps=2000, batch=256, learning_rate=3e-3, evaluate_every=250))
+    schedule: Schedule = field(
+        default_factory=lambda: Schedule(steps=2000, batch=256, learning_rate=3e-3, evaluate_every=250)
+    )
 
     def family(self, kind: str, periodic: bool) -> AbstractFamily:
         if kind == "smooth":
@@ -135,7 +141,16 @@ class Size:
             moved, given = names[k % 2], names[1 - k % 2]
             sizes = dict.fromkeys(names, 1)
             layers.append(
-                Coupling.create(moved, (given,), sizes, family, key, periodic=names, hidden=self.hidden, harmonics=self.harmonics)
+                Coupling.create(
+                    moved,
+                    (given,),
+                    sizes,
+                    family,
+                    key,
+                    periodic=names,
+                    hidden=self.hidden,
+                    harmonics=self.harmonics,
+                )
             )
         return Flow((*layers, Inverted(split)), {"x": Uniform(2)}).astype(jnp.float32)
 
@@ -144,7 +159,8 @@ QUICK = Size(3, 4, 1, (8,), 1, 2500, Schedule(steps=20, batch=64, evaluate_every
 LOSSES = {"samples": Loss(likelihood=1.0, force=0.0), "samples and forces": Loss(likelihood=1.0, force=1e-4)}
 
 
-# --- what is measured --------------------------------------------------------------------------------------------
+# --- what is measured
+# --------------------------------------------------------------------------------------------
 
 
 @eqx.filter_jit
@@ -156,7 +172,9 @@ def fields(energy: Callable[[Any], Any], x: np.ndarray) -> tuple[np.ndarray, np.
     """Energies (n,) in kT and forces (n, 2) at points (n, 2), in float64."""
     padded = np.pad(x, ((0, -len(x) % AT_ONCE), (0, 0)), mode="edge")
     parts = [_fields(energy, padded[k : k + AT_ONCE]) for k in range(0, len(padded), AT_ONCE)]
-    u, gradient = (np.concatenate([np.asarray(part) for part in each])[: len(x)] for each in zip(*parts, strict=True))
+    u, gradient = (
+        np.concatenate([np.asarray(part) for part in each])[: len(x)] for each in zip(*parts, strict=True)
+    )
     return u, -gradient
 
 
@@ -174,8 +192,8 @@ def line(height: float, n: int = AT_ONCE) -> np.ndarray:
 def jumps(force: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.ndarray:
     """How much the force jumps between neighboring points of a line.
 
-    Each interval is halved again and again, and the half kept in which the force changes more. What changes over an
-    interval of length 1e-11 is a jump: a smooth force changes by its slope, some 1e5, times that.
+    Each interval is halved again and again, and the half kept in which the force changes more. What changes
+    over an interval of length 1e-11 is a jump: a smooth force changes by its slope, some 1e5, times that.
     """
     a, b = points[:-1].copy(), points[1:].copy()
     fa, fb = force(a), force(b)
@@ -184,7 +202,12 @@ def jumps(force: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.n
         m = (a + b) / 2
         fm = force(m)
         left = (size(fm - fa) > size(fb - fm))[:, None]
-        a, fa, b, fb = np.where(left, a, m), np.where(left, fa, fm), np.where(left, m, b), np.where(left, fm, fb)
+        a, fa, b, fb = (
+            np.where(left, a, m),
+            np.where(left, fa, fm),
+            np.where(left, m, b),
+            np.where(left, fm, fb),
+        )
     return size(fb - fa)
 
 
@@ -234,7 +257,8 @@ class Truth:
         return numbers, {"log_density": -u, "forces": forces, "cut_forces": fields(flow.energy, self.cut)[1]}
 
 
-# --- training and tables -----------------------------------------------------------------------------------------
+# --- training and tables
+# -----------------------------------------------------------------------------------------
 
 
 class Clock:
@@ -255,7 +279,12 @@ class Clock:
 
 
 def run(
-    truth: Truth, size: Size, losses: dict[str, Loss], folder: Path, overwrite: bool, say: Callable[[str], None]
+    truth: Truth,
+    size: Size,
+    losses: dict[str, Loss],
+    folder: Path,
+    overwrite: bool,
+    say: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Train and measure the flows of one target. Rows of the table, with the arrays of the pictures."""
     rows = []
@@ -265,10 +294,20 @@ def run(
             clock = Clock(say, name)
             flow = size.flow(kind, truth.target.periodic)
             checkpoint = folder / f"{name}-training.h5"
-            trained = train(flow, truth.data, loss=loss, schedule=size.schedule, checkpoint=checkpoint, overwrite=overwrite, progress=clock)
+            trained = train(
+                flow,
+                truth.data,
+                loss=loss,
+                schedule=size.schedule,
+                checkpoint=checkpoint,
+                overwrite=overwrite,
+                progress=clock,
+            )
             numbers, arrays = truth.measure(trained.model)
             numbers["ms_per_step"] = clock.milliseconds
-            numbers["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(flow, eqx.is_inexact_array)))
+            numbers["parameters"] = sum(
+                leaf.size for leaf in jax.tree.leaves(eqx.filter(flow, eqx.is_inexact_array))
+            )
             save(folder / f"{name}.h5", trained.model, overwrite=overwrite, **numbers)
             labels = {"density": truth.name, "flow": kind, "trained_on": trained_on}
             rows.append(labels | numbers | {"history": trained.history, "arrays": arrays})
@@ -300,7 +339,9 @@ FORMATS = {
 
 
 def summary(rows: list[dict[str, Any]]) -> Table:
-    table = Table(title="flows against their targets; forces in kT per edge of the square, held-out samples; KL by quadrature")
+    table = Table(
+        title="flows against their targets; forces in kT per edge of the square, held-out samples; KL by quadrature"
+    )
     for title in COLUMNS.values():
         table.add_column(title, justify="left" if title in ("density", "flow", "trained on") else "right")
     for row in rows:
@@ -320,11 +361,16 @@ def write(folder: Path, truths: list[Truth], rows: list[dict[str, Any]]) -> None
             group = file.create_group(truth.name)
             group["grid"], group["log_density"], group["forces"] = grid(), truth.log_p, truth.forces
             group["cut"], group["cut_forces"] = truth.cut, truth.cut_forces
-            group["held_out/positions"], group["held_out/forces"] = truth.held_out.positions, truth.held_out.forces
+            group["held_out/positions"], group["held_out/forces"] = (
+                truth.held_out.positions,
+                truth.held_out.forces,
+            )
         for row in rows:
             group = file.create_group(f"{row['density']}/{row['flow']}, {row['trained_on']}")
             group.attrs.update({name: row[name] for name in COLUMNS})
-            for name, values in (row["arrays"] | {f"history/{key}": values for key, values in row["history"].items()}).items():
+            for name, values in (
+                row["arrays"] | {f"history/{key}": values for key, values in row["history"].items()}
+            ).items():
                 group[name] = values
 
 
@@ -338,22 +384,33 @@ def draw_fields(path: Path, truth: Truth, rows: list[dict[str, Any]]) -> None:
     """Densities above, forces below: their size as color where the density counts, their direction as arrows."""
     shape, extent = (GRID, GRID), (0, 1, 0, 1)
     columns = [("target", truth.log_p, truth.forces)]
-    columns += [(f"{row['flow']}, {row['trained_on']}", row["arrays"]["log_density"], row["arrays"]["forces"]) for row in rows]
+    columns += [
+        (f"{row['flow']}, {row['trained_on']}", row["arrays"]["log_density"], row["arrays"]["forces"])
+        for row in rows
+    ]
     highest = np.exp(truth.log_p.max())
-    shown = truth.log_p > np.log(1e-3 * highest)  # elsewhere nobody has been: forces are what networks make up
+    shown = truth.log_p > np.log(
+        1e-3 * highest
+    )  # elsewhere nobody has been: forces are what networks make up
     strongest = np.percentile(np.linalg.norm(truth.forces[shown], axis=1), 99)
     fig = Figure(figsize=(12.5, 5.2), layout="constrained")
     axes = fig.subplots(2, len(columns))
     for (density, forces), (title, log_p, f) in zip(axes.T, columns, strict=True):
-        above = density.imshow(np.exp(log_p).reshape(shape).T, origin="lower", extent=extent, cmap="magma", vmin=0, vmax=highest)
+        above = density.imshow(
+            np.exp(log_p).reshape(shape).T, origin="lower", extent=extent, cmap="magma", vmin=0, vmax=highest
+        )
         size = np.where(shown, np.linalg.norm(f, axis=1), np.nan)
-        below = forces.imshow(size.reshape(shape).T, origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=strongest)
+        below = forces.imshow(
+            size.reshape(shape).T, origin="lower", extent=extent, cmap="viridis", vmin=0, vmax=strongest
+        )
         every = np.zeros(shape, bool)
         every[GRID // 60 :: GRID // 30, GRID // 60 :: GRID // 30] = True
         arrows = every.ravel() & shown
         x = grid()[arrows]
         direction = f[arrows] / np.linalg.norm(f[arrows], axis=1, keepdims=True)
-        forces.quiver(*x.T, *direction.T, color="white", scale=40, width=0.004, headwidth=4, headlength=4, pivot="mid")
+        forces.quiver(
+            *x.T, *direction.T, color="white", scale=40, width=0.004, headwidth=4, headlength=4, pivot="mid"
+        )
         density.set_title(title, fontsize=9)
         for ax in (density, forces):
             ax.set(xticks=[], yticks=[])
@@ -386,17 +443,30 @@ def draw_cut(path: Path, truth: Truth, rows: list[dict[str, Any]]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("results/toy_densities"), help="folder for tables, flows and figures")
-    parser.add_argument("--densities", nargs="+", choices=list(TARGETS), default=["rings", "torus"], help="which targets")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--quick", action="store_true", help="small flows of the torus, hardly trained, with forces only: do all parts run?"
+        "--output",
+        type=Path,
+        default=Path("results/toy_densities"),
+        help="folder for tables, flows and figures",
+    )
+    parser.add_argument(
+        "--densities", nargs="+", choices=list(TARGETS), default=["rings", "torus"], help="which targets"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="small flows of the torus, hardly trained, with forces only: do all parts run?",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     options = parser.parse_args(arguments)
     folder: Path = options.output
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not options.overwrite:
-        raise OutputExistsError(f"'{folder}' exists and is not empty. Choose another --output, or pass --overwrite.")
+        raise OutputExistsError(
+            f"'{folder}' exists and is not empty. Choose another --output, or pass --overwrite."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     size, names = (QUICK, ["torus"]) if options.quick else (Size(), options.densities)
     losses = {name: loss for name, loss in LOSSES.items() if loss.force > 0 or not options.quick}

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import Potential, check_elements, check_parameters
+from mdsens.potentials.base import Potential, check_elements
+from mdsens.potentials.parameters import check_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
 from mdsens.relaxation.search import default_skin
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
 class MDSens(Calculator):
     """Energy, forces and stress of a potential for ASE.
 
-    The neighbor list is kept with a skin and rebuilt only when it could miss a pair; its size is kept as well, so
-    that nothing is compiled again while atoms and cell move. The potential may be replaced at any time
-    (`calc.potential = replace_parameters(calc.potential, {...})`): the next request is computed anew.
+    The neighbor list is kept with a skin and rebuilt only when it could miss a pair; its size is kept as
+    well, so that nothing is compiled again while atoms and cell move. The potential may be replaced at any
+    time (`calc.potential = replace_parameters(calc.potential, {...})`): the next request is computed anew.
 
     Properties: energy and free_energy (eV), energies (eV, if the form shares its energy among atoms), forces
     (eV/Å), stress (eV/Å³, Voigt xx yy zz yz xz xy, positive in tension; not for structures without volume).
@@ -41,7 +42,8 @@ class MDSens(Calculator):
             potential: any potential of mdsens.
             skin: extra reach of the neighbor list, Å; default a tenth of the cutoff.
         Raises:
-            InputError: not a potential, parameters out of bounds, negative skin; later, an element without parameters.
+            InputError: not a potential, parameters out of bounds, negative skin; later, an element without
+            parameters.
             NonFiniteError: when computing: NaN positions, or atoms at the same place.
             PrecisionError: float64 is off.
         """
@@ -63,17 +65,27 @@ class MDSens(Calculator):
     def potential(self, potential: Potential) -> None:
         if not isinstance(potential, Potential):
             raise InputError(
-                f"MDSens needs a potential of mdsens, not {type(potential).__name__}: mdsens.load_potential(name or file) gives one."
+                f"MDSens needs a potential of mdsens, not {type(potential).__name__}: "
+                "mdsens.load_potential(name or file) gives one."
             )
         check_parameters(potential)
         shares = type(potential).site_energies is not Potential.site_energies
-        self.implemented_properties = ["energy", "free_energy", *(["energies"] if shares else []), "forces", "stress"]
+        self.implemented_properties = [
+            "energy",
+            "free_energy",
+            *(["energies"] if shares else []),
+            "forces",
+            "stress",
+        ]
         self._potential = potential
         self._elements_known = False
         self.reset()
 
     def calculate(
-        self, atoms: "Atoms | None" = None, properties: Sequence[str] = ("energy",), system_changes: Sequence[str] = tuple(all_changes)
+        self,
+        atoms: "Atoms | None" = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Fill `results`. Energy, forces and stress come together; energies only when asked for."""
         super().calculate(atoms, properties, system_changes)
@@ -91,7 +103,8 @@ class MDSens(Calculator):
             self.results["energies"] = np.array(_site_energies(self._potential, structure, self._neighbors))
 
     def _take_over(self, atoms: "Atoms") -> Structure:
-        # ASE's `system_changes` does not serve here: it is empty when the same atoms come again after an error.
+        # ASE's `system_changes` does not serve here: it is empty when the same atoms come again after an
+        # error.
         old = self._structure
         same_list = old is not None and (old.n_atoms, old.pbc) == (len(atoms), tuple(atoms.pbc))
         if (
@@ -125,7 +138,9 @@ class MDSens(Calculator):
 
 
 @eqx.filter_jit
-def _evaluate_with_slack(potential: Potential, structure: Structure, neighbors: Neighbors) -> tuple[EnergyForcesStress, Float[Array, ""]]:
+def _evaluate_with_slack(
+    potential: Potential, structure: Structure, neighbors: Neighbors
+) -> tuple[EnergyForcesStress, Float[Array, ""]]:
     return evaluate(potential, structure, neighbors), neighbors.slack(structure, potential.cutoff)
 
 

@@ -4,8 +4,8 @@ A Boltzmann generator of the temperature T has learned p(x) = exp(-U(x) / kT) / 
 
     U(x) = -kT log p(x),
 
-up to the constant kT log Z: differences of energies and all forces are those of the potential of mean force that
-the flow stands for, exact derivatives at that.
+up to the constant kT log Z: differences of energies and all forces are those of the potential of mean force
+that the flow stands for, exact derivatives at that.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ class FlowCalculator(Calculator):
         atoms.calc = FlowCalculator(generator)
         VelocityVerlet(atoms, 0.5 * ase.units.fs).run(1000)
 
-    Computed in float64, whatever the flow was trained in. The energy is a free energy in the sense that the flow's
-    temperature is part of it, and has no meaning but in differences. Compiled once, at the first request.
-    Longer runs, or many at once, are faster with `mdsens.dynamics.nve`, which runs them compiled.
+    Computed in float64, whatever the flow was trained in. The energy is a free energy in the sense that the
+    flow's temperature is part of it, and has no meaning but in differences. Compiled once, at the first
+    request. Longer runs, or many at once, are faster with `mdsens.dynamics.nve`, which runs them compiled.
 
     Properties: energy and free_energy (eV, the same number), forces (eV/Å). No stress: the molecule is alone.
     """
@@ -46,8 +46,10 @@ class FlowCalculator(Calculator):
         Args:
             generator: the flow of one molecule, with elements and temperature.
         Raises:
-            InputError: no `BoltzmannGenerator`; when computing: other atoms than the generator's, or periodic ones.
-            NonFiniteError: when computing: NaN positions, or an arrangement that has no bonds, angles and torsions.
+            InputError: no `BoltzmannGenerator`; when computing: other atoms than the generator's, or periodic
+            ones.
+            NonFiniteError: when computing: NaN positions, or an arrangement that has no bonds, angles and
+            torsions.
             PrecisionError: float64 is off.
         """
         require_x64()
@@ -63,21 +65,28 @@ class FlowCalculator(Calculator):
     def generator(self, generator: BoltzmannGenerator) -> None:
         if not isinstance(generator, BoltzmannGenerator):
             raise InputError(
-                f"FlowCalculator needs a BoltzmannGenerator, not {type(generator).__name__}: it knows the elements and the "
-                "temperature, which a flow alone does not. BoltzmannGenerator(flow, species, temperature) makes one."
+                f"FlowCalculator needs a BoltzmannGenerator, not {type(generator).__name__}: it knows the "
+                "elements and the "
+                "temperature, which a flow alone does not. BoltzmannGenerator(flow, species, temperature) "
+                "makes one."
             )
         self._generator = generator.astype(jnp.float64)
         self.reset()
 
     def calculate(
-        self, atoms: "Atoms | None" = None, properties: Sequence[str] = ("energy",), system_changes: Sequence[str] = tuple(all_changes)
+        self,
+        atoms: "Atoms | None" = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Fill `results`: energy and forces together."""
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         self._check(self.atoms)
         kT = BOLTZMANN * self._generator.temperature
-        energies, forces = energies_and_forces(self._generator.flow, jnp.asarray(self.atoms.positions[None] / NM))
+        energies, forces = energies_and_forces(
+            self._generator.flow, jnp.asarray(self.atoms.positions[None] / NM)
+        )
         energy, forces = kT * float(energies[0]), kT / NM * np.asarray(forces[0])
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise NonFiniteError(_what_is_wrong(self.atoms, energy, forces))
@@ -87,31 +96,43 @@ class FlowCalculator(Calculator):
         species = self._generator.species
         if len(atoms) != len(species):
             raise InputError(
-                f"the structure has {len(atoms)} atoms, and the flow is that of a molecule of {len(species)}: it knows no solvent and no "
+                f"the structure has {len(atoms)} atoms, and the flow is that of a molecule of "
+                f"{len(species)}: it knows no solvent and no "
                 "other molecules."
             )
-        if different := [i for i, (here, known) in enumerate(zip(atoms.numbers, species, strict=True)) if here != known]:
+        if different := [
+            i for i, (here, known) in enumerate(zip(atoms.numbers, species, strict=True)) if here != known
+        ]:
             i = different[0]
             raise InputError(
-                f"atom {i} is {atoms.symbols[i]}, and the flow has {chemical_symbols[species[i]]} there ({len(different)} atoms differ). "
+                f"atom {i} is {atoms.symbols[i]}, and the flow has {chemical_symbols[species[i]]} there "
+                f"({len(different)} atoms differ). "
                 "The atoms must be in the order of the trajectory that the flow was trained on."
             )
         if atoms.pbc.any():
             raise InputError(
-                f"the structure is periodic, pbc = {atoms.pbc.tolist()}, and the flow is that of one molecule in free space: set "
+                f"the structure is periodic, pbc = {atoms.pbc.tolist()}, and the flow is that of one "
+                "molecule in free space: set "
                 "atoms.pbc = False (and make the molecule whole, if a border cuts it)."
             )
         if bad := np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist():
-            raise NonFiniteError(f"the position of atom {bad[0]} ({atoms.symbols[bad[0]]}) is {atoms.positions[bad[0]]} Å.")
+            raise NonFiniteError(
+                f"the position of atom {bad[0]} ({atoms.symbols[bad[0]]}) is {atoms.positions[bad[0]]} Å."
+            )
 
 
 def _what_is_wrong(atoms: "Atoms", energy: float, forces: np.ndarray) -> str:
     distances = atoms.get_all_distances() + np.diag([np.inf] * len(atoms))
     i, j = np.unravel_index(np.argmin(distances), distances.shape)
     bad = np.flatnonzero(~np.isfinite(forces).all(1))
-    which = f" and the force on atom {bad[0]} ({atoms.symbols[bad[0]]}) {forces[bad[0]]} eV/Å" if len(bad) else ""
+    which = (
+        f" and the force on atom {bad[0]} ({atoms.symbols[bad[0]]}) {forces[bad[0]]} eV/Å" if len(bad) else ""
+    )
     return (
-        f"the energy is {energy} eV{which}: the flow has no density here. The nearest atoms are {i} ({atoms.symbols[i]}) and {j} "
-        f"({atoms.symbols[j]}), {distances[i, j]:.3f} Å apart. Atoms that lie upon each other, or three bonded ones in a line, have "
-        "no internal coordinates; and far from the structures of the training data everything is extrapolated."
+        f"the energy is {energy} eV{which}: the flow has no density here. The nearest atoms are {i} "
+        f"({atoms.symbols[i]}) and {j} "
+        f"({atoms.symbols[j]}), {distances[i, j]:.3f} Å apart. Atoms that lie upon each other, or three "
+        "bonded ones in a line, have "
+        "no internal coordinates; and far from the structures of the training data everything is "
+        "extrapolated."
     )

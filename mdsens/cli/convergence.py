@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 
 
 def plot_convergence(
-    path: Path, course: "Sequence[Progress]", fmax: float, *, with_cell: bool, merit: str = "energy", overwrite: bool = False
+    path: Path,
+    course: "Sequence[Progress]",
+    fmax: float,
+    *,
+    with_cell: bool,
+    merit: str = "energy",
+    overwrite: bool = False,
 ) -> None:
     """Energy and residuals against steps, as a PNG.
 
     Args:
-        course: in order. fmax: tolerance, eV/Å. with_cell: show the stress as well. merit: what goes downhill.
+        course: in order. fmax: tolerance, eV/Å. with_cell: show the stress as well. merit: what goes
+            downhill.
     Raises:
         OutputExistsError: the file exists, and `overwrite` is False.
     """

@@ -45,14 +45,30 @@ def _debug(ctx: typer.Context, on: bool) -> bool:
 
 
 StructureFile = Annotated[
-    Path, typer.Argument(metavar="STRUCTURE", help="Any structure file ASE reads (.extxyz, POSCAR, .cif, ...).", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="STRUCTURE",
+        help="Any structure file ASE reads (.extxyz, POSCAR, .cif, ...).",
+        show_default=False,
+    ),
 ]
 PotentialName = Annotated[
-    str, typer.Option("--potential", "-p", help="Parameter set by name (see `mdsens potentials`), or a file.", show_default=False)
+    str,
+    typer.Option(
+        "--potential",
+        "-p",
+        help="Parameter set by name (see `mdsens potentials`), or a file.",
+        show_default=False,
+    ),
 ]
 Parameters = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Change a parameter of the potential; repeat for more.", show_default=False),
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Change a parameter of the potential; repeat for more.",
+        show_default=False,
+    ),
 ]
 Fixed = Annotated[
     list[str] | None,
@@ -63,10 +79,21 @@ Fixed = Annotated[
         show_default=False,
     ),
 ]
-Cell = Annotated[str, typer.Option(help="Which strains of the cell relax: none, isotropic, full, or a list out of xx,yy,zz,yz,xz,xy.")]
-Pressure = Annotated[float, typer.Option(metavar="GPA", help="Target pressure in GPa; positive compresses. Needs --cell.")]
+Cell = Annotated[
+    str,
+    typer.Option(
+        help="Which strains of the cell relax: none, isotropic, full, or a list out of xx,yy,zz,yz,xz,xy."
+    ),
+]
+Pressure = Annotated[
+    float, typer.Option(metavar="GPA", help="Target pressure in GPa; positive compresses. Needs --cell.")
+]
 ForceTolerance = Annotated[
-    float, typer.Option(metavar="EV/Å", help="Tolerance: largest force on a free atom, and largest stress as a force on an atom's face.")
+    float,
+    typer.Option(
+        metavar="EV/Å",
+        help="Tolerance: largest force on a free atom, and largest stress as a force on an atom's face.",
+    ),
 ]
 SolverName = Annotated[Solver, typer.Option(help="How to walk downhill.")]
 MaxSteps = Annotated[int, typer.Option(min=1, metavar="N", help="Steps allowed.")]
@@ -93,10 +120,14 @@ Config = Annotated[
         show_default=False,
     ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.", is_eager=True, callback=_debug)]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the whole traceback of an error.", is_eager=True, callback=_debug),
+]
 
 
-# --- options in a file ---------------------------------------------------------------------------------------------
+# --- options in a file
+# ---------------------------------------------------------------------------------------------
 
 
 def option_names(ctx: typer.Context) -> dict[str, tuple[str, bool]]:
@@ -148,7 +179,8 @@ def _typed(value: Any, repeats: bool) -> Any:
     return texts if repeats else ",".join(texts)
 
 
-# --- what the texts mean -------------------------------------------------------------------------------------------
+# --- what the texts mean
+# -------------------------------------------------------------------------------------------
 
 
 def turn_on_float64() -> None:
@@ -173,7 +205,10 @@ def cell_option(text: str) -> "CellOption":
             return text
     strains = [part.strip() for part in text.split(",")]
     if unknown := [part for part in strains if part not in VOIGT_NAMES]:
-        raise InputError(f"--cell {text}: '{unknown[0]}' is unknown. Use none, isotropic, full, or a list out of {','.join(VOIGT_NAMES)}.")
+        raise InputError(
+            f"--cell {text}: '{unknown[0]}' is unknown. Use none, isotropic, full, or a list out of "
+            f"{','.join(VOIGT_NAMES)}."
+        )
     return [name in strains for name in VOIGT_NAMES]
 
 
@@ -200,8 +235,8 @@ def potential_option(name: str, changes: Sequence[str] | None) -> "Potential":
     Raises:
         InputError: unknown names, or a change that is not NAME=VALUE.
     """
-    from mdsens.potentials.base import replace_parameters
     from mdsens.potentials.parameter_sets import load_potential
+    from mdsens.potentials.parameters import replace_parameters
 
     values = {}
     for change in changes or ():
@@ -228,7 +263,9 @@ def fix_option(structure: "Structure", choices: Sequence[str] | None) -> "Struct
     for choice in choices or ():
         atoms, colon, axes = choice.partition(":")
         if colon and (not axes or set(axes) - set("xyz")):
-            raise InputError(f"--fix {choice}: '{axes}' are no axes. Use some of xyz, such as --fix {atoms}:z.")
+            raise InputError(
+                f"--fix {choice}: '{axes}' are no axes. Use some of xyz, such as --fix {atoms}:z."
+            )
         rows = _atoms(atoms, structure, choice)
         for axis in axes or "xyz":
             fixed[rows, "xyz".index(axis)] = True
@@ -246,10 +283,15 @@ def _atoms(text: str, structure: "Structure", choice: str) -> list[int]:
         first, _, last = part.partition("-")
         if not first.strip().isdigit() or (last and not last.strip().isdigit()):
             elements = ", ".join(sorted(set(symbols)))
-            raise InputError(f"--fix {choice}: '{part}' is neither an index, a range such as 0-3, 'all', nor one of {elements}.")
+            raise InputError(
+                f"--fix {choice}: '{part}' is neither an index, a range such as 0-3, 'all', nor one of "
+                f"{elements}."
+            )
         rows += range(int(first), int(last or first) + 1)
     if wrong := [k for k in rows if k >= n]:
-        raise InputError(f"--fix {choice}: there is no atom {wrong[0]}; {n} atoms are counted from 0 to {n - 1}.")
+        raise InputError(
+            f"--fix {choice}: there is no atom {wrong[0]}; {n} atoms are counted from 0 to {n - 1}."
+        )
     return rows
 
 

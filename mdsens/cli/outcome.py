@@ -8,12 +8,25 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from mdsens.errors import CellCollapseError, MDSensError, NotConvergedError, OutputExistsError, SaddlePointError
+from mdsens.errors import (
+    CellCollapseError,
+    MDSensError,
+    NotConvergedError,
+    OutputExistsError,
+    SaddlePointError,
+)
 
-EXIT_CODES: dict[type[MDSensError], int] = {NotConvergedError: 3, CellCollapseError: 3, SaddlePointError: 4, OutputExistsError: 5}
+EXIT_CODES: dict[type[MDSensError], int] = {
+    NotConvergedError: 3,
+    CellCollapseError: 3,
+    SaddlePointError: 4,
+    OutputExistsError: 5,
+}
 EPILOG = (
-    "Exit codes: 0 done; 2 wrong usage or input; 3 not converged, or the cell collapsed; 4 ended at a saddle point; "
-    "5 an output file exists (see --overwrite). Compiling takes seconds: set JAX_COMPILATION_CACHE_DIR to a folder to keep "
+    "Exit codes: 0 done; 2 wrong usage or input; 3 not converged, or the cell collapsed; 4 ended at a saddle "
+    "point; "
+    "5 an output file exists (see --overwrite). Compiling takes seconds: set JAX_COMPILATION_CACHE_DIR to a "
+    "folder to keep "
     "compiled code between runs."
 )
 

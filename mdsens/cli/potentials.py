@@ -13,7 +13,11 @@ from mdsens.cli import options
 def potentials(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A parameter set or a file to describe; default: list all sets.", show_default=False),
+        typer.Argument(
+            metavar="[NAME]",
+            help="A parameter set or a file to describe; default: list all sets.",
+            show_default=False,
+        ),
     ] = None,
     debug: options.Debug = False,
 ) -> None:

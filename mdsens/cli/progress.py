@@ -39,6 +39,9 @@ class LiveLine:
 
         def show(progress: "Progress") -> None:
             self.course.append(progress)
-            self(f"step {progress.steps}   energy {progress.energy:.6f} eV   largest force {progress.fmax:.1e} eV/Å")
+            self(
+                f"step {progress.steps}   energy {progress.energy:.6f} eV   largest force "
+                f"{progress.fmax:.1e} eV/Å"
+            )
 
         return show

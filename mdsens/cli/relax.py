@@ -32,16 +32,17 @@ def relax(
 ) -> None:
     """Relax a structure to the minimum of its energy.
 
-    Writes PREFIX.extxyz (the relaxed structure), PREFIX.h5 (everything, with units) and PREFIX.png (the course of the
-    relaxation). PREFIX is the name of the structure with -relaxed, in the current folder, unless --output says
-    otherwise. A state that is not converged, or a saddle point, is written as well and says so.
+    Writes PREFIX.extxyz (the relaxed structure), PREFIX.h5 (everything, with units) and PREFIX.png (the
+    course of the relaxation). PREFIX is the name of the structure with -relaxed, in the current folder,
+    unless --output says otherwise. A state that is not converged, or a saddle point, is written as well and
+    says so.
     """
     options.turn_on_float64()
     from mdsens.cli.convergence import plot_convergence
     from mdsens.io.files import check_free
     from mdsens.io.hdf5 import Quantity, write_relaxed
     from mdsens.io.trajectory import write_structure
-    from mdsens.potentials.base import parameter_values
+    from mdsens.potentials.parameters import parameter_values
     from mdsens.relaxation.relax import relax as find_minimum
     from mdsens.structure import Structure, read_atoms, volume
     from mdsens.units import GPA
@@ -104,9 +105,16 @@ def relax(
             overwrite=overwrite,
         )
         merit = "enthalpy" if pressure else "energy"
-        plot_convergence(files["png"], line.course, fmax, with_cell=strains is not None, merit=merit, overwrite=overwrite)
+        plot_convergence(
+            files["png"], line.course, fmax, with_cell=strains is not None, merit=merit, overwrite=overwrite
+        )
     console.print(summary(start, relaxed, structure.name))
-    console.print(f"wrote {', '.join(str(file) for file in files.values())}", soft_wrap=True, markup=False, highlight=False)
+    console.print(
+        f"wrote {', '.join(str(file) for file in files.values())}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )
     if problem is not None:
         raise problem
 
@@ -134,7 +142,11 @@ def summary(start: "Structure", relaxed: "Relaxed", name: str) -> Table:
             ("change of volume", f"{100 * float(volume(end) / volume(start) - 1):+.4f}", "%"),
             ("cell vectors", "  ".join(f"{x:.6f}" for x in lengths), "Å"),
             ("stress xx yy zz", "  ".join(f"{stress[k, k]:+.6f}" for k in range(3)), "GPa"),
-            ("stress yz xz xy", "  ".join(f"{stress[a, b]:+.6f}" for a, b in ((1, 2), (0, 2), (0, 1))), "GPa"),
+            (
+                "stress yz xz xy",
+                "  ".join(f"{stress[a, b]:+.6f}" for a, b in ((1, 2), (0, 2), (0, 1))),
+                "GPa",
+            ),
         ]
     for column in ("left", "right", "left"):
         table.add_column(justify=column)

@@ -33,7 +33,8 @@ class Mode(enum.StrEnum):
 Bulk = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="The perfect crystal: STRUCTURE is then a defect in it, and the other observables are the crystal's."
+        metavar="FILE",
+        help="The perfect crystal: STRUCTURE is then a defect in it, and the other observables are the crystal's.",
     ),
 ]
 Observables = Annotated[
@@ -49,11 +50,24 @@ Observables = Annotated[
 ]
 Differentiated = Annotated[
     list[str] | None,
-    typer.Option("--parameter", metavar="NAME", help="Differentiate w.r.t. these only; repeat for more. Default: all.", show_default=False),
+    typer.Option(
+        "--parameter",
+        metavar="NAME",
+        help="Differentiate w.r.t. these only; repeat for more. Default: all.",
+        show_default=False,
+    ),
 ]
 KindName = Annotated[Kind, typer.Option(help="elasticity: d ln(O)/d ln(θ); log: dO/d ln(θ); plain: dO/dθ.")]
-ModeName = Annotated[Mode, typer.Option(help="One solve a parameter (forward) or an observable (reverse); auto takes the fewer.")]
-Ranges = Annotated[bool, typer.Option("--range/--no-range", help="How far each parameter may change until first order is off by 10 %.")]
+ModeName = Annotated[
+    Mode,
+    typer.Option(help="One solve a parameter (forward) or an observable (reverse); auto takes the fewer."),
+]
+Ranges = Annotated[
+    bool,
+    typer.Option(
+        "--range/--no-range", help="How far each parameter may change until first order is off by 10 %."
+    ),
+]
 Checked = Annotated[bool, typer.Option("--check", help="Compare with re-relaxation for every parameter.")]
 
 
@@ -81,8 +95,9 @@ def sensitivity(
 ) -> None:
     """Differentiate observables of a relaxed structure w.r.t. the potential's parameters.
 
-    Prints the derivatives with their part through relaxation, error bars and a certificate of the relaxed state. Writes
-    PREFIX.csv and PREFIX.h5 (everything), PREFIX.png (a map of the derivatives) and PREFIX.extxyz (the relaxed structure).
+    Prints the derivatives with their part through relaxation, error bars and a certificate of the relaxed
+    state. Writes PREFIX.csv and PREFIX.h5 (everything), PREFIX.png (a map of the derivatives) and
+    PREFIX.extxyz (the relaxed structure).
     """
     options.turn_on_float64()
     from mdsens.errors import InputError
@@ -103,7 +118,9 @@ def sensitivity(
     form = options.potential_option(potential, parameters)
     names = observables or list(BULK_DEFAULTS if bulk else DEFAULTS if any(start.pbc) else DEFAULTS[:1])
     if "formation" in names and bulk is None:
-        raise InputError("--observable formation compares a defect with its crystal: name the crystal's file with --bulk.")
+        raise InputError(
+            "--observable formation compares a defect with its crystal: name the crystal's file with --bulk."
+        )
 
     console = Console()
     with LiveLine(console, "reading") as line:
@@ -122,15 +139,36 @@ def sensitivity(
             check=check,
             progress=line,
         )
-    for part in ("total", "moving", "errors", *(("radius",) if ranges else ()), *(("check",) if check else ())):
+    for part in (
+        "total",
+        "moving",
+        "errors",
+        *(("radius",) if ranges else ()),
+        *(("check",) if check else ()),
+    ):
         console.print(report.table(kind.value, part=part))
     if report.check:
-        console.print("\n".join(report.check.elsewhere) or "every re-relaxation came back to the same minimum", markup=False)
+        console.print(
+            "\n".join(report.check.elsewhere) or "every re-relaxation came back to the same minimum",
+            markup=False,
+        )
     console.print(report.certificate_table())
 
     report.to_csv(files["csv"], overwrite=overwrite)
     report.to_hdf5(files["h5"], overwrite=overwrite)
     report.plot(files["png"], kind=kind.value, overwrite=overwrite)
     state = report.relaxed["defect" if bulk else "structure"]
-    write_structure(files["extxyz"], state.structure, like=atoms, energy=state.energy, forces=state.forces, overwrite=overwrite)
-    console.print(f"wrote {', '.join(str(file) for file in files.values())}", soft_wrap=True, markup=False, highlight=False)
+    write_structure(
+        files["extxyz"],
+        state.structure,
+        like=atoms,
+        energy=state.energy,
+        forces=state.forces,
+        overwrite=overwrite,
+    )
+    console.print(
+        f"wrote {', '.join(str(file) for file in files.values())}",
+        soft_wrap=True,
+        markup=False,
+        highlight=False,
+    )

@@ -28,8 +28,8 @@ class ReducedEnergy(Protocol):
 class Scales(NamedTuple):
     """Numbers of a run, in its own units: Å, u and the timestep.
 
-    jax-md rounds the timestep to float32. A step of 1 needs no rounding, and serves for every timestep with the same
-    compiled program.
+    jax-md rounds the timestep to float32. A step of 1 needs no rounding, and serves for every timestep with
+    the same compiled program.
     """
 
     unit: Float[Array, ""]  # kT of the reduced energies, u Å² / timestep²
@@ -67,8 +67,8 @@ def start(
 
     x, p = jnp.asarray(positions), jnp.asarray(momenta)
     rest, m = jnp.zeros_like(x), jnp.tile(jnp.asarray(masses)[:, None], (len(x), 1, 1))
-    # The first force comes from a step that leads nowhere: from rest, without force and noise. `advance` is the only
-    # program then, and compiling it is what short runs of a flow wait for.
+    # The first force comes from a step that leads nowhere: from rest, without force and noise. `advance` is
+    # the only program then, and compiling it is what short runs of a flow wait for.
     if scales.friction is None:
         state, cold = NVEState(x, rest, rest, m), scales  # pyright: ignore[reportCallIssue]  (jax-md's own dataclass)
     else:
@@ -79,7 +79,9 @@ def start(
 
 
 @eqx.filter_jit
-def advance(system: ReducedEnergy, scales: Scales, state: Any, every: Int[Array, ""], records: Int[Array, ""]) -> Advance:
+def advance(
+    system: ReducedEnergy, scales: Scales, state: Any, every: Int[Array, ""], records: Int[Array, ""]
+) -> Advance:
     """`records` times `every` steps; fewer where something is no longer finite."""
     from jax_md import simulate
 
@@ -100,7 +102,9 @@ def advance(system: ReducedEnergy, scales: Scales, state: Any, every: Int[Array,
         state, steps = walk(reached.state)
         frame = Frame(state.position, state.momentum, jax.vmap(reduced)(state.position))
         frames = jax.tree.map(lambda buffer, one: buffer.at[reached.good].set(one), reached.frames, frame)
-        return Advance(state, frames, reached.steps + steps, reached.good + (_finite(*frame) & _finite(state.force)))
+        return Advance(
+            state, frames, reached.steps + steps, reached.good + (_finite(*frame) & _finite(state.force))
+        )
 
     # a bad record is the last: `good` has then fallen behind the number of records that the steps stand for
     unfinished = lambda reached: (reached.good < records) & (reached.steps == reached.good * every)

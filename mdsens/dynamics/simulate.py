@@ -1,14 +1,16 @@
 """Molecular dynamics of one molecule whose energy JAX can differentiate: a flow, or any other function.
 
-The energy is reduced, u(x) in kT of positions in nm, as flows and their training have it; the equation of motion is
+The energy is reduced, u(x) in kT of positions in nm, as flows and their training have it; the equation of
+motion is
 
     m d²x/dt² = -kT du/dx.
 
-Runs without a bath (`nve`) are the sharpest test there is of a force field: velocity Verlet conserves the total energy
-up to an oscillation of the order of timestep², as long as forces are smooth. Where they jump, as those of splines do at
-every knot, each jump leaves an error of its own, and the total energy walks away.
+Runs without a bath (`nve`) are the sharpest test there is of a force field: velocity Verlet conserves the
+total energy up to an oscillation of the order of timestep², as long as forces are smooth. Where they jump, as
+those of splines do at every knot, each jump leaves an error of its own, and the total energy walks away.
 
-The integrators are jax-md's. Steps run compiled, all replicas at once; the host looks at what was recorded in between.
+The integrators are jax-md's. Steps run compiled, all replicas at once; the host looks at what was recorded in
+between.
 """
 
 import dataclasses
@@ -48,7 +50,8 @@ class Movable(eqx.Module):
     def __check_init__(self) -> None:
         if not callable(self.energy_fn) or not self.species or not 0 < self.temperature < np.inf:
             raise InputError(
-                "Movable(energy_fn, species, temperature) needs a function, atomic numbers and a positive temperature, not "
+                "Movable(energy_fn, species, temperature) needs a function, atomic numbers and a positive "
+                "temperature, not "
                 f"{type(self.energy_fn).__name__}, {self.species}, {self.temperature} K."
             )
 
@@ -83,16 +86,17 @@ def nve(
 ) -> Trajectory:
     """Move a molecule at constant energy, by velocity Verlet.
 
-    Computed in float64. Compiled once for a system and a number of replicas; importing jax-md takes seconds, at the
-    first use. To go on where a run ended, pass its last positions and velocities. ASE takes the same steps with
-    `ase.md.verlet.VelocityVerlet` and `FlowCalculator`.
+    Computed in float64. Compiled once for a system and a number of replicas; importing jax-md takes seconds,
+    at the first use. To go on where a run ended, pass its last positions and velocities. ASE takes the same
+    steps with `ase.md.verlet.VelocityVerlet` and `FlowCalculator`.
 
     Args:
         system: a `BoltzmannGenerator`, or `Movable`, made of any energy function.
-        positions: (atoms, 3), or (replicas, atoms, 3) for several runs at once; Å. Best from an equilibrium sample.
+        positions: (atoms, 3), or (replicas, atoms, 3) for several runs at once; Å. Best from an equilibrium
+            sample.
         steps: how many; a multiple of `record_every`.
-        velocities: as the positions, Å/fs, used as they are. Unless given, drawn from the Maxwell distribution, with the
-            center of mass at rest.
+        velocities: as the positions, Å/fs, used as they are. Unless given, drawn from the Maxwell
+            distribution, with the center of mass at rest.
         temperature: of the velocities that are drawn, K; unless told that of the system.
         timestep: fs. A bond to hydrogen swings in 9 fs: take 1 fs at most.
         record_every: steps between records.
@@ -103,7 +107,8 @@ def nve(
         `Trajectory`, the start included; `drift()` tells how well the energy was conserved.
     Raises:
         InputError: shapes or numbers that do not fit.
-        NonFiniteError: energy or forces became NaN or infinite. `partial` is the trajectory up to the record before.
+        NonFiniteError: energy or forces became NaN or infinite. `partial` is the trajectory up to the record
+        before.
         PrecisionError: float64 is off.
     """
     run = _Run(system, positions, velocities, masses, temperature, timestep, steps, record_every, seed, None)
@@ -129,14 +134,29 @@ def langevin(
     Arguments, result and errors are those of `nve`, except:
 
     Args:
-        friction: 1/fs; 1e-3 is one per ps. The center of mass feels bath and friction too: the molecule diffuses.
+        friction: 1/fs; 1e-3 is one per ps. The center of mass feels bath and friction too: the molecule
+            diffuses.
         temperature: of the bath, K; unless told that of the system.
         seed: of velocities and noise. A run that goes on from another one needs another seed.
-    Source: the splitting BAOAB of Leimkuhler and Matthews, Appl. Math. Res. eXpress 2013, 34 (2013), as jax-md has it.
+    Source: the splitting BAOAB of Leimkuhler and Matthews, Appl. Math. Res. eXpress 2013, 34 (2013), as
+    jax-md has it.
     """
     if not 0 < friction < np.inf:
-        raise InputError(f"friction = {friction} / fs: it must be positive, 1e-3 say. Without friction use nve.")
-    run = _Run(system, positions, velocities, masses, temperature, timestep, steps, record_every, seed, float(friction))
+        raise InputError(
+            f"friction = {friction} / fs: it must be positive, 1e-3 say. Without friction use nve."
+        )
+    run = _Run(
+        system,
+        positions,
+        velocities,
+        masses,
+        temperature,
+        timestep,
+        steps,
+        record_every,
+        seed,
+        float(friction),
+    )
     return run.simulate(progress)
 
 
@@ -159,7 +179,8 @@ class _Run:
         require_x64()
         if not all(hasattr(self.system, name) for name in ("energy", "species", "temperature")):
             raise InputError(
-                f"a {type(self.system).__name__} cannot be moved. Give a BoltzmannGenerator, or Movable(energy_fn, species, "
+                f"a {type(self.system).__name__} cannot be moved. Give a BoltzmannGenerator, or "
+                "Movable(energy_fn, species, "
                 "temperature) with energy_fn(positions in nm) in kT."
             )
         self.n = len(self.system.species)
@@ -180,29 +201,45 @@ class _Run:
             raise InputError(f"seed = {self.seed}: it must be a number from 0 to 2³² - 1.")
         if self.steps % self.every:
             raise InputError(
-                f"steps = {self.steps} is no multiple of record_every = {self.every}: the run would not end with a record. Take "
+                f"steps = {self.steps} is no multiple of record_every = {self.every}: the run would not end "
+                "with a record. Take "
                 f"{-(-self.steps // self.every) * self.every} steps."
             )
 
     def _check_arrays(self) -> None:
         from ase.data import atomic_masses
 
-        masses = atomic_masses[list(self.system.species)] if self.masses is None else np.asarray(self.masses, float)
+        masses = (
+            atomic_masses[list(self.system.species)]
+            if self.masses is None
+            else np.asarray(self.masses, float)
+        )
         if masses.shape != (self.n,) or not (masses > 0).all():
-            raise InputError(f"masses of shape {masses.shape}, the smallest {masses.min(initial=np.inf):g} u: give {self.n} positive ones.")
+            raise InputError(
+                f"masses of shape {masses.shape}, the smallest {masses.min(initial=np.inf):g} u: give "
+                f"{self.n} positive ones."
+            )
         shape = np.shape(self.positions)
         if self.velocities is not None and np.shape(self.velocities) != shape:
-            raise InputError(f"velocities have the shape {np.shape(self.velocities)}, positions {shape}: they must be the same.")
+            raise InputError(
+                f"velocities have the shape {np.shape(self.velocities)}, positions {shape}: they must be the "
+                "same."
+            )
         self.masses, self.single = masses, len(shape) == 2
         self.positions = self._with_replicas(self.positions, "positions", "Å")
         self._check_distances()
-        self.velocities = self._drawn() if self.velocities is None else self._with_replicas(self.velocities, "velocities", "Å/fs")
+        self.velocities = (
+            self._drawn()
+            if self.velocities is None
+            else self._with_replicas(self.velocities, "velocities", "Å/fs")
+        )
 
     def _with_replicas(self, value: Any, name: str, unit: str) -> np.ndarray:
         array, n = np.asarray(value, float), self.n
         if array.ndim not in (2, 3) or array.shape[-2:] != (n, 3) or not array.size:
             raise InputError(
-                f"{name} have the shape {array.shape}: give ({n}, 3) or (replicas, {n}, 3), in {unit}, for the system's {n} atoms."
+                f"{name} have the shape {array.shape}: give ({n}, 3) or (replicas, {n}, 3), in {unit}, for "
+                f"the system's {n} atoms."
             )
         array = array.reshape(-1, n, 3)
         if not np.isfinite(array).all():
@@ -219,15 +256,22 @@ class _Run:
             i, j = np.unravel_index(np.argmin(distances), distances.shape)
             if distances[i, j] < TOO_CLOSE:
                 raise InputError(
-                    f"atoms {i} and {j}{self._of(replica)} are {distances[i, j]:.3g} Å apart, below {TOO_CLOSE} Å, where no nuclei come. "
+                    f"atoms {i} and {j}{self._of(replica)} are {distances[i, j]:.3g} Å apart, below "
+                    f"{TOO_CLOSE} Å, where no nuclei come. "
                     "If these positions are in nm, as those of mdtraj, multiply them by 10."
                 )
 
     def _drawn(self) -> np.ndarray:
-        # Maxwell: each component is normal with the variance kT / m. Without a bath the total momentum stays what it is:
-        # take away the velocity of the center of mass, which leaves 3 n - 3 components of the temperature asked for.
-        # (jax-md takes the same momentum from each atom, which heats hydrogens: by a fifth in alanine dipeptide.)
-        normal = np.stack([np.random.default_rng((self.seed, k)).normal(size=(self.n, 3)) for k in range(len(self.positions))])
+        # Maxwell: each component is normal with the variance kT / m. Without a bath the total momentum stays
+        # what it is: take away the velocity of the center of mass, which leaves 3 n - 3 components of the
+        # temperature asked for. (jax-md takes the same momentum from each atom, which heats hydrogens: by a
+        # fifth in alanine dipeptide.)
+        normal = np.stack(
+            [
+                np.random.default_rng((self.seed, k)).normal(size=(self.n, 3))
+                for k in range(len(self.positions))
+            ]
+        )
         velocities = normal * np.sqrt(BOLTZMANN * self.temperature * ACCELERATION / self.masses)[:, None]
         if self.friction is None and self.n > 1:
             velocities = velocities - np.average(velocities, axis=1, weights=self.masses)[:, None]
@@ -241,25 +285,40 @@ class _Run:
         """Run from beginning to end."""
         joule = ACCELERATION * self.timestep**2  # u Å² / timestep² per eV
         unit, kT = (jnp.asarray(BOLTZMANN * T * joule) for T in (self.system.temperature, self.temperature))
-        scales = Scales(unit, kT, None if self.friction is None else jnp.asarray(self.friction * self.timestep))
+        scales = Scales(
+            unit, kT, None if self.friction is None else jnp.asarray(self.friction * self.timestep)
+        )
         momenta = self.masses[:, None] * self.velocities * self.timestep
         reached = start(self.system, scales, self.positions, momenta, self.masses, self._keys())
         frames, done, size = [_first(reached.frames, 1)], 0, 1
         if not reached.good:
-            raise NonFiniteError(self._what_is_wrong(0, np.asarray(frames[0].potential[0]), np.asarray(reached.state.force)))
+            raise NonFiniteError(
+                self._what_is_wrong(0, np.asarray(frames[0].potential[0]), np.asarray(reached.state.force))
+            )
         while done < self.steps:
             began, records = clock.monotonic(), min(size, (self.steps - done) // self.every)
-            reached = advance(self.system, scales, reached.state, jnp.asarray(self.every), jnp.asarray(records))
+            reached = advance(
+                self.system, scales, reached.state, jnp.asarray(self.every), jnp.asarray(records)
+            )
             good = int(reached.good)
             frames.append(_first(reached.frames, good))
             done += int(reached.steps)
             if good < records:
                 potential = np.asarray(reached.frames.potential)[good]
-                raise NonFiniteError(self._what_is_wrong(done, potential, np.asarray(reached.state.force)), self._trajectory(frames))
+                raise NonFiniteError(
+                    self._what_is_wrong(done, potential, np.asarray(reached.state.force)),
+                    self._trajectory(frames),
+                )
             if progress is not None:
                 progress(self._report(done, frames[-1]))
             duration = clock.monotonic() - began
-            size = min(2 * size, BUFFER) if duration < LOOK / 2 else max(size // 2, 1) if duration > 2 * LOOK else size
+            size = (
+                min(2 * size, BUFFER)
+                if duration < LOOK / 2
+                else max(size // 2, 1)
+                if duration > 2 * LOOK
+                else size
+            )
         return self._trajectory(frames)
 
     def _trajectory(self, frames: list[Frame]) -> Trajectory:
@@ -269,7 +328,9 @@ class _Run:
             positions=positions,
             velocities=momenta / self.masses[:, None] / self.timestep,
             potential=BOLTZMANN * self.system.temperature * potential,
-            kinetic=0.5 * np.einsum("...ac,a->...", momenta**2, 1 / self.masses) / (ACCELERATION * self.timestep**2),
+            kinetic=0.5
+            * np.einsum("...ac,a->...", momenta**2, 1 / self.masses)
+            / (ACCELERATION * self.timestep**2),
             masses=self.masses,
             species=tuple(self.system.species),
             temperature=self.temperature,
@@ -280,7 +341,9 @@ class _Run:
         if not self.single:
             return with_replicas
         names = ("positions", "velocities", "potential", "kinetic")
-        return dataclasses.replace(with_replicas, **{name: getattr(with_replicas, name)[:, 0] for name in names})
+        return dataclasses.replace(
+            with_replicas, **{name: getattr(with_replicas, name)[:, 0] for name in names}
+        )
 
     def _report(self, done: int, frames: Frame) -> Progress:
         last = self._trajectory([Frame(*(array[-1:] for array in frames))])
@@ -299,8 +362,10 @@ class _Run:
         if step == 0:
             return f"{what} at the start. Start from an equilibrium frame: Å, atoms in the order of the training data, the molecule whole."
         return (
-            f"{what} at step {step} ({step * self.timestep:g} fs). Take a smaller timestep than {self.timestep:g} fs, or start from an "
-            "equilibrium frame. If neither helps, the molecule has left the region that the system was made for: look at `partial` of "
+            f"{what} at step {step} ({step * self.timestep:g} fs). Take a smaller timestep than "
+            f"{self.timestep:g} fs, or start from an "
+            "equilibrium frame. If neither helps, the molecule has left the region that the system was made "
+            "for: look at `partial` of "
             "this error, the trajectory up to the record before."
         )
 

@@ -18,8 +18,8 @@ class Drift(NamedTuple):
     """How far the total energy of each replica is from constant, per degree of freedom.
 
     Attributes:
-        fluctuation: standard deviation over the run, kJ/mol per degree of freedom. It holds the oscillation of the
-            integrator, jumps and drift alike.
+        fluctuation: standard deviation over the run, kJ/mol per degree of freedom. It holds the oscillation
+            of the integrator, jumps and drift alike.
         slope: of a straight line through it, kJ/mol per degree of freedom and ns.
         degrees_of_freedom: by which both were divided.
     """
@@ -75,14 +75,20 @@ class Trajectory(eqx.Module):
         """How well the total energy was conserved, for each replica, whatever the interval of the records.
 
         Args:
-            degrees_of_freedom: what to divide by: 3 * atoms unless told; 3 * atoms - 6 counts those of the shape alone.
+            degrees_of_freedom: what to divide by: 3 * atoms unless told; 3 * atoms - 6 counts those of the
+                shape alone.
         Raises:
             InputError: a run in a bath, which conserves nothing; fewer than three records.
         """
         if self.friction is not None:
-            raise InputError("a Langevin run exchanges energy with its bath: its drift says nothing. Use a run of nve.")
+            raise InputError(
+                "a Langevin run exchanges energy with its bath: its drift says nothing. Use a run of nve."
+            )
         if len(self.time) < 3:
-            raise InputError(f"a drift needs three records or more, there are {len(self.time)}. Lower record_every, or run longer.")
+            raise InputError(
+                f"a drift needs three records or more, there are {len(self.time)}. Lower record_every, or "
+                "run longer."
+            )
         freedom = 3 * len(self.species) if degrees_of_freedom is None else degrees_of_freedom
         if freedom < 1:
             raise InputError(f"degrees_of_freedom = {freedom}: it must be positive.")
@@ -101,7 +107,9 @@ class Trajectory(eqx.Module):
         positions = self.positions
         if positions.ndim == 4:
             if replica is None or not 0 <= replica < positions.shape[1]:
-                raise InputError(f"replica = {replica}: there are {positions.shape[1]} of them; name one, from 0.")
+                raise InputError(
+                    f"replica = {replica}: there are {positions.shape[1]} of them; name one, from 0."
+                )
             positions = positions[:, replica]
         elif replica not in (None, 0):
             raise InputError(f"replica = {replica}: this trajectory has no replicas.")

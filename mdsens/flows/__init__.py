@@ -3,13 +3,7 @@
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, NeurIPS 2021, arXiv:2110.00351.
 """
 
-from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
-from mdsens.flows.coupling import Coupling, Network
-from mdsens.flows.data import ForceData, read_force_data
-from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_pieces
-from mdsens.flows.files import load, save
-from mdsens.flows.flow import Flow, Normal, Uniform
-from mdsens.flows.free_energy import (
+from mdsens.ensembles.reweighting import (
     Average,
     EnsembleSensitivity,
     FreeEnergy,
@@ -22,6 +16,12 @@ from mdsens.flows.free_energy import (
     log_weights,
     reweighted_average,
 )
+from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
+from mdsens.flows.coupling import Coupling, Network
+from mdsens.flows.data import ForceData, read_force_data
+from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_pieces
+from mdsens.flows.files import load, save
+from mdsens.flows.flow import Flow, Normal, Uniform
 from mdsens.flows.internal_coordinates import GlobalFrame, ZMatrix
 from mdsens.flows.layers import AbstractLayer, Chain, Cut, Elementwise, Inverted, Name, Split, Turns, Whiten
 from mdsens.flows.losses import Loss
@@ -29,9 +29,16 @@ from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
 from mdsens.flows.reference_block import MixedCoordinates, ReferenceBlock
 from mdsens.flows.splines import CircularSpline, IntervalSpline, LineSpline
-from mdsens.flows.topology import read_molecule
 from mdsens.flows.train import Schedule, Trained, read_history, train
-from mdsens.flows.transforms import AffineFamily, CircleMixture, IntervalMixture, LineMixture, RampMixture, RotationFamily
+from mdsens.flows.transforms import (
+    AffineFamily,
+    CircleMixture,
+    IntervalMixture,
+    LineMixture,
+    RampMixture,
+    RotationFamily,
+)
+from mdsens.molecules.topology import read_molecule
 
 __all__ = [
     "AbstractLayer",

@@ -30,7 +30,9 @@ class BoltzmannGenerator(eqx.Module):
 
     def __check_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
-            raise InputError(f"temperature = {self.temperature} K: must be positive; it is the unit of the flow's energy.")
+            raise InputError(
+                f"temperature = {self.temperature} K: must be positive; it is the unit of the flow's energy."
+            )
         if not self.species or min(self.species) < 1:
             raise InputError(f"species = {self.species}: needs the atomic number of each atom.")
 
@@ -48,7 +50,9 @@ class BoltzmannGenerator(eqx.Module):
         """The first layer: from positions to coordinates of the shape."""
         first = self.flow.layers.layers[0]
         if not isinstance(first, AbstractCoordinates):
-            raise InputError(f"the flow begins with {type(first).__name__} and not with coordinates of a molecule.")
+            raise InputError(
+                f"the flow begins with {type(first).__name__} and not with coordinates of a molecule."
+            )
         return first
 
     @property

@@ -1,7 +1,7 @@
 """Coupling layers: one field moves, by functions that a network chooses after looking at other fields.
 
-The others stay where they are, so the same network can be asked on the way back, and the Jacobian is triangular with
-the slopes on its diagonal.
+The others stay where they are, so the same network can be asked on the way back, and the Jacobian is
+triangular with the slopes on its diagonal.
 
 Source: Dinh, Sohl-Dickstein, Bengio, Density Estimation Using Real NVP, ICLR 2017, arXiv:1605.08803.
 """
@@ -18,7 +18,8 @@ from mdsens.errors import InputError
 from mdsens.flows.layers import AbstractLayer, State
 from mdsens.flows.transforms import AbstractFamily, AbstractTransform
 
-INITIAL_OUTPUT = 1e-2  # size of a new network's output relative to the usual: the first functions are near the identity
+# Size of a new network's output relative to the usual: the first functions are near the identity
+INITIAL_OUTPUT = 1e-2
 
 
 class Network(eqx.Module):
@@ -88,10 +89,14 @@ class Coupling(AbstractLayer):
         """
         if moved in given:
             raise InputError(
-                f"coupling of {moved!r} given {list(given)}: a field cannot look at itself. Split it and let one part look at the other."
+                f"coupling of {moved!r} given {list(given)}: a field cannot look at itself. Split it and let "
+                "one part look at the other."
             )
         if missing := [name for name in (moved, *given) if name not in sizes]:
-            raise InputError(f"coupling of {moved!r} given {list(given)}: sizes are known of {sorted(sizes)}, not of {missing}.")
+            raise InputError(
+                f"coupling of {moved!r} given {list(given)}: sizes are known of {sorted(sizes)}, not of "
+                f"{missing}."
+            )
         around = tuple(name for name in given if name in periodic)
         n_features = sum(sizes[name] * (2 * harmonics if name in around else 1) for name in given)
         network = Network.create((n_features, *hidden, sizes[moved] * family.n_raw), key)

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.batching import map_pieces
+from mdsens.ensembles.reweighting import FreeEnergy, effective_sample_size, free_energy_difference
 from mdsens.errors import InputError
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.data import ForceData
-from mdsens.flows.free_energy import FreeEnergy, effective_sample_size, free_energy_difference
 
 CLIP = 1e-2  # share of the largest weights that the clipped sample size cuts down
 
@@ -27,7 +27,8 @@ class OnData(NamedTuple):
         nll_error: its standard error, as if frames were independent.
         force_rmse: root mean square over components of the difference of forces, kT/nm; NaN without forces.
         force_rms: root mean square of the reference forces, kT/nm.
-        energy_std: standard deviation of u_flow - u over the frames, kT: zero for the perfect flow; NaN without energies.
+        energy_std: standard deviation of u_flow - u over the frames, kT: zero for the perfect flow; NaN
+            without energies.
     """
 
     n_frames: int
@@ -44,8 +45,10 @@ class OnSamples(NamedTuple):
     Attributes:
         n_samples: samples drawn.
         force_rmse: root mean square over components of the difference of forces, kT/nm, all samples.
-        force_rmse_clipped: without the share CLIP of samples that is worst (clashes, where forces have no bound).
-        reverse_kl: mean of log p + u, minus the free energy difference: the KL divergence estimated with the weights, kT.
+        force_rmse_clipped: without the share CLIP of samples that is worst (clashes, where forces have no
+            bound).
+        reverse_kl: mean of log p + u, minus the free energy difference: the KL divergence estimated with the
+            weights, kT.
         ess: effective share of the samples, (sum w)² / (n sum w²).
         ess_clipped: the same with the largest weights, a share CLIP, cut down to the smallest of them.
         free_energy: -log mean w: free energy of u relative to the flow's, whose partition function is 1.
@@ -62,7 +65,9 @@ class OnSamples(NamedTuple):
     log_weights: Float[np.ndarray, " samples"]
 
 
-def evaluate_on_data(generator: BoltzmannGenerator, data: ForceData, progress: Callable[[int], None] | None = None) -> OnData:
+def evaluate_on_data(
+    generator: BoltzmannGenerator, data: ForceData, progress: Callable[[int], None] | None = None
+) -> OnData:
     """Compare with frames; in float64, whatever the flow was trained in.
 
     Args:
@@ -73,10 +78,14 @@ def evaluate_on_data(generator: BoltzmannGenerator, data: ForceData, progress: C
         InputError: another number of atoms, or another temperature.
     """
     if data.positions.shape[1] != generator.n_atoms:
-        raise InputError(f"the flow is of {generator.n_atoms} atoms, the data of {data.positions.shape[1]}: not the same molecule.")
+        raise InputError(
+            f"the flow is of {generator.n_atoms} atoms, the data of {data.positions.shape[1]}: not the same "
+            "molecule."
+        )
     if abs(data.temperature - generator.temperature) > 1e-6 * generator.temperature:
         raise InputError(
-            f"the flow stands for {generator.temperature:g} K, the data for {data.temperature:g} K: forces in kT do not compare."
+            f"the flow stands for {generator.temperature:g} K, the data for {data.temperature:g} K: forces "
+            "in kT do not compare."
         )
     energies, forces = in_pieces(generator, data.positions, progress)
     nan = float("nan")
@@ -91,23 +100,31 @@ def evaluate_on_data(generator: BoltzmannGenerator, data: ForceData, progress: C
 
 
 def in_pieces(
-    generator: BoltzmannGenerator, positions: Float[np.ndarray, "frames atoms 3"], progress: Callable[[int], None] | None = None
+    generator: BoltzmannGenerator,
+    positions: Float[np.ndarray, "frames atoms 3"],
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Float[np.ndarray, " frames"], Float[np.ndarray, "frames atoms 3"]]:
     """Energies (kT) and forces (kT/nm) of the flow in float64, some frames after the other."""
     flow = generator.flow.astype(jnp.float64)
-    energies, forces = map_pieces(lambda x: energies_and_forces(flow, jnp.asarray(x)), positions, progress=progress)
+    energies, forces = map_pieces(
+        lambda x: energies_and_forces(flow, jnp.asarray(x)), positions, progress=progress
+    )
     return energies, forces
 
 
 def evaluate_on_samples(
-    generator: BoltzmannGenerator, energy: Callable[[Array], Array], positions: Float[np.ndarray, "samples atoms 3"]
+    generator: BoltzmannGenerator,
+    energy: Callable[[Array], Array],
+    positions: Float[np.ndarray, "samples atoms 3"],
 ) -> OnSamples:
     """Compare with an energy function at samples of the flow (`generator.flow.sample`).
 
     Args:
         generator: the flow.
-        energy: reduced energy u(x) in kT of one frame in nm, differentiable once (`mdsens.calculators.reduced`).
-        positions: samples of the flow, nm. log p is evaluated anew in float64: the weights belong to the positions as they are.
+        energy: reduced energy u(x) in kT of one frame in nm, differentiable once
+            (`mdsens.calculators.reduced`).
+        positions: samples of the flow, nm. log p is evaluated anew in float64: the weights belong to the
+            positions as they are.
     """
     own, own_forces = in_pieces(generator, positions)
     u, gradient = _target(energy, jnp.asarray(positions, float))

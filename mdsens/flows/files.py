@@ -1,7 +1,7 @@
 """Flows in HDF5 files, without pickle: a tree of named classes as text, and their arrays as datasets.
 
-Nothing in a file is executed. Classes are looked up by name among those of `mdsens.flows` (and those handed to `load`), so
-that a file from a stranger can be opened.
+Nothing in a file is executed. Classes are looked up by name among those of `mdsens.flows` (and those handed
+to `load`), so that a file from a stranger can be opened.
 """
 
 import dataclasses
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT = "mdsens-flow-1"
-MODULES = ("boltzmann", "coupling", "flow", "internal_coordinates", "layers", "molecule", "reference_block", "splines", "transforms")
+MODULES = (
+    "boltzmann",
+    "coupling",
+    "flow",
+    "internal_coordinates",
+    "layers",
+    "molecule",
+    "reference_block",
+    "splines",
+    "transforms",
+)
 
 
 def save(path: str | Path, module: eqx.Module, *, overwrite: bool = False, **notes: Any) -> None:
@@ -76,7 +86,8 @@ def open_hdf5(path: str | Path) -> "h5py.File":
         found = file.attrs.get("format", "none")
         file.close()
         raise FileFormatError(
-            f"'{path}' has format {found}, not {FORMAT}: it holds no flow. Models are written by `mdsens flow train` and mdsens.flows.save."
+            f"'{path}' has format {found}, not {FORMAT}: it holds no flow. Models are written by `mdsens "
+            "flow train` and mdsens.flows.save."
         )
     return file
 
@@ -86,7 +97,9 @@ def write_module(group: "h5py.Group", module: eqx.Module) -> None:
     arrays: list[np.ndarray] = []
     text = json.dumps(_pack(module, arrays, "module"))
     group.attrs["format"] = FORMAT
-    group["structure"] = np.bytes_(text)  # not an attribute: those are limited to 64 kB, and the block of a large ring has more
+    group["structure"] = np.bytes_(
+        text
+    )  # not an attribute: those are limited to 64 kB, and the block of a large ring has more
     write_arrays(group.create_group("arrays"), arrays)
 
 
@@ -99,7 +112,9 @@ def read_module(group: "h5py.Group", *classes: type[eqx.Module]) -> Any:
     except InputError:
         raise
     except (KeyError, ValueError, IndexError, TypeError, OSError) as error:
-        raise FileFormatError(f"'{group.file.filename}' is damaged: {type(error).__name__} {error}.") from error
+        raise FileFormatError(
+            f"'{group.file.filename}' is damaged: {type(error).__name__} {error}."
+        ) from error
     if not isinstance(module, eqx.Module):
         raise FileFormatError(f"'{group.file.filename}' holds a {type(module).__name__} and no flow.")
     return module
@@ -118,7 +133,12 @@ def read_arrays(group: Any) -> list[np.ndarray]:
 
 def _classes() -> list[type[eqx.Module]]:
     modules = [importlib.import_module(f"mdsens.flows.{name}") for name in MODULES]
-    own = [cls for module in modules for cls in vars(module).values() if inspect.isclass(cls) and issubclass(cls, eqx.Module)]
+    own = [
+        cls
+        for module in modules
+        for cls in vars(module).values()
+        if inspect.isclass(cls) and issubclass(cls, eqx.Module)
+    ]
     return [*own, eqx.nn.Linear]
 
 
@@ -132,16 +152,22 @@ def _pack(value: Any, arrays: list[np.ndarray], where: str) -> Any:
             return {"list": [_pack(item, arrays, f"{where}[{k}]") for k, item in enumerate(value)]}
         case dict():
             if other := [key for key in value if not isinstance(key, str)]:
-                raise InputError(f"{where} has the key {other[0]!r}, which cannot be kept in a file: only text can.")
+                raise InputError(
+                    f"{where} has the key {other[0]!r}, which cannot be kept in a file: only text can."
+                )
             return {"dict": {key: _pack(item, arrays, f"{where}[{key!r}]") for key, item in value.items()}}
         case np.ndarray() | jax.Array():
             arrays.append(np.asarray(value))
             return {"array": len(arrays) - 1, "numpy": isinstance(value, np.ndarray)}
         case eqx.Module():
-            fields = {f.name: _pack(getattr(value, f.name), arrays, f"{where}.{f.name}") for f in dataclasses.fields(value)}
+            fields = {
+                f.name: _pack(getattr(value, f.name), arrays, f"{where}.{f.name}")
+                for f in dataclasses.fields(value)
+            }
             return {"class": type(value).__name__, "fields": fields}
     raise InputError(
-        f"{where} is a {type(value).__name__}, which cannot be kept in a file. Make it an equinox.Module with fields of arrays, numbers "
+        f"{where} is a {type(value).__name__}, which cannot be kept in a file. Make it an equinox.Module "
+        "with fields of arrays, numbers "
         "and texts, and name its class to mdsens.flows.load."
     )
 
@@ -159,12 +185,14 @@ def _unpack(tree: Any, arrays: list[np.ndarray], known: dict[str, type]) -> Any:
         case {"class": name, "fields": fields}:
             if name not in known:
                 raise FileFormatError(
-                    f"the file needs the class {name}, which mdsens.flows does not have: give it to load, or use a newer mdsens."
+                    f"the file needs the class {name}, which mdsens.flows does not have: give it to load, or "
+                    "use a newer mdsens."
                 )
             expected = sorted(field.name for field in dataclasses.fields(known[name]))
             if sorted(fields) != expected:
                 raise FileFormatError(
-                    f"the file has a {name} with {sorted(fields)}, and that of this version has {expected}: use the version of mdsens that "
+                    f"the file has a {name} with {sorted(fields)}, and that of this version has {expected}: "
+                    "use the version of mdsens that "
                     "wrote the file."
                 )
             module = object.__new__(known[name])
@@ -177,5 +205,8 @@ def _unpack(tree: Any, arrays: list[np.ndarray], known: dict[str, type]) -> Any:
 def _on_device(array: np.ndarray) -> jax.Array:
     there = jnp.asarray(array)
     if there.dtype != array.dtype:
-        raise InputError(f"the file holds {array.dtype} numbers and JAX would cut them to {there.dtype}: set JAX_ENABLE_X64=1.")
+        raise InputError(
+            f"the file holds {array.dtype} numbers and JAX would cut them to {there.dtype}: set "
+            "JAX_ENABLE_X64=1."
+        )
     return there

@@ -58,8 +58,8 @@ class Uniform(AbstractBase):
 class Flow(eqx.Module):
     """A density of x, whatever the first layer takes: positions (atoms, 3) of a molecule in nm, or a vector.
 
-    For molecules the density is that of the shape: per nm³ of each atom's position, times the uniform density of place
-    and orientation, which is left out (it adds log V + log 8 pi² to the negative log-likelihood).
+    For molecules the density is that of the shape: per nm³ of each atom's position, times the uniform density
+    of place and orientation, which is left out (it adds log V + log 8 pi² to the negative log-likelihood).
 
     Attributes:
         layers: from the data to the latent variables.
@@ -75,7 +75,10 @@ class Flow(eqx.Module):
     @property
     def dtype(self) -> np.dtype:
         """Precision of the parameters; that of JAX if there are none."""
-        return next((leaf.dtype for leaf in jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))), jnp.zeros(()).dtype)
+        return next(
+            (leaf.dtype for leaf in jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))),
+            jnp.zeros(()).dtype,
+        )
 
     def astype(self, dtype: np.dtype | type) -> "Flow":
         """The same flow with its parameters in another precision."""
@@ -110,7 +113,9 @@ class Flow(eqx.Module):
         x, log_det = self.inverse(z)
         return x, sum((q.log_density(z[name]) for name, q in self.base.items()), start=-log_det)
 
-    def sample(self, key: PRNGKeyArray, n: int, *, batch: int = 1024) -> tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, " n"]]:
+    def sample(
+        self, key: PRNGKeyArray, n: int, *, batch: int = 1024
+    ) -> tuple[Float[np.ndarray, "n ..."], Float[np.ndarray, " n"]]:
         """n samples of x and their log p, on the host; `batch` at a time.
 
         Raises:
@@ -120,7 +125,9 @@ class Flow(eqx.Module):
             raise InputError(f"n = {n} samples, batch = {batch}: both must be 1 or more.")
         size = min(n, batch)
         draws = [_draw_many(self, k, size) for k in jax.random.split(key, -(-n // size))]
-        x, log_p = (np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*draws, strict=True))
+        x, log_p = (
+            np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*draws, strict=True)
+        )
         return x, log_p
 
 

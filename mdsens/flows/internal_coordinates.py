@@ -1,17 +1,17 @@
 """Internal coordinates: what of a molecule's shape its energy depends on.
 
-Bonds, angles and torsions do not change when the molecule shifts or turns, and chemistry makes most of them narrow:
-that is where a flow is easy to learn. Every map comes with the logarithm of its volume element, so that a density of
-shapes becomes a density of positions.
+Bonds, angles and torsions do not change when the molecule shifts or turns, and chemistry makes most of them
+narrow: that is where a flow is easy to learn. Every map comes with the logarithm of its volume element, so
+that a density of shapes becomes a density of positions.
 
-The volume element. Place the atoms one by one. An atom with bond b, angle t and torsion p to three placed atoms
-has spherical coordinates about the first of them, with the polar axis along a-b, so
+The volume element. Place the atoms one by one. An atom with bond b, angle t and torsion p to three placed
+atoms has spherical coordinates about the first of them, with the polar axis along a-b, so
 
     d³x = b² sin(t) db dt dp.
 
-The first atom gives d³r of the origin. The second is at distance b in any direction: b² db times the solid angle
-sin(B) dB dA of the Euler angles A, B. The third has b² sin(t) db dt, and its rotation about the first axis is the
-third Euler angle C. With the rotations' own measure dO = sin(B) dA dB dC,
+The first atom gives d³r of the origin. The second is at distance b in any direction: b² db times the solid
+angle sin(B) dB dA of the Euler angles A, B. The third has b² sin(t) db dt, and its rotation about the first
+axis is the third Euler angle C. With the rotations' own measure dO = sin(B) dA dB dC,
 
     d^3N x = d³r dO  prod_(i >= 2) b_i²  prod_(i >= 3) sin(t_i)  d(bonds) d(angles) d(torsions).
 """
@@ -27,13 +27,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
-from mdsens.flows.topology import MISSING, Placement, place_atoms
+from mdsens.molecules.topology import MISSING, Placement, place_atoms
 
 Fields = dict[str, Float[Array, "_"]]
 
 SHORTEST_BOND, LONGEST_BOND = 0.03, 0.5  # nm: from below H-H (0.074) to above heavy metals (0.3)
 SMALLEST_BEND = 1e-3  # rad from a straight line: below it float32 torsions keep three digits
-LINEAR_GROUP = 0.25  # rad: triple bonds vibrate by 0.15, and the widest bent angle (Si-O-Si, 150°) is 0.5 away
+# Rad: triple bonds vibrate by 0.15, and the widest bent angle (Si-O-Si, 150°) is 0.5 away
+LINEAR_GROUP = 0.25
 
 # GPUs multiply float32 matrices with ten bits unless told: too few for positions
 product = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -66,13 +67,15 @@ class AbstractCoordinates(eqx.Module):
 class ZMatrix(AbstractCoordinates):
     """Bonds (atoms - 1), angles (atoms - 2) and torsions (atoms - 3) along a tree of bonds; nm and rad.
 
-    Angles lie in (0, pi), torsions in (-pi, pi] with the sign of IUPAC and of `mdtraj.compute_dihedrals`. All three are
-    in the order of the rows. Derivatives are finite wherever no angle is 0 or pi, planar torsions included.
-    The standard pose has the first atom at the origin, the second on +z and the third in the xz plane with x > 0.
+    Angles lie in (0, pi), torsions in (-pi, pi] with the sign of IUPAC and of `mdtraj.compute_dihedrals`. All
+    three are in the order of the rows. Derivatives are finite wherever no angle is 0 or pi, planar torsions
+    included. The standard pose has the first atom at the origin, the second on +z and the third in the xz
+    plane with x > 0.
 
     Attributes:
         rows: atom, a, b, c for each atom (see `Placement`).
-        proper: for each torsion, whether it is a rotation about a bond (soft), or relative to a sibling (stiff).
+        proper: for each torsion, whether it is a rotation about a bond (soft), or relative to a sibling
+            (stiff).
     """
 
     rows: tuple[tuple[int, int, int, int], ...] = eqx.field(static=True)
@@ -94,8 +97,8 @@ class ZMatrix(AbstractCoordinates):
         Args:
             topology: of mdtraj, OpenMM or ASE, or (number of atoms, bonded pairs); see `read_bonds`.
         Raises:
-            InputError: a molecule in pieces, with less than three atoms, or, where the topology knows positions (ASE), with three
-                atoms in a line.
+            InputError: a molecule in pieces, with less than three atoms, or, where the topology knows
+                positions (ASE), with three atoms in a line.
         """
         coordinates = cls(place_atoms(topology))
         if type(topology).__module__.startswith("ase."):
@@ -138,8 +141,8 @@ class ZMatrix(AbstractCoordinates):
         Args:
             positions: (atoms, 3) or (frames, atoms, 3), nm.
         Raises:
-            InputError: another number of atoms, values that are not finite, Å instead of nm, a molecule cut by a periodic
-                boundary, or three atoms in a line.
+            InputError: another number of atoms, values that are not finite, Å instead of nm, a molecule cut
+                by a periodic boundary, or three atoms in a line.
         """
         rows = np.array(self.rows)
         frames = check_frames(positions, self.n_atoms)
@@ -150,8 +153,9 @@ class ZMatrix(AbstractCoordinates):
 class GlobalFrame(eqx.Module):
     """Shape coordinates completed by where the molecule is: a one-to-one map of all 3 N positions.
 
-    Adds the fields "origin" (3,) in nm and "orientation": Euler angles (A, B, C) of R = Rz(A) Ry(B) Rz(C), with A and C
-    in (-pi, pi], B in (0, pi). At B = 0 and pi they have no unique values, as on the poles of a globe.
+    Adds the fields "origin" (3,) in nm and "orientation": Euler angles (A, B, C) of R = Rz(A) Ry(B) Rz(C),
+    with A and C in (-pi, pi], B in (0, pi). At B = 0 and pi they have no unique values, as on the poles of a
+    globe.
     """
 
     shape: AbstractCoordinates
@@ -167,7 +171,9 @@ class GlobalFrame(eqx.Module):
 
     def inverse(self, fields: Fields) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
         """Positions (nm), and log|d(positions)/d(fields)|."""
-        pose, log_det = self.shape.inverse({name: value for name, value in fields.items() if name not in ("origin", "orientation")})
+        pose, log_det = self.shape.inverse(
+            {name: value for name, value in fields.items() if name not in ("origin", "orientation")}
+        )
         A, B, C = fields["orientation"]
         R = product(_turn(A, 2), product(_turn(B, 1), _turn(C, 2)))
         return fields["origin"] + product(pose, R.T), log_det + jnp.log(jnp.sin(B))
@@ -203,8 +209,9 @@ def place(
     torsions: Float[Array, "rows"],
 ) -> Float[Array, "atoms 3"]:
     """Fill in the positions of the rows' atoms, one after the other (nm, rad); those of all other atoms are given."""
-    # Step by step, not level by level of the tree: for 22 atoms the loop compiles three times and runs 1.6 times as fast
-    # as the four levels written out, whose few vectors are too short to gain anything (128 frames, two cores).
+    # Step by step, not level by level of the tree: for 22 atoms the loop compiles three times and runs 1.6
+    # times as fast as the four levels written out, whose few vectors are too short to gain anything (128
+    # frames, two cores).
 
     def attach(positions: Array, row: tuple[Array, ...]) -> tuple[Array, None]:
         atom, parents, bond, angle, torsion = row
@@ -216,7 +223,9 @@ def place(
         local = jnp.cos(angle) * u + jnp.sin(angle) * (jnp.cos(torsion) * p + jnp.sin(torsion) * q)
         return positions.at[atom].set(a + bond * local), None
 
-    return jax.lax.scan(attach, positions, (jnp.asarray(rows[:, 0]), jnp.asarray(rows[:, 1:]), bonds, angles, torsions))[0]
+    return jax.lax.scan(
+        attach, positions, (jnp.asarray(rows[:, 0]), jnp.asarray(rows[:, 1:]), bonds, angles, torsions)
+    )[0]
 
 
 def check_frames(positions: np.ndarray, n_atoms: int) -> np.ndarray:
@@ -227,16 +236,20 @@ def check_frames(positions: np.ndarray, n_atoms: int) -> np.ndarray:
     """
     frames = np.asarray(positions, float)
     if frames.ndim not in (2, 3) or frames.shape[-1] != 3:
-        raise InputError(f"positions have shape {frames.shape}; give (atoms, 3) or (frames, atoms, 3), in nm.")
+        raise InputError(
+            f"positions have shape {frames.shape}; give (atoms, 3) or (frames, atoms, 3), in nm."
+        )
     if frames.shape[-2] != n_atoms:
         raise InputError(
-            f"positions of {frames.shape[-2]} atoms, and the topology has {n_atoms}: leave out what does not belong to the molecule "
+            f"positions of {frames.shape[-2]} atoms, and the topology has {n_atoms}: leave out what does not "
+            "belong to the molecule "
             "(mdtraj: trajectory.atom_slice), or give the topology of these positions."
         )
     frames = frames.reshape(-1, n_atoms, 3)
     if len(bad := np.argwhere(~np.isfinite(frames))):
         raise InputError(
-            f"the position of atom {bad[0, 1]} in frame {bad[0, 0]} is {frames[tuple(bad[0])]}: leave out frames like this one."
+            f"the position of atom {bad[0, 1]} in frame {bad[0, 0]} is {frames[tuple(bad[0])]}: leave out "
+            "frames like this one."
         )
     return frames
 
@@ -246,21 +259,28 @@ def check_bonds(frames: np.ndarray, rows: np.ndarray) -> None:
     lengths = np.linalg.norm(frames[:, rows[:, 0]] - frames[:, rows[:, 1]], axis=-1)
     if (typical := np.median(lengths)) > LONGEST_BOND:
         raise InputError(
-            f"a typical bond is {typical:.3g} long, and bonds are 0.07 to 0.3 nm: these positions seem to be in Å. Multiply them by 0.1."
+            f"a typical bond is {typical:.3g} long, and bonds are 0.07 to 0.3 nm: these positions seem to be "
+            "in Å. Multiply them by 0.1."
         )
     if typical < SHORTEST_BOND:
-        raise InputError(f"a typical bond is {typical:.3g} nm long, and bonds are 0.07 to 0.3 nm: are these positions in nm?")
+        raise InputError(
+            f"a typical bond is {typical:.3g} nm long, and bonds are 0.07 to 0.3 nm: are these positions in "
+            "nm?"
+        )
     frame, k = np.unravel_index(np.argmax(lengths), lengths.shape)
     if lengths[frame, k] > LONGEST_BOND:
         raise InputError(
-            f"the bond between atoms {rows[k, 0]} and {rows[k, 1]} is {lengths[frame, k]:.3g} nm long in frame {frame}, above "
-            f"{LONGEST_BOND} nm: the molecule is cut by a periodic boundary (mdtraj: trajectory.make_molecules_whole()), or the topology "
+            f"the bond between atoms {rows[k, 0]} and {rows[k, 1]} is {lengths[frame, k]:.3g} nm long in "
+            f"frame {frame}, above "
+            f"{LONGEST_BOND} nm: the molecule is cut by a periodic boundary (mdtraj: "
+            "trajectory.make_molecules_whole()), or the topology "
             "numbers the atoms differently."
         )
     frame, k = np.unravel_index(np.argmin(lengths), lengths.shape)
     if lengths[frame, k] < SHORTEST_BOND:
         raise InputError(
-            f"bonded atoms {rows[k, 0]} and {rows[k, 1]} are {lengths[frame, k]:.3g} nm apart in frame {frame}, below {SHORTEST_BOND} nm: "
+            f"bonded atoms {rows[k, 0]} and {rows[k, 1]} are {lengths[frame, k]:.3g} nm apart in frame "
+            f"{frame}, below {SHORTEST_BOND} nm: "
             "they overlap. Leave out this frame."
         )
 
@@ -274,15 +294,19 @@ def check_angles(frames: np.ndarray, triples: np.ndarray) -> None:
     typical = np.median(bend, axis=0)
     if typical[k := int(np.argmin(typical))] < LINEAR_GROUP:
         raise InputError(
-            f"atoms {triples[k, 0]}, {triples[k, 1]} and {triples[k, 2]} form a linear group: their angle is typically "
-            f"{np.degrees(np.median(angles[:, k])):.1f}°, and torsions about a line are not defined. Put them, with a bonded atom off the "
+            f"atoms {triples[k, 0]}, {triples[k, 1]} and {triples[k, 2]} form a linear group: their angle is "
+            "typically "
+            f"{np.degrees(np.median(angles[:, k])):.1f}°, and torsions about a line are not defined. Put "
+            "them, with a bonded atom off the "
             "line, into a reference block (MixedCoordinates.from_topology with atoms=)."
         )
     frame, k = np.unravel_index(np.argmin(bend), bend.shape)
     if bend[frame, k] < SMALLEST_BEND:
         raise InputError(
-            f"atoms {triples[k, 0]}, {triples[k, 1]} and {triples[k, 2]} lie in a line in frame {frame}: their angle is "
-            f"{np.degrees(angles[frame, k]):.4f}°, within {SMALLEST_BEND} rad of 0° or 180°, where torsions are not defined. Leave out "
+            f"atoms {triples[k, 0]}, {triples[k, 1]} and {triples[k, 2]} lie in a line in frame {frame}: "
+            "their angle is "
+            f"{np.degrees(angles[frame, k]):.4f}°, within {SMALLEST_BEND} rad of 0° or 180°, where torsions "
+            "are not defined. Leave out "
             f"this frame; {np.sum(bend.min(1) < SMALLEST_BEND) - 1} others are like it."
         )
 
@@ -305,4 +329,16 @@ def _turn(angle: Array, axis: int) -> Array:
     """Rotation matrix about a coordinate axis."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     c, s = jnp.cos(angle), jnp.sin(angle)
-    return jnp.zeros((3, 3), angle.dtype).at[axis, axis].set(1).at[i, i].set(c).at[j, j].set(c).at[j, i].set(s).at[i, j].set(-s)
+    return (
+        jnp.zeros((3, 3), angle.dtype)
+        .at[axis, axis]
+        .set(1)
+        .at[i, i]
+        .set(c)
+        .at[j, j]
+        .set(c)
+        .at[j, i]
+        .set(s)
+        .at[i, j]
+        .set(-s)
+    )

@@ -1,8 +1,8 @@
 """What a flow is made of: one-to-one maps between sets of named coordinates.
 
-The state that passes from layer to layer is a dict of fields, one-dimensional arrays such as "bonds" or "torsions", of one
-sample; batches by `jax.vmap`. `forward` leads from the data to the latent variables, `inverse` back, each with the
-logarithm of its own volume change.
+The state that passes from layer to layer is a dict of fields, one-dimensional arrays such as "bonds" or
+"torsions", of one sample; batches by `jax.vmap`. `forward` leads from the data to the latent variables,
+`inverse` back, each with the logarithm of its own volume change.
 """
 
 import abc
@@ -81,8 +81,8 @@ class Name(AbstractLayer):
 class Split(AbstractLayer):
     """Splits fields into others: the elements of `sources`, end to end, go to `targets` in the order given.
 
-    `Split(("torsions",), (("proper", (0, 3)), ("improper", (1, 2))))` splits; `Inverted(Split(...))` merges; with several
-    sources and targets the elements are sorted anew.
+    `Split(("torsions",), (("proper", (0, 3)), ("improper", (1, 2))))` splits; `Inverted(Split(...))` merges;
+    with several sources and targets the elements are sorted anew.
 
     Attributes:
         sources: fields taken apart, with their lengths.
@@ -97,27 +97,33 @@ class Split(AbstractLayer):
         taken = sorted(i for _, elements in self.targets for i in elements)
         if taken != list(range(length)):
             raise InputError(
-                f"Split of {[name for name, _ in self.sources]} with {length} elements: the parts take {taken}. "
+                f"Split of {[name for name, _ in self.sources]} with {length} elements: the parts take "
+                f"{taken}. "
                 "Each element 0, ..., n - 1 must go to one part, once."
             )
 
     def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
         state = dict(x)
         whole = jnp.concatenate([state.pop(name) for name, _ in self.sources])
-        return state | {name: whole[np.array(elements, int)] for name, elements in self.targets}, jnp.zeros((), whole.dtype)
+        return state | {name: whole[np.array(elements, int)] for name, elements in self.targets}, jnp.zeros(
+            (), whole.dtype
+        )
 
     def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
         state = dict(y)
         parts = jnp.concatenate([state.pop(name) for name, _ in self.targets])
         whole = parts[np.argsort(np.concatenate([np.array(elements, int) for _, elements in self.targets]))]
         ends = np.cumsum([n for _, n in self.sources])[:-1]
-        return state | dict(zip((name for name, _ in self.sources), jnp.split(whole, ends), strict=True)), jnp.zeros((), whole.dtype)
+        return state | dict(
+            zip((name for name, _ in self.sources), jnp.split(whole, ends), strict=True)
+        ), jnp.zeros((), whole.dtype)
 
 
 class Whiten(AbstractLayer):
     """y = matrix (x - mean) of a field, with a matrix that is given and not trained.
 
-    `Whiten.of(frames)` gives y mean zero and unit covariance, each element staying as near to itself as can be.
+    `Whiten.of(frames)` gives y mean zero and unit covariance, each element staying as near to itself as can
+    be.
     """
 
     field: str = eqx.field(static=True)
@@ -131,21 +137,26 @@ class Whiten(AbstractLayer):
         """From samples of the field.
 
         Raises:
-            InputError: not more frames than elements, values that are not finite, or an element that does not vary: the
-                covariance has no inverse.
+            InputError: not more frames than elements, values that are not finite, or an element that does not
+                vary: the covariance has no inverse.
         """
         frames = np.asarray(frames, float)
         n_frames, n = frames.shape
         if n_frames <= n:
-            raise InputError(f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse: give ten times as many.")
+            raise InputError(
+                f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse: give "
+                "ten times as many."
+            )
         if len(bad := np.flatnonzero(~np.isfinite(frames).all(1))):
             raise InputError(f"{field!r} is not finite in frame {bad[0]}: leave out frames like it.")
         mean, covariance = frames.mean(0), np.atleast_2d(np.cov(frames.T))
         values, vectors = np.linalg.eigh(covariance)
         if values[0] <= 1e-12 * values[-1]:
             raise InputError(
-                f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse (smallest eigenvalue "
-                f"{values[0]:.1e}, largest {values[-1]:.1e}). Give more frames, and leave out elements that never change (constraints)."
+                f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse "
+                "(smallest eigenvalue "
+                f"{values[0]:.1e}, largest {values[-1]:.1e}). Give more frames, and leave out elements that "
+                "never change (constraints)."
             )
         # C^(-1/2), the symmetric root: of all matrices that whiten, it moves the elements least
         matrix, undo = vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
@@ -161,7 +172,9 @@ class Whiten(AbstractLayer):
 
     def _constants(self, state: State) -> list[Array]:
         dtype = state[self.field].dtype
-        return [jax.lax.stop_gradient(a).astype(dtype) for a in (self.mean, self.matrix, self.undo, self.log_det)]
+        return [
+            jax.lax.stop_gradient(a).astype(dtype) for a in (self.mean, self.matrix, self.undo, self.log_det)
+        ]
 
 
 class Turns(AbstractLayer):
@@ -171,7 +184,9 @@ class Turns(AbstractLayer):
 
     def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
         v = x[self.field] / (2 * np.pi)
-        return x | {self.field: v - jax.lax.stop_gradient(jnp.floor(v))}, jnp.asarray(-v.size * np.log(2 * np.pi), v.dtype)
+        return x | {self.field: v - jax.lax.stop_gradient(jnp.floor(v))}, jnp.asarray(
+            -v.size * np.log(2 * np.pi), v.dtype
+        )
 
     def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
         v = y[self.field]
@@ -182,7 +197,8 @@ class Turns(AbstractLayer):
 class Cut(AbstractLayer):
     """Narrow angles (rad) as numbers on the line: measured from a center, the circle cut open opposite to it.
 
-    For angles that never come near the cut: planar and chiral centers. The other chirality has no probability.
+    For angles that never come near the cut: planar and chiral centers. The other chirality has no
+    probability.
     """
 
     field: str = eqx.field(static=True)

@@ -4,8 +4,8 @@
     force matching            mean |f(x) - d log p(x)/dx|²          x and forces f from data, per component
     reverse KL                mean [log p(x) + u(x)]                x drawn from the flow, u the energy in kT
 
-The first two need the derivatives of log p w.r.t. positions and parameters together. They are exact: the flow is smooth,
-whichever direction is found by roots.
+The first two need the derivatives of log p w.r.t. positions and parameters together. They are exact: the flow
+is smooth, whichever direction is found by roots.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, section 4.
 """
@@ -43,12 +43,19 @@ class Loss(eqx.Module):
         if min(weights.values()) < 0 or not max(weights.values()) > 0:
             raise InputError(f"loss weights {weights}: none may be negative, and one must be positive.")
         if self.reverse_kl > 0 and self.energy is None:
-            raise InputError(f"reverse_kl = {self.reverse_kl:g} needs an energy to compare the flow's samples with: give energy=.")
+            raise InputError(
+                f"reverse_kl = {self.reverse_kl:g} needs an energy to compare the flow's samples with: give "
+                "energy=."
+            )
         if self.n_draws < 1:
             raise InputError(f"n_draws = {self.n_draws}: must be 1 or more.")
 
     def __call__(
-        self, flow: Flow, positions: Float[Array, "batch ..."], forces: Float[Array, "batch ..."], key: PRNGKeyArray
+        self,
+        flow: Flow,
+        positions: Float[Array, "batch ..."],
+        forces: Float[Array, "batch ..."],
+        key: PRNGKeyArray,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The sum, and its terms: "nll", "force_mse", "reverse_kl" (those with a weight).
 
@@ -69,5 +76,8 @@ class Loss(eqx.Module):
             draws, log_p = jax.vmap(flow.draw)(jax.random.split(key, self.n_draws))
             terms["reverse_kl"] = jnp.mean(log_p + jax.vmap(self.energy)(draws))
         weights = {"nll": self.likelihood, "force_mse": self.force, "reverse_kl": self.reverse_kl}
-        total = sum((weights[name] * term for name, term in terms.items() if weights[name] > 0), start=jnp.zeros((), flow.dtype))
+        total = sum(
+            (weights[name] * term for name, term in terms.items() if weights[name] > 0),
+            start=jnp.zeros((), flow.dtype),
+        )
         return total, terms

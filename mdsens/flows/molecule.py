@@ -1,8 +1,8 @@
 """The flow of a molecule: soft torsions on the circle, everything stiff as nearly Gaussian numbers that depend on them.
 
-Rotations about single bonds are free to go around; bonds, angles, planar and chiral centers swing by a few percent
-about a middle, and what is left of them once torsions are given and correlations taken out is close to Gaussian. The
-density factorizes accordingly,
+Rotations about single bonds are free to go around; bonds, angles, planar and chiral centers swing by a few
+percent about a middle, and what is left of them once torsions are given and correlations taken out is close
+to Gaussian. The density factorizes accordingly,
 
     p(shape) = p(soft torsions) p(stiff | soft torsions),
 
@@ -24,8 +24,8 @@ from mdsens.flows.internal_coordinates import AbstractCoordinates, ZMatrix
 from mdsens.flows.layers import AbstractLayer, Cut, Elementwise, Inverted, Split, Turns, Whiten
 from mdsens.flows.reference_block import MixedCoordinates
 from mdsens.flows.splines import CircularSpline, LineSpline
-from mdsens.flows.topology import rings
 from mdsens.flows.transforms import AbstractFamily, CircleMixture, LineMixture
+from mdsens.molecules.topology import rings
 
 NARROW = 1.2  # rad: a torsion that stays this close to its mean in all frames counts as stiff
 
@@ -42,9 +42,9 @@ class MoleculeArchitecture(eqx.Module):
         harmonics: of the torsions that the networks see.
     """
 
-    # Ramps no shorter than 36° of a torsion and 1.7 standard deviations of a bond: in a step of 1 fs a methyl group turns
-    # by some degrees and a bond to hydrogen moves by half a standard deviation. What is finer than that the integrator
-    # cannot follow, and the data hardly show.
+    # Ramps no shorter than 36° of a torsion and 1.7 standard deviations of a bond: in a step of 1 fs a methyl
+    # group turns by some degrees and a bond to hydrogen moves by half a standard deviation. What is finer
+    # than that the integrator cannot follow, and the data hardly show.
     circle: AbstractFamily = eqx.field(default_factory=lambda: CircleMixture(12, sharpest=10.0))
     line: AbstractFamily = eqx.field(default_factory=lambda: LineMixture(3, sharpest=0.6))
     soft_layers: int = 6
@@ -62,7 +62,9 @@ class MoleculeArchitecture(eqx.Module):
                 return cls(CircularSpline(16), LineSpline(5), **sizes)
         raise InputError(f"transforms = {transforms!r}: there are 'smooth' and 'spline'.")
 
-    def build(self, coordinates: AbstractCoordinates, frames: Float[np.ndarray, "frames atoms 3"], key: PRNGKeyArray) -> Flow:
+    def build(
+        self, coordinates: AbstractCoordinates, frames: Float[np.ndarray, "frames atoms 3"], key: PRNGKeyArray
+    ) -> Flow:
         """An untrained flow, centered and scaled to the frames.
 
         Args:
@@ -105,7 +107,10 @@ class MoleculeArchitecture(eqx.Module):
         sizes = {"a": n // 2, "b": n - n // 2, "soft": n_soft}
         for k in range(0, self.stiff_layers, 2):
             order = rng.permutation(n)
-            halves = (("a", tuple(int(i) for i in order[: n // 2])), ("b", tuple(int(i) for i in order[n // 2 :])))
+            halves = (
+                ("a", tuple(int(i) for i in order[: n // 2])),
+                ("b", tuple(int(i) for i in order[n // 2 :])),
+            )
             split = Split((("stiff", n),), halves)
             layers += [split, self._coupling("a", ("b", *given), sizes, self.line, keys[k])]
             if k + 1 < self.stiff_layers:
@@ -129,9 +134,18 @@ class MoleculeArchitecture(eqx.Module):
         layers.append(Elementwise.zeros("soft", n, self.circle))
         return layers
 
-    def _coupling(self, moved: str, given: tuple[str, ...], sizes: dict[str, int], family: AbstractFamily, key: PRNGKeyArray) -> Coupling:
+    def _coupling(
+        self,
+        moved: str,
+        given: tuple[str, ...],
+        sizes: dict[str, int],
+        family: AbstractFamily,
+        key: PRNGKeyArray,
+    ) -> Coupling:
         around = ("soft", "even", "odd")
-        return Coupling.create(moved, given, sizes, family, key, periodic=around, hidden=self.hidden, harmonics=self.harmonics)
+        return Coupling.create(
+            moved, given, sizes, family, key, periodic=around, hidden=self.hidden, harmonics=self.harmonics
+        )
 
 
 def choose_coordinates(topology: Any, frames: Float[np.ndarray, "frames atoms 3"]) -> AbstractCoordinates:
@@ -162,5 +176,9 @@ def _forward_many(coordinates: AbstractCoordinates, frames: Array) -> dict[str, 
 def _samples(coordinates: AbstractCoordinates, frames: np.ndarray) -> dict[str, np.ndarray]:
     frames = np.asarray(frames, float)
     if frames.ndim != 3 or frames.shape[2] != 3 or not np.isfinite(frames).all():
-        raise InputError(f"frames must be finite positions (frames, atoms, 3) in nm, not an array of shape {frames.shape}.")
-    return {name: np.asarray(values) for name, values in _forward_many(coordinates, jnp.asarray(frames)).items()}
+        raise InputError(
+            f"frames must be finite positions (frames, atoms, 3) in nm, not an array of shape {frames.shape}."
+        )
+    return {
+        name: np.asarray(values) for name, values in _forward_many(coordinates, jnp.asarray(frames)).items()
+    }

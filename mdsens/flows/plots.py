@@ -25,7 +25,11 @@ def plot_training(path: str | Path, history: Mapping[str, np.ndarray], *, overwr
         history: of `mdsens.flows.train.Trained`.
         overwrite: replace the file if it exists.
     """
-    names = {"nll": "negative log-likelihood (kT)", "force_rmse": "force RMSE (kT/nm)", "reverse_kl": "log p + u (kT)"}
+    names = {
+        "nll": "negative log-likelihood (kT)",
+        "force_rmse": "force RMSE (kT/nm)",
+        "reverse_kl": "log p + u (kT)",
+    }
     present = [name for name in names if f"train/{name}" in history]
     with _figure(path, overwrite, columns=len(present), width=4.2 * len(present)) as axes:
         for ax, name in zip(axes, present, strict=True):
@@ -63,7 +67,11 @@ def plot_comparison(
         energies: u and -log p, in kT, at the same frames; compared up to a constant.
         overwrite: replace the file if it exists.
     """
-    columns = (0 if not torsions else 1 if len(torsions) == 1 else 2) + (forces is not None) + (energies is not None)
+    columns = (
+        (0 if not torsions else 1 if len(torsions) == 1 else 2)
+        + (forces is not None)
+        + (energies is not None)
+    )
     with _figure(path, overwrite, columns=max(1, columns), width=3.9 * max(1, columns)) as axes:
         left = list(axes)
         if len(torsions) > 1:
@@ -83,7 +91,13 @@ def plot_comparison(
             ax.set_xlabel(f"torsion {'-'.join(str(atom) for atom in torsions[0])} (°)")
             ax.legend(frameon=False)
         if forces is not None:
-            _against(left.pop(0), forces[0].ravel(), forces[1].ravel(), "force, reference (kT/nm)", "force, flow (kT/nm)")
+            _against(
+                left.pop(0),
+                forces[0].ravel(),
+                forces[1].ravel(),
+                "force, reference (kT/nm)",
+                "force, flow (kT/nm)",
+            )
         if energies is not None:
             reference, own = (part - part.mean() for part in energies)
             _against(left.pop(0), reference, own, "energy, reference (kT)", "-log p, flow (kT)")

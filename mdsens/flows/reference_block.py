@@ -1,8 +1,9 @@
 """A stiff group of atoms, such as a ring, described by how it deviates from a reference geometry.
 
-A ring closes through a bond that no tree of bonds holds, so its bonds, angles and torsions cannot be chosen one by one.
-Its small vibrations about a reference can: turn the group until it lies on the reference as well as it can, and expand
-what is left in the principal directions of the data, each in units of its own width.
+A ring closes through a bond that no tree of bonds holds, so its bonds, angles and torsions cannot be chosen
+one by one.
+Its small vibrations about a reference can: turn the group until it lies on the reference as well as it can,
+and expand what is left in the principal directions of the data, each in units of its own width.
 """
 
 from typing import Any, Self
@@ -25,19 +26,21 @@ from mdsens.flows.internal_coordinates import (
     place,
     product,
 )
-from mdsens.flows.topology import Placement, place_atoms, rings
+from mdsens.molecules.topology import Placement, place_atoms, rings
 
 
 class ReferenceBlock(AbstractCoordinates):
     """Shape of n atoms as 3 n - 6 displacements from a reference: the field "block", in units of their widths.
 
-    The standard pose is the Eckart frame: centroid at the origin, and sum_i x0_i × x_i = 0 with the reference x0.
-    Shapes must be near enough to the reference for that to have one nearest solution: a vibrating ring is, a chain
-    that folds is not (`check`).
+    The standard pose is the Eckart frame: centroid at the origin, and sum_i x0_i × x_i = 0 with the reference
+    x0.
+    Shapes must be near enough to the reference for that to have one nearest solution: a vibrating ring is, a
+    chain that folds is not (`check`).
 
     Attributes:
         reference: (n, 3), nm, centroid at the origin.
-        directions: (3 n - 6, 3 n), orthonormal displacements, orthogonal to shifts and turns of the reference.
+        directions: (3 n - 6, 3 n), orthonormal displacements, orthogonal to shifts and turns of the
+            reference.
         widths: (3 n - 6,), nm: standard deviations along the directions.
 
     Source: Eckart, Phys. Rev. 47, 552 (1935).
@@ -55,17 +58,23 @@ class ReferenceBlock(AbstractCoordinates):
         Args:
             frames: (frames, n, 3), nm, in any position and orientation; more than 3 n - 6 of them.
         Raises:
-            InputError: less than three atoms, atoms in a line, too few frames, or directions in which nothing moves.
+            InputError: less than three atoms, atoms in a line, too few frames, or directions in which nothing
+            moves.
         """
         frames = np.asarray(frames, float)
         if frames.ndim != 3 or frames.shape[2] != 3:
             raise InputError(f"frames have shape {frames.shape}; give (frames, atoms, 3), in nm.")
         n = frames.shape[1]
         if n < 3:
-            raise InputError(f"a block of {n} atoms has no orientation: give three or more that do not lie in a line.")
+            raise InputError(
+                f"a block of {n} atoms has no orientation: give three or more that do not lie in a line."
+            )
         check_frames(frames, n)
         if len(frames) <= 3 * n - 6:
-            raise InputError(f"{len(frames)} frames cannot say how {n} atoms move in {3 * n - 6} directions: give ten times as many.")
+            raise InputError(
+                f"{len(frames)} frames cannot say how {n} atoms move in {3 * n - 6} directions: give ten "
+                "times as many."
+            )
         reference, aligned = _mean_shape(frames)
         complement = _complement(reference)
         amplitudes = (aligned - reference).reshape(len(frames), -1) @ complement.T
@@ -73,8 +82,10 @@ class ReferenceBlock(AbstractCoordinates):
         widths = np.sqrt(np.maximum(variances[::-1], 0))  # softest first
         if widths[-1] < 1e-5 * widths[0] or widths[-1] < 1e-7:
             raise InputError(
-                f"the block moves by {widths[0]:.1e} nm in one direction and by {widths[-1]:.1e} nm in another: a density needs all "
-                f"{3 * n - 6} to move. Bonds or angles that the simulation held rigid must be left out of the block."
+                f"the block moves by {widths[0]:.1e} nm in one direction and by {widths[-1]:.1e} nm in "
+                "another: a density needs all "
+                f"{3 * n - 6} to move. Bonds or angles that the simulation held rigid must be left out of "
+                "the block."
             )
         return cls(_nested(reference), _nested(axes.T[::-1] @ complement), tuple(widths.tolist()))
 
@@ -88,7 +99,9 @@ class ReferenceBlock(AbstractCoordinates):
         reference, directions, widths = self._constants(positions.dtype)
         origin, R = self.frame(positions)
         pose = product(positions - origin, R)
-        return {"block": product(directions, (pose - reference).reshape(-1)) / widths}, -self._log_volume(pose)
+        return {"block": product(directions, (pose - reference).reshape(-1)) / widths}, -self._log_volume(
+            pose
+        )
 
     def inverse(self, fields: Fields) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
         """Positions in the standard pose (nm), and log|d(shape)/d(block)|."""
@@ -108,23 +121,29 @@ class ReferenceBlock(AbstractCoordinates):
         Args:
             positions: (n, 3) or (frames, n, 3), nm.
         Raises:
-            InputError: another number of atoms, values that are not finite, or a shape too far from the reference.
+            InputError: another number of atoms, values that are not finite, or a shape too far from the
+            reference.
         """
         frames = check_frames(positions, self.n_atoms)
         reference = np.array(self.reference)
         aligned = _aligned(frames, reference)
         displacements = (aligned - reference).reshape(len(frames), -1)
         distance = np.sqrt(np.sum(displacements**2, axis=1) / self.n_atoms)
-        in_widths = np.abs(displacements @ np.array(self.directions).T / np.array(self.widths)).max(1, initial=0)
+        in_widths = np.abs(displacements @ np.array(self.directions).T / np.array(self.widths)).max(
+            1, initial=0
+        )
         frame = int(np.argmax(in_widths))
         # where the smallest of M (see _log_volume) comes to zero, two orientations are equally good
         stiffness = (
-            np.linalg.eigvalsh(_mixed_inertia(reference, aligned[frame]))[0] / np.linalg.eigvalsh(_mixed_inertia(reference, reference))[0]
+            np.linalg.eigvalsh(_mixed_inertia(reference, aligned[frame]))[0]
+            / np.linalg.eigvalsh(_mixed_inertia(reference, reference))[0]
         )
         if in_widths[frame] > 20 or stiffness < 0.2:
             raise InputError(
-                f"frame {frame} is {distance[frame]:.2g} nm (root mean square) and {in_widths[frame]:.0f} widths away from the reference "
-                "of the block. A block must be stiff: choose the ring alone, and check that atoms are numbered alike and positions are "
+                f"frame {frame} is {distance[frame]:.2g} nm (root mean square) and {in_widths[frame]:.0f} "
+                "widths away from the reference "
+                "of the block. A block must be stiff: choose the ring alone, and check that atoms are "
+                "numbered alike and positions are "
                 "in nm."
             )
 
@@ -132,29 +151,40 @@ class ReferenceBlock(AbstractCoordinates):
         # x_i = r + R y_i with y = x0 + sum_k q_k u_k. Turned back by R, a change of x is
         #     Rᵀ dx_i = dr + dw × y_i + sum_k dq_k u_ki.
         # Orthonormal to all u_k are the shifts e_a / sqrt(n) and the turns (e_b × x0_i) I0^-1/2, where
-        # I0 = sum_i (x0_i² 1 - x0_i x0_iᵀ). Their products with the columns of dr and dw leave, as sum_i y_i = 0,
+        # I0 = sum_i (x0_i² 1 - x0_i x0_iᵀ). Their products with the columns of dr and dw leave, as sum_i y_i
+        # = 0,
         #     d^3n x = dr dw n^3/2 det(M) det(I0)^-1/2 dq,      M = sum_i ((x0_i . y_i) 1 - y_i x0_iᵀ),
         # and q_k = width_k block_k. At the reference M = I0.
         x0 = np.array(self.reference)
-        constant = 1.5 * np.log(len(x0)) - 0.5 * np.linalg.slogdet(_mixed_inertia(x0, x0))[1] + np.sum(np.log(self.widths))
+        constant = (
+            1.5 * np.log(len(x0))
+            - 0.5 * np.linalg.slogdet(_mixed_inertia(x0, x0))[1]
+            + np.sum(np.log(self.widths))
+        )
         M = _inertia(product(jnp.asarray(x0.T, pose.dtype), pose))
         return jnp.log(jnp.abs(_det(M))) + jnp.asarray(constant, pose.dtype)
 
     def _constants(self, dtype: Any) -> tuple[Array, Array, Array]:
-        return jnp.asarray(self.reference, dtype), jnp.asarray(self.directions, dtype), jnp.asarray(self.widths, dtype)
+        return (
+            jnp.asarray(self.reference, dtype),
+            jnp.asarray(self.directions, dtype),
+            jnp.asarray(self.widths, dtype),
+        )
 
 
 class MixedCoordinates(AbstractCoordinates):
     """A stiff block, and Z-matrix rows for all atoms that hang on it; nm and rad.
 
-    Fields "block" (3 block atoms - 6), and "bonds", "angles", "torsions" with one value for each other atom, in the order
-    of the rows. The block also says how the molecule is oriented: the standard pose is that of the block.
+    Fields "block" (3 block atoms - 6), and "bonds", "angles", "torsions" with one value for each other atom,
+    in the order of the rows. The block also says how the molecule is oriented: the standard pose is that of
+    the block.
 
     Attributes:
         block: displacements of the block's atoms.
         atoms: indices of the block's atoms in the molecule.
         rows: atom, a, b, c for each other atom (see `Placement`).
-        proper: for each torsion, whether it is a rotation about a bond (soft), or relative to a sibling (stiff).
+        proper: for each torsion, whether it is a rotation about a bond (soft), or relative to a sibling
+            (stiff).
     """
 
     block: ReferenceBlock
@@ -164,7 +194,10 @@ class MixedCoordinates(AbstractCoordinates):
 
     def __init__(self, block: ReferenceBlock, atoms: tuple[int, ...], placement: Placement):
         if len(atoms) != block.n_atoms:
-            raise InputError(f"{len(atoms)} atoms for a block of {block.n_atoms}: give the index of each atom of the block.")
+            raise InputError(
+                f"{len(atoms)} atoms for a block of {block.n_atoms}: give the index of each atom of the "
+                "block."
+            )
         self.block = block
         self.atoms = tuple(int(i) for i in atoms)
         self.rows = tuple((int(atom), int(a), int(b), int(c)) for atom, a, b, c in placement.rows)
@@ -179,16 +212,22 @@ class MixedCoordinates(AbstractCoordinates):
             frames: (frames, atoms, 3), nm: give the block its reference and widths.
             atoms: the block's; by default the ring system of the molecule.
         Raises:
-            InputError: no ring or several and no `atoms`, atoms that do not hold together, or frames that do not fit.
+            InputError: no ring or several and no `atoms`, atoms that do not hold together, or frames that do
+            not fit.
         """
         if atoms is None:
             systems = rings(topology)
             if not systems:
-                raise InputError("the molecule has no ring: use ZMatrix.from_topology, or say with atoms= which ones form a stiff block.")
+                raise InputError(
+                    "the molecule has no ring: use ZMatrix.from_topology, or say with atoms= which ones form "
+                    "a stiff block."
+                )
             if len(systems) > 1:
                 raise InputError(
-                    f"the molecule has {len(systems)} ring systems {systems}: name with atoms= the one that carries the molecule. "
-                    "The others then get bonds, angles and torsions, valid but coupled by the closing of their rings."
+                    f"the molecule has {len(systems)} ring systems {systems}: name with atoms= the one that "
+                    "carries the molecule. "
+                    "The others then get bonds, angles and torsions, valid but coupled by the closing of "
+                    "their rings."
                 )
             atoms = systems[0]
         placement = place_atoms(topology, tuple(atoms))
@@ -235,26 +274,30 @@ class MixedCoordinates(AbstractCoordinates):
 def eckart_rotation(correlation: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     """Rotation R that lays points x on references x0, both with centroid zero: smallest sum_i |R x_i - x0_i|².
 
-    With equal weights this is the Eckart frame: sum_i x0_i × R x_i = 0. Derivatives of any order, finite for planar and
-    for symmetric points alike, unlike those of a singular value decomposition.
+    With equal weights this is the Eckart frame: sum_i x0_i × R x_i = 0. Derivatives of any order, finite for
+    planar and for symmetric points alike, unlike those of a singular value decomposition.
 
     Args:
         correlation: C = sum_i x0_i x_iᵀ.
     Source: quaternions, Horn, J. Opt. Soc. Am. A 4, 629 (1987).
     """
-    # The sum to make smallest is a constant minus 2 tr(R Cᵀ), and tr(R Cᵀ) is a quadratic form qᵀ N q of R's quaternion:
-    # q is the eigenvector of N's largest eigenvalue.
+    # The sum to make smallest is a constant minus 2 tr(R Cᵀ), and tr(R Cᵀ) is a quadratic form qᵀ N q of R's
+    # quaternion: q is the eigenvector of N's largest eigenvalue.
     C = correlation / jnp.sqrt(jnp.sum(correlation**2))
     trace = jnp.trace(C)
     turn = -_axial(C)
     corner = C + C.T - trace * jnp.eye(3, dtype=C.dtype)
-    N = jnp.concatenate([jnp.concatenate([trace[None], turn])[None], jnp.concatenate([turn[:, None], corner], axis=1)])
-    # Its powers, of which only that eigenvector survives, once all eigenvalues are made positive: they are at least -sqrt(3).
+    N = jnp.concatenate(
+        [jnp.concatenate([trace[None], turn])[None], jnp.concatenate([turn[:, None], corner], axis=1)]
+    )
+    # Its powers, of which only that eigenvector survives, once all eigenvalues are made positive: they are at
+    # least -sqrt(3).
     shifted = N + np.sqrt(3).astype(C.dtype) * jnp.eye(4, dtype=C.dtype)
     square = lambda _, power: product(power, power) / jnp.sum(power * power)  # the new trace is 1
     power = jax.lax.fori_loop(0, SQUARINGS, square, shifted)
 
-    # Newton steps on Eckart's condition bring back the digits: a further turn w changes sum_i x0_i × R x_i by M w.
+    # Newton steps on Eckart's condition bring back the digits: a further turn w changes sum_i x0_i × R x_i by
+    # M w.
     def correct(_: int, R: Array) -> Array:
         S = product(C, R.T)
         w = -_solve(_inertia(S), _axial(S))
@@ -263,7 +306,8 @@ def eckart_rotation(correlation: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     return jax.lax.fori_loop(0, 3, correct, _rotation(power[jnp.argmax(jnp.diagonal(power))]))
 
 
-# The power 2^18 of the first two eigenvalues' ratio is 1e-8 for a rod that is a hundred times as long as it is thick.
+# The power 2^18 of the first two eigenvalues' ratio is 1e-8 for a rod that is a hundred times as long as it
+# is thick.
 SQUARINGS = 18
 
 
@@ -294,7 +338,13 @@ def _det(M: Array) -> Array:
 def _solve(M: Array, v: Array) -> Array:
     """M^-1 v by Cramer's rule, which vectorises and differentiates better than a factorisation of 3 x 3."""
     columns = M.T
-    cofactors = jnp.stack([jnp.cross(columns[1], columns[2]), jnp.cross(columns[2], columns[0]), jnp.cross(columns[0], columns[1])])
+    cofactors = jnp.stack(
+        [
+            jnp.cross(columns[1], columns[2]),
+            jnp.cross(columns[2], columns[0]),
+            jnp.cross(columns[0], columns[1]),
+        ]
+    )
     return product(cofactors, v) / _det(columns)
 
 
@@ -303,7 +353,9 @@ def _rotation(quaternion: Array) -> Array:
     w, v = quaternion[0], quaternion[1:]
     cross = jnp.cross(jnp.eye(3, dtype=v.dtype), v)  # cross @ u = v × u
     square = jnp.sum(v * v)
-    return ((w * w - square) * jnp.eye(3, dtype=v.dtype) + 2 * jnp.outer(v, v) + 2 * w * cross) / (w * w + square)
+    return ((w * w - square) * jnp.eye(3, dtype=v.dtype) + 2 * jnp.outer(v, v) + 2 * w * cross) / (
+        w * w + square
+    )
 
 
 def _mean_shape(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -313,7 +365,8 @@ def _mean_shape(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         singular = np.linalg.svd(reference, compute_uv=False)
         if singular[1] < 1e-2 * singular[0]:
             raise InputError(
-                f"the atoms of the block lie in a line: its second extent is {singular[1] / singular[0]:.1e} of the first. Add a bonded "
+                f"the atoms of the block lie in a line: its second extent is {singular[1] / singular[0]:.1e} "
+                "of the first. Add a bonded "
                 "atom that is off the line."
             )
         aligned = _aligned(frames, reference)
@@ -325,7 +378,8 @@ def _mean_shape(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _aligned(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
     centred = frames - frames.mean(1, keepdims=True)
-    # R with R C^T of largest trace, C^T = sum_i x_i x0_iᵀ = A s B: R = Bᵀ D Aᵀ with D = diag(1, 1, det(A B)), no mirror
+    # R with R C^T of largest trace, C^T = sum_i x_i x0_iᵀ = A s B: R = Bᵀ D Aᵀ with D = diag(1, 1, det(A B)),
+    # no mirror
     A, _, B = np.linalg.svd(np.einsum("fia,ib->fab", centred, reference))
     A[..., 2] *= np.linalg.det(A @ B)[:, None]
     return centred @ (A @ B)

@@ -1,10 +1,10 @@
 """Rational-quadratic splines: the baseline that the smooth transforms are compared with.
 
-Monotonic, flexible, with a closed inverse, and the customary choice; but only once continuously differentiable:
-d(log dy/dx)/dx, the force that a density made from one exerts, jumps at every knot.
+Monotonic, flexible, with a closed inverse, and the customary choice; but only once continuously
+differentiable: d(log dy/dx)/dx, the force that a density made from one exerts, jumps at every knot.
 
-Source: Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv:1906.04032; on the circle, Rezende et al., Normalizing
-Flows on Tori and Spheres, ICML 2020, arXiv:2002.02428.
+Source: Durkan et al., Neural Spline Flows, NeurIPS 2019, arXiv:1906.04032; on the circle, Rezende et al.,
+Normalizing Flows on Tori and Spheres, ICML 2020, arXiv:2002.02428.
 """
 
 import equinox as eqx
@@ -77,9 +77,13 @@ class RationalQuadraticSpline(AbstractTransform):
         at = jnp.sum(x[..., None] >= knots[..., 1:-1], axis=-1, keepdims=True)
 
         def take(values: Array, k: Array) -> Array:
-            return jnp.take_along_axis(jnp.broadcast_to(values, (*x.shape, values.shape[-1])), k, axis=-1)[..., 0]
+            return jnp.take_along_axis(jnp.broadcast_to(values, (*x.shape, values.shape[-1])), k, axis=-1)[
+                ..., 0
+            ]
 
-        x0, x1, y0, y1, d0, d1 = (take(values, at + k) for values in (self.x, self.y, self.slope) for k in (0, 1))
+        x0, x1, y0, y1, d0, d1 = (
+            take(values, at + k) for values in (self.x, self.y, self.slope) for k in (0, 1)
+        )
         return x0, y0, x1 - x0, y1 - y0, d0, d1
 
 
@@ -90,7 +94,10 @@ class _SplineFamily(AbstractFamily):
 
     def __check_init__(self) -> None:
         if self.n_bins < 2 or self.n_bins * LEAST_BIN >= 0.5:
-            raise InputError(f"{type(self).__name__}(n_bins={self.n_bins}): needs between 2 and {int(0.5 / LEAST_BIN) - 1} bins.")
+            raise InputError(
+                f"{type(self).__name__}(n_bins={self.n_bins}): needs between 2 and "
+                f"{int(0.5 / LEAST_BIN) - 1} bins."
+            )
 
     def _knots(self, raw: Array) -> Array:
         """From 0 to 1."""
@@ -113,7 +120,9 @@ class CircularSpline(_SplineFamily):
         widths, heights, slopes, shift = jnp.split(raw, (n, 2 * n, 3 * n), axis=-1)
         slope = self._slopes(slopes)
         slope = jnp.concatenate([slope, slope[..., :1]], axis=-1)
-        return RationalQuadraticSpline(self._knots(widths), self._knots(heights), slope, shift[..., 0], "circle")
+        return RationalQuadraticSpline(
+            self._knots(widths), self._knots(heights), slope, shift[..., 0], "circle"
+        )
 
 
 class IntervalSpline(_SplineFamily):
@@ -127,7 +136,9 @@ class IntervalSpline(_SplineFamily):
         n = self.n_bins
         widths, heights, slopes = jnp.split(raw, (n, 2 * n), axis=-1)
         shift = jnp.zeros_like(raw[..., 0])
-        return RationalQuadraticSpline(self._knots(widths), self._knots(heights), self._slopes(slopes), shift, "interval")
+        return RationalQuadraticSpline(
+            self._knots(widths), self._knots(heights), self._slopes(slopes), shift, "interval"
+        )
 
 
 class LineSpline(_SplineFamily):

@@ -1,7 +1,7 @@
 """Training: steps of Adam on a loss, watched on frames that are held out, kept in a file, resumed bit for bit.
 
-Which frames a step sees, and what it draws, depend on the seed and the number of the step only. A run that was cut off
-and goes on from its checkpoint therefore ends with the same bits as one that was not.
+Which frames a step sees, and what it draws, depend on the seed and the number of the step only. A run that
+was cut off and goes on from its checkpoint therefore ends with the same bits as one that was not.
 """
 
 import json
@@ -58,12 +58,14 @@ class Schedule(eqx.Module):
     def __check_init__(self) -> None:
         if min(self.steps, self.batch, self.evaluate_every) < 1 or self.warmup < 0:
             raise InputError(
-                f"steps = {self.steps}, batch = {self.batch}, evaluate_every = {self.evaluate_every}: must be 1 or more, "
+                f"steps = {self.steps}, batch = {self.batch}, evaluate_every = {self.evaluate_every}: must "
+                "be 1 or more, "
                 f"and warmup = {self.warmup} not negative."
             )
         if not (self.learning_rate > 0 and 0 < self.final <= 1 and self.clip > 0):
             raise InputError(
-                f"learning_rate = {self.learning_rate:g} and clip = {self.clip:g} must be positive, final = {self.final:g} between 0 and 1."
+                f"learning_rate = {self.learning_rate:g} and clip = {self.clip:g} must be positive, final = "
+                f"{self.final:g} between 0 and 1."
             )
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out = {self.held_out:g}: a share of the frames, between 0 and 1.")
@@ -88,7 +90,10 @@ class Schedule(eqx.Module):
     def frames(self, step: int, n_frames: int) -> np.ndarray:
         """Which frames step number `step` sees: each once before any is seen again."""
         at = np.arange(step * self.batch, (step + 1) * self.batch)
-        epochs = {epoch: np.random.default_rng([self.seed, int(epoch)]).permutation(n_frames) for epoch in np.unique(at // n_frames)}
+        epochs = {
+            epoch: np.random.default_rng([self.seed, int(epoch)]).permutation(n_frames)
+            for epoch in np.unique(at // n_frames)
+        }
         return np.array([epochs[k // n_frames][k % n_frames] for k in at])
 
 
@@ -137,21 +142,24 @@ def train(
     """Train a flow on frames with forces.
 
     Args:
-        model: a `Flow`, or a `BoltzmannGenerator` with one. Its precision is that of the training: float32 is customary
-            (`model.astype(jnp.float32)`) and twice as fast.
+        model: a `Flow`, or a `BoltzmannGenerator` with one. Its precision is that of the training: float32 is
+            customary (`model.astype(jnp.float32)`) and twice as fast.
         data: positions and forces in the units of the flow (nm and kT/nm for molecules).
         loss: by default negative log-likelihood and force matching.
         schedule: steps, batches, learning rate, how often to look.
         checkpoint: a file to write at every look; a model file, with what is needed to go on.
-        resume: go on from the checkpoint if it is there; ends with the same bits as a run that was never cut off.
+        resume: go on from the checkpoint if it is there; ends with the same bits as a run that was never cut
+            off.
         overwrite: replace a checkpoint of another run.
         progress: called at every look.
         stop_after: end this run after so many steps in all, with a checkpoint (to be resumed).
     Returns:
         `Trained`: model and history.
     Raises:
-        InputError: no forces for force matching, too few frames, or a checkpoint of a training with other settings.
-        NonFiniteError: the loss is not finite; `partial` holds the last good `Trained`, which is also in the checkpoint.
+        InputError: no forces for force matching, too few frames, or a checkpoint of a training with other
+        settings.
+        NonFiniteError: the loss is not finite; `partial` holds the last good `Trained`, which is also in the
+        checkpoint.
         OutputExistsError: the checkpoint exists, and neither `resume` nor `overwrite` is given.
     """
     loss, schedule = Loss() if loss is None else loss, Schedule() if schedule is None else schedule
@@ -172,11 +180,17 @@ def train(
     dtype = _flow_of(model).dtype
     positions, forces = (jnp.asarray(a, dtype) for a in _with_forces(frames))
     test_positions, test_forces = (np.asarray(a, dtype) for a in _with_forces(held_out))
-    good, began, last = Trained(eqx.combine(parameters, rest), _arrays(history)), time.perf_counter(), stop_after or schedule.steps
+    good, began, last = (
+        Trained(eqx.combine(parameters, rest), _arrays(history)),
+        time.perf_counter(),
+        stop_after or schedule.steps,
+    )
     terms: list[dict[str, Array]] = []
     for step in range(start, min(last, schedule.steps)):
         rows = schedule.frames(step, frames.n_frames)
-        parameters, state, now = train_step(loss, schedule, rest, parameters, state, positions, forces, rows, jnp.asarray(step))
+        parameters, state, now = train_step(
+            loss, schedule, rest, parameters, state, positions, forces, rows, jnp.asarray(step)
+        )
         terms.append(now)
         done = step + 1
         if done % schedule.evaluate_every and done not in (schedule.steps, last):
@@ -195,13 +209,25 @@ def train(
         if path is not None:
             _write_checkpoint(path, settings, good, done, state)
         if progress is not None:
-            progress(Progress(done, schedule.steps, time.perf_counter() - began, _readable(means), _readable(looked)))
+            progress(
+                Progress(
+                    done, schedule.steps, time.perf_counter() - began, _readable(means), _readable(looked)
+                )
+            )
     return good
 
 
 @eqx.filter_jit
 def train_step(
-    loss: Loss, schedule: Schedule, rest: Any, parameters: Any, state: Any, positions: Array, forces: Array, rows: np.ndarray, step: Array
+    loss: Loss,
+    schedule: Schedule,
+    rest: Any,
+    parameters: Any,
+    state: Any,
+    positions: Array,
+    forces: Array,
+    rows: np.ndarray,
+    step: Array,
 ) -> tuple[Any, Any, dict[str, Array]]:
     """One step of the optimizer on the frames `rows`: parameters, the optimizer's state, and the terms of the loss.
 
@@ -218,10 +244,15 @@ def train_step(
 
 
 def held_out_terms(
-    flow: Flow, positions: Float[np.ndarray, "frames ..."], forces: Float[np.ndarray, "frames ..."], with_forces: bool = True
+    flow: Flow,
+    positions: Float[np.ndarray, "frames ..."],
+    forces: Float[np.ndarray, "frames ..."],
+    with_forces: bool = True,
 ) -> dict[str, float]:
     """Negative log-likelihood and mean squared force error of frames: means over all, taken in pieces."""
-    energies, squares = map_pieces(lambda x, f: _held_out(flow, jnp.asarray(x), jnp.asarray(f), with_forces), positions, forces)
+    energies, squares = map_pieces(
+        lambda x, f: _held_out(flow, jnp.asarray(x), jnp.asarray(f), with_forces), positions, forces
+    )
     terms = {"nll": float(np.mean(energies, dtype=float))}
     return terms | {"force_mse": float(np.mean(squares, dtype=float))} if with_forces else terms
 
@@ -247,7 +278,10 @@ def _with_forces(data: ForceData) -> tuple[np.ndarray, np.ndarray]:
 def _readable(terms: dict[str, float]) -> dict[str, float]:
     """Root mean square instead of mean square."""
     renamed = {"force_mse": "force_rmse"}
-    return {renamed.get(name, name): float(np.sqrt(value)) if name in renamed else value for name, value in terms.items()}
+    return {
+        renamed.get(name, name): float(np.sqrt(value)) if name in renamed else value
+        for name, value in terms.items()
+    }
 
 
 def _arrays(history: dict[str, list[float]]) -> dict[str, np.ndarray]:
@@ -256,23 +290,32 @@ def _arrays(history: dict[str, list[float]]) -> dict[str, np.ndarray]:
 
 def _check(loss: Loss, schedule: Schedule, frames: ForceData) -> None:
     if loss.force > 0 and frames.forces is None:
-        raise InputError("force matching needs forces, and the data have none. Read data with forces, or set the loss's force weight to 0.")
+        raise InputError(
+            "force matching needs forces, and the data have none. Read data with forces, or set the loss's "
+            "force weight to 0."
+        )
     if schedule.batch > frames.n_frames:
         raise InputError(
-            f"batch = {schedule.batch} is more than the {frames.n_frames} frames to train on. Lower batch, or give more frames."
+            f"batch = {schedule.batch} is more than the {frames.n_frames} frames to train on. Lower batch, "
+            "or give more frames."
         )
 
 
-def _check_finite(means: dict[str, float], looked: dict[str, float], step: int, good: Trained, path: Path | None) -> None:
+def _check_finite(
+    means: dict[str, float], looked: dict[str, float], step: int, good: Trained, path: Path | None
+) -> None:
     bad = [f"training {n}" for n, v in means.items() if not np.isfinite(v)] + [
         f"held-out {n}" for n, v in looked.items() if not np.isfinite(v)
     ]
     if not bad:
         return
     last = int(good.history["step"][-1]) if len(good.history.get("step", ())) else 0
-    kept = f"'{path}' and in this error's `partial`" if path is not None and last else "this error's `partial`"
+    kept = (
+        f"'{path}' and in this error's `partial`" if path is not None and last else "this error's `partial`"
+    )
     raise NonFiniteError(
-        f"training stopped before step {step}: {', '.join(bad)} is not finite. The model of step {last} is good, and kept in {kept}. "
+        f"training stopped before step {step}: {', '.join(bad)} is not finite. The model of step {last} is "
+        f"good, and kept in {kept}. "
         "Lower learning_rate or clip, raise warmup, or look for frames with atoms on top of each other.",
         good,
     )
@@ -306,21 +349,36 @@ def _write_checkpoint(path: Path, settings: dict[str, Any], trained: Trained, st
             log[name] = values
 
 
-def _read_checkpoint(path: Path, settings: dict[str, Any], parameters: Any, state: Any) -> tuple[int, Any, Any, dict[str, list[float]]]:
+def _read_checkpoint(
+    path: Path, settings: dict[str, Any], parameters: Any, state: Any
+) -> tuple[int, Any, Any, dict[str, list[float]]]:
     with open_hdf5(path) as file:
         if "training" not in file:
-            raise FileFormatError(f"'{path}' is a model without the state of its training: it cannot be resumed. Train into another file.")
+            raise FileFormatError(
+                f"'{path}' is a model without the state of its training: it cannot be resumed. Train into "
+                "another file."
+            )
         part: Any = file["training"]
         known = json.loads(part.attrs["settings"])
         for name, value in json.loads(json.dumps(settings)).items():
             if known.get(name) != value:
-                raise InputError(f"'{path}' is a checkpoint of another training: its {name} is {known.get(name)}, and here {value}.")
+                raise InputError(
+                    f"'{path}' is a checkpoint of another training: its {name} is {known.get(name)}, and "
+                    f"here {value}."
+                )
         kept, _ = eqx.partition(read_module(file), eqx.is_inexact_array)
         if jax.tree.structure(kept) != jax.tree.structure(parameters):
-            raise InputError(f"'{path}' is a checkpoint of a model with another structure. Train into another file.")
+            raise InputError(
+                f"'{path}' is a checkpoint of a model with another structure. Train into another file."
+            )
         leaves = [jnp.asarray(array) for array in read_arrays(part["optimizer"])]
         state = jax.tree.unflatten(jax.tree.structure(state), leaves)
-        return int(part.attrs["step"]), kept, state, {name: list(values) for name, values in _history(file).items()}
+        return (
+            int(part.attrs["step"]),
+            kept,
+            state,
+            {name: list(values) for name, values in _history(file).items()},
+        )
 
 
 def read_history(path: str | Path) -> dict[str, np.ndarray]:
@@ -336,5 +394,7 @@ def read_history(path: str | Path) -> dict[str, np.ndarray]:
 def _history(file: Any) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     if "history" in file:
-        file["history"].visititems(lambda name, item: found.update({name: item[()]}) if hasattr(item, "shape") else None)
+        file["history"].visititems(
+            lambda name, item: found.update({name: item[()]}) if hasattr(item, "shape") else None
+        )
     return found

@@ -1,14 +1,16 @@
 """Increasing functions without a corner in any derivative: on the interval, on the circle, on the line.
 
-Splines of any degree have derivatives that jump at their knots; where a density is made from one, so do its forces.
-Here every function is a sum of ramps that rise from 0 to 1 within a finite stretch and are smooth to all orders, also
-where the stretch ends. Its derivative, the density, is a mixture of bumps of compact support.
+Splines of any degree have derivatives that jump at their knots; where a density is made from one, so do its
+forces. Here every function is a sum of ramps that rise from 0 to 1 within a finite stretch and are smooth to
+all orders, also where the stretch ends. Its derivative, the density, is a mixture of bumps of compact
+support.
 
-Each function acts element by element on x of any shape; its parameters carry the same shape, and mixtures one more
-axis in the end, the components. `forward(x)` gives y and log dy/dx, `inverse(y)` gives x and log dx/dy, by root finding
-with exact derivatives (`mdsens.implicit.inverse`).
+Each function acts element by element on x of any shape; its parameters carry the same shape, and mixtures one
+more axis in the end, the components. `forward(x)` gives y and log dy/dx, `inverse(y)` gives x and log dx/dy,
+by root finding with exact derivatives (`mdsens.implicit.inverse`).
 
-A *family* (`IntervalMixture(8)`, `CircleMixture(8)`, `LineMixture(4)`, ...) says how `n_raw` unconstrained numbers,
+A *family* (`IntervalMixture(8)`, `CircleMixture(8)`, `LineMixture(4)`, ...) says how `n_raw` unconstrained
+numbers,
 the output of a network, become a function: `family.build(raw)`.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, NeurIPS 2021, arXiv:2110.00351, section 3.
@@ -25,12 +27,13 @@ from jaxtyping import Array, Float
 from mdsens.errors import InputError
 from mdsens.implicit.inverse import inverse
 
-# The bump g' is highest in its middle, with no dip, from this steepness on (by power k of the ramp). With u as in `ramp`,
-# the middle has g' = u'/4 and its curvature is g''' = u'''/4 - u'^3/8. There u' = a k 2^(k+2) and
-# u''' = a k (k+1) (k+2) 2^(k+4), so there is no dip if a² >= (k+1) (k+2) / (2 k² 4^k). (Köhler et al. give 0.8656721 and
-# 0.3052033, with dips of 4e-7 and 2e-5 of the height.)
+# The bump g' is highest in its middle, with no dip, from this steepness on (by power k of the ramp). With u
+# as in `ramp`, the middle has g' = u'/4 and its curvature is g''' = u'''/4 - u'^3/8. There u' = a k 2^(k+2)
+# and u''' = a k (k+1) (k+2) 2^(k+4), so there is no dip if a² >= (k+1) (k+2) / (2 k² 4^k). (Köhler et al.
+# give 0.8656721 and 0.3052033, with dips of 4e-7 and 2e-5 of the height.)
 LEAST_STEEPNESS = {1: 3**0.5 / 2, 2: 6**0.5 / 8}
-# closer than this to its ends a ramp is 0 or 1 to all digits: exp(-0.86 / 1e-3) and exp(-0.3 / 0.02²) underflow
+# closer than this to its ends a ramp is 0 or 1 to all digits: exp(-0.86 / 1e-3) and exp(-0.3 / 0.02²)
+# underflow
 EDGE = {1: 1e-3, 2: 2e-2}
 
 
@@ -111,12 +114,14 @@ class RampMixture(AbstractTransform):
     power: int = eqx.field(static=True, default=1)
     domain: str = eqx.field(static=True, default="line")
 
-    def value_and_slope(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    def value_and_slope(
+        self, x: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
         """y and dy/dx."""
         distance = x[..., None] - self.center
         if self.domain == "circle":
-            # A staircase, one ramp a turn: y(x + 1) = y(x) + 1. A sharpness of 1 or more keeps each ramp within its
-            # turn, so that its ends, flat to all orders, meet those of its neighbors.
+            # A staircase, one ramp a turn: y(x + 1) = y(x) + 1. A sharpness of 1 or more keeps each ramp
+            # within its turn, so that its ends, flat to all orders, meet those of its neighbors.
             stair = jax.lax.stop_gradient(jnp.floor(distance + 0.5))
             g, slope = ramp(self.sharpness * (distance - stair) + 0.5, self.steepness, self.power)
             g = g + stair
@@ -135,15 +140,22 @@ class RampMixture(AbstractTransform):
         if self.domain == "circle":
             # a staircase deviates from the straight line that it follows by half a stair:
             #     |g_i(x) - (x - center_i + 1/2)| <= 1/2
-            line = (y - self.offset - jnp.sum(self.height * (0.5 - self.center), axis=-1)) / (self.slope + height)
+            line = (y - self.offset - jnp.sum(self.height * (0.5 - self.center), axis=-1)) / (
+                self.slope + height
+            )
             half = 0.5 * height / (self.slope + height) + 1e-4
             return line - half, line + half
-        # the ramps add between 0 and the sum of their heights; before the first ramp begins, and after the last, the one or the other
+        # the ramps add between 0 and the sum of their heights; before the first ramp begins, and after the
+        # last, the one or the other
         low, high = (y - self.offset - height) / self.slope, (y - self.offset) / self.slope
         first = jnp.min(self.center - 0.5 / self.sharpness, axis=-1)
         last = jnp.max(self.center + 0.5 / self.sharpness, axis=-1)
-        margin = 1e-4 + 16 * jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(self.offset) + height) / self.slope
-        return jnp.maximum(low, jnp.minimum(first, high)) - margin, jnp.minimum(high, jnp.maximum(last, low)) + margin
+        margin = (
+            1e-4 + 16 * jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(self.offset) + height) / self.slope
+        )
+        return jnp.maximum(low, jnp.minimum(first, high)) - margin, jnp.minimum(
+            high, jnp.maximum(last, low)
+        ) + margin
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """y."""
@@ -215,9 +227,15 @@ class _MixtureFamily(AbstractFamily):
         if self.power not in LEAST_STEEPNESS:
             raise InputError(f"{name}(power={self.power}): ramps are made with power 1 or 2.")
         if not 0 < self.least_slope < 1:
-            raise InputError(f"{name}(least_slope={self.least_slope:g}): must be between 0 and 1, or the function has no inverse.")
+            raise InputError(
+                f"{name}(least_slope={self.least_slope:g}): must be between 0 and 1, or the function has no "
+                "inverse."
+            )
         if not self.sharpest > self.first_sharpness:
-            raise InputError(f"{name}(sharpest={self.sharpest:g}): must be above {self.first_sharpness:g}, where training begins.")
+            raise InputError(
+                f"{name}(sharpest={self.sharpest:g}): must be above {self.first_sharpness:g}, where training "
+                "begins."
+            )
 
     @property
     def first_sharpness(self) -> float:
@@ -234,7 +252,9 @@ class _MixtureFamily(AbstractFamily):
     def _shares(self, raw: Array) -> tuple[Array, Array]:
         """Slope of the straight part and heights, together 1."""
         share = jax.nn.softmax(raw, axis=-1)
-        return self.least_slope + (1 - self.least_slope) * share[..., 0], (1 - self.least_slope) * share[..., 1:]
+        return self.least_slope + (1 - self.least_slope) * share[..., 0], (1 - self.least_slope) * share[
+            ..., 1:
+        ]
 
 
 class IntervalMixture(_MixtureFamily):
@@ -252,7 +272,16 @@ class IntervalMixture(_MixtureFamily):
         first, _ = ramp(0.5 - sharpness * center, steepness, self.power)
         last, _ = ramp(0.5 + sharpness * (1 - center), steepness, self.power)
         height = height / (last - first)
-        return RampMixture(slope, -jnp.sum(height * first, axis=-1), height, center, sharpness, steepness, self.power, "interval")
+        return RampMixture(
+            slope,
+            -jnp.sum(height * first, axis=-1),
+            height,
+            center,
+            sharpness,
+            steepness,
+            self.power,
+            "interval",
+        )
 
 
 class CircleMixture(_MixtureFamily):
@@ -264,9 +293,12 @@ class CircleMixture(_MixtureFamily):
         slope, height = self._shares(shares)
         center = centers + (np.arange(m) / m).astype(raw.dtype)
         sharpness = _between(sharpnesses, 1.0, self.sharpest, self.first_sharpness)
-        # each ramp keeps its own middle in place: height_i (g_i(x) - 1/2 + center_i) is height_i center_i at center_i
+        # each ramp keeps its own middle in place: height_i (g_i(x) - 1/2 + center_i) is height_i center_i at
+        # center_i
         offset = jnp.sum(height * (center - 0.5), axis=-1)
-        return RampMixture(slope, offset, height, center, sharpness, self._steepness(steepnesses), self.power, "circle")
+        return RampMixture(
+            slope, offset, height, center, sharpness, self._steepness(steepnesses), self.power, "circle"
+        )
 
 
 class LineMixture(_MixtureFamily):
@@ -288,7 +320,9 @@ class LineMixture(_MixtureFamily):
 
     def build(self, raw: Float[Array, "*shape n_raw"]) -> RampMixture:
         m = self.n_components
-        affine, heights, centers, sharpnesses, steepnesses = jnp.split(raw, (2, m + 2, 2 * m + 2, 3 * m + 2), axis=-1)
+        affine, heights, centers, sharpnesses, steepnesses = jnp.split(
+            raw, (2, m + 2, 2 * m + 2, 3 * m + 2), axis=-1
+        )
         height = jax.nn.softplus(heights - 3)
         center = centers + np.linspace(-2, 2, m + 2)[1:-1].astype(raw.dtype)
         sharpness = _between(sharpnesses, 0.1, self.sharpest, self.first_sharpness)

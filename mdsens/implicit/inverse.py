@@ -4,9 +4,10 @@ x = f⁻¹(y; θ) is the root of f(x; θ) = y. One derivative of that equation,
 
     f' dx + (∂f/∂θ) dθ = dy        so        dx = (dy - (∂f/∂θ) dθ) / f',
 
-is the inverse function theorem. The x on the right-hand side is the inverse itself, so the rule can be differentiated
-again, and again: derivatives of every order, forward and reverse, are those of the inverse and not of the steps that
-found it.
+is the inverse function theorem. The x on the right-hand side is the inverse itself, so the rule can be
+differentiated
+again, and again: derivatives of every order, forward and reverse, are those of the inverse and not of the
+steps that found it.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, NeurIPS 2021, arXiv:2110.00351.
 """
@@ -22,7 +23,8 @@ from jaxtyping import Array, Bool, Float
 
 from mdsens.errors import InputError
 
-# done where the residual is below this many roundings: of the value, and of x itself where the function is steep
+# done where the residual is below this many roundings: of the value, and of x itself where the function is
+# steep
 ROUNDINGS = 2
 # as many are allowed where the function ends, at lower or upper, by rounding just short of y
 ROUNDINGS_AT_END = 32
@@ -33,8 +35,9 @@ GROWTH = 64
 class _Search(NamedTuple):
     """Where each root is sought: at x next, between low and high.
 
-    The compiler may compute a residual twice, for different outputs of a step, and round it differently. A root is
-    therefore where the residual was looked at, and what a step makes of that residual decides only whether to go on.
+    The compiler may compute a residual twice, for different outputs of a step, and round it differently. A
+    root is therefore where the residual was looked at, and what a step makes of that residual decides only
+    whether to go on.
     """
 
     root: Float[Array, "*shape"]  # where the last step was; the root, once done
@@ -44,7 +47,9 @@ class _Search(NamedTuple):
     low_known: Bool[Array, "*shape"]  # function(low) < y, evaluated in full precision
     high_known: Bool[Array, "*shape"]
     reach: Float[Array, "*shape"]
-    last: Float[Array, "*shape"]  # residual where the Newton step to x began, infinite if x was found otherwise
+    last: Float[
+        Array, "*shape"
+    ]  # residual where the Newton step to x began, infinite if x was found otherwise
     done: Bool[Array, "*shape"]
     lost: Bool[Array, "*shape"]  # there is no root between lower and upper
 
@@ -52,14 +57,16 @@ class _Search(NamedTuple):
 class BracketedNewton(eqx.Module):
     """Bisection to the neighborhood of the root, then Newton steps that stay within a bracket; element by element.
 
-    The bisections run in float32: they only have to find the neighborhood. Its ends are conjectures, and Newton steps
-    within it, as many as ordinary functions need, need not arrive: a guard begins where they end, and ends when all
-    residuals say that the roots are there. It takes an end of the bracket for known when it has been there and seen
-    the sign of the residual. Where an end is not as conjectured it goes on farther out; where a Newton step would
-    leave the bracket, or the one before it did not halve the residual, it halves the bracket.
+    The bisections run in float32: they only have to find the neighborhood. Its ends are conjectures, and
+    Newton steps
+    within it, as many as ordinary functions need, need not arrive: a guard begins where they end, and ends
+    when all residuals say that the roots are there. It takes an end of the bracket for known when it has been
+    there and seen the sign of the residual. Where an end is not as conjectured it goes on farther out; where
+    a Newton step would leave the bracket, or the one before it did not halve the residual, it halves the
+    bracket.
 
-    One guard step confirms an ordinary batch. The hardest root decides how many there are, up to some twenty-five where
-    flat stretches lie between steep ones.
+    One guard step confirms an ordinary batch. The hardest root decides how many there are, up to some
+    twenty-five where flat stretches lie between steep ones.
 
     Attributes:
         bisections: halvings of the bracket in float32.
@@ -74,12 +81,17 @@ class BracketedNewton(eqx.Module):
     def __check_init__(self) -> None:
         if min(self.bisections, self.newton_steps) < 0 or self.guard_steps < 1:
             raise InputError(
-                f"BracketedNewton(bisections={self.bisections}, newton_steps={self.newton_steps}, guard_steps={self.guard_steps}): "
+                f"BracketedNewton(bisections={self.bisections}, newton_steps={self.newton_steps}, "
+                f"guard_steps={self.guard_steps}): "
                 "needs at least one guard step, and no negative count."
             )
 
     def __call__(
-        self, function: Callable[[Array], Array], y: Float[Array, "*shape"], lower: Float[Array, "*shape"], upper: Float[Array, "*shape"]
+        self,
+        function: Callable[[Array], Array],
+        y: Float[Array, "*shape"],
+        lower: Float[Array, "*shape"],
+        upper: Float[Array, "*shape"],
     ) -> Float[Array, "*shape"]:
         """The root of function(x) = y between lower and upper; NaN where there is none."""
         search = _neighborhood(function, y, lower, upper, self.bisections)
@@ -98,7 +110,9 @@ class BracketedNewton(eqx.Module):
         return jnp.where(search.done & ~search.lost, search.root, jnp.nan)
 
 
-def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, bisections: int) -> _Search:
+def _neighborhood(
+    function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, bisections: int
+) -> _Search:
     """Where float32 sees the root, and half as much again on either side."""
     coarse, y32 = _float32(function), y.astype(jnp.float32)
 
@@ -108,7 +122,9 @@ def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, up
         below = coarse(middle) < y32
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    low, high = jax.lax.fori_loop(0, bisections, halve, (lower.astype(jnp.float32), upper.astype(jnp.float32)))
+    low, high = jax.lax.fori_loop(
+        0, bisections, halve, (lower.astype(jnp.float32), upper.astype(jnp.float32))
+    )
     low, high = low.astype(y.dtype), high.astype(y.dtype)
     width = jnp.maximum(high - low, 4 * jnp.finfo(jnp.float32).eps * jnp.maximum(jnp.abs(low), jnp.abs(high)))
     no = jnp.zeros(y.shape, bool)
@@ -127,7 +143,9 @@ def _neighborhood(function: Callable[[Array], Array], y: Array, lower: Array, up
     )
 
 
-def _guard(function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, search: _Search) -> _Search:
+def _guard(
+    function: Callable[[Array], Array], y: Array, lower: Array, upper: Array, search: _Search
+) -> _Search:
     """A step: evaluate at x, tighten the bracket, choose the next x."""
     root, x, low, high, low_known, high_known, reach, last, done, lost = search
     root = jnp.where(done, root, x)
@@ -155,13 +173,17 @@ def _guard(function: Callable[[Array], Array], y: Array, lower: Array, upper: Ar
     stalls = jnp.abs(residual) > 0.5 * last
     steps = (newton >= low) & (newton <= high) & ~stalls
     # a conjectured end that Newton would pass is worth a look; otherwise halve
-    other = jnp.where((newton > high) & ~high_known, high, jnp.where((newton < low) & ~low_known, low, 0.5 * (low + high)))
+    other = jnp.where(
+        (newton > high) & ~high_known, high, jnp.where((newton < low) & ~low_known, low, 0.5 * (low + high))
+    )
     x = jnp.where(done, x, jnp.where(steps, newton, other))
     last = jnp.where(steps, jnp.abs(residual), jnp.inf)
     return _Search(root, x, low, high, low_known, high_known, reach, last, done | there | closed | lost, lost)
 
 
-def value_and_slope(function: Callable[[Array], Array], x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+def value_and_slope(
+    function: Callable[[Array], Array], x: Float[Array, "*shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
     """f(x) and f'(x) of a function that acts element by element: by a method of this name, if the function has one."""
     if hasattr(function, "value_and_slope"):
         return function.value_and_slope(x)
@@ -186,16 +208,17 @@ def inverse(
     Works under `jax.jit` and `jax.vmap`.
 
     Args:
-        function: increasing, smooth, acts on each element by itself; a pytree (an `equinox.Module` with a `__call__`,
-            or `jax.tree_util.Partial`), whose arrays are its parameters. What a lambda closes over cannot be
-            differentiated. A method `value_and_slope(x)` is used, if there is one, in place of automatic differentiation.
+        function: increasing, smooth, acts on each element by itself; a pytree (an `equinox.Module` with a
+            `__call__`, or `jax.tree_util.Partial`), whose arrays are its parameters. What a lambda closes
+            over cannot be differentiated. A method `value_and_slope(x)` is used, if there is one, in place of
+            automatic differentiation.
         y: values, any shape.
         lower: end of the bracket, function(lower) <= y. Derivative zero, as it does not move the root.
         upper: other end, function(upper) >= y.
         solver: called as solver(function, y, lower, upper); `BracketedNewton()` by default.
     Returns:
-        x, of the shape and the precision of y. The error is that of rounding: x is off by less than 1e-12 in float64 and
-        1e-6 in float32 (in units of |x|, if above 1), or function(x) is (in units of |y|, if above 1): where f is as
+        x, of the shape and the precision of y. The error is that of rounding: x is off by less than 1e-12 in
+        float64 and 1e-6 in float32 (in units of |x|, if above 1), or function(x) is (in units of |y|, if above 1): where f is as
         flat as 1e-6, rounding of y alone moves x by 1e-10. NaN where the bracket holds no root.
     Raises:
         InputError: the bracket holds no root (not under `jax.jit`, where NaN is all that can be said).
@@ -254,7 +277,8 @@ def triangular_inverse(
 ) -> Float[Array, " n"]:
     """The x with function(x) = y, for a map whose component i depends on x[0], ..., x[i] only and increases with x[i].
 
-    An autoregressive flow, inverted one component after the other. Differentiable like `inverse`; batches by `jax.vmap`.
+    An autoregressive flow, inverted one component after the other. Differentiable like `inverse`; batches by
+    `jax.vmap`.
 
     Args:
         function: (n,) -> (n,), a pytree whose arrays of floats are its parameters.

@@ -1,15 +1,16 @@
 """Linear solves A y = b for operators given as products, singular along known directions.
 
-The operator of an implicit derivative is a Hessian: symmetric, positive definite except along motions that cost no
-energy. Those are projected out of right-hand side, iterates and result; nothing is ever added to the diagonal (a
-ridge biases the response by percents).
+The operator of an implicit derivative is a Hessian: symmetric, positive definite except along motions that
+cost no energy. Those are projected out of right-hand side, iterates and result; nothing is ever added to the
+diagonal (a ridge biases the response by percents).
 
 A solver is an object with `solve(matvec, b, project, precondition)`. All of them live inside
-`jax.lax.custom_linear_solve`, so they are themselves never differentiated. That is also why they are plain loops:
-those of `jax.scipy` open a second custom_linear_solve inside, which breaks reverse mode.
+`jax.lax.custom_linear_solve`, so they are themselves never differentiated. That is also why they are plain
+loops: those of `jax.scipy` open a second custom_linear_solve inside, which breaks reverse mode.
 
-Which one? `Dense` for any operator up to a few thousand unknowns. Beyond: `ConjugateGradient` for symmetric positive
-definite operators, `NearlySymmetric` around it when only a small block is not symmetric, `GMRES` for all others.
+Which one? `Dense` for any operator up to a few thousand unknowns. Beyond: `ConjugateGradient` for symmetric
+positive definite operators, `NearlySymmetric` around it when only a small block is not symmetric, `GMRES` for
+all others.
 """
 
 from abc import abstractmethod
@@ -37,7 +38,9 @@ class AbstractLinearSolver(eqx.Module):
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
         """y with project(A y - b) = 0 and project(y) = y."""
 
-    def solve_transposed(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+    def solve_transposed(
+        self, matvec: Operator, b: Vector, project: Operator, precondition: Operator
+    ) -> Vector:
         """The same for A^T, whose products `matvec` then gives."""
         return self.solve(matvec, b, project, precondition)
 
@@ -67,14 +70,18 @@ class Factorized(AbstractLinearSolver):
     pivots: Array
 
     @classmethod
-    def of(cls, matrix: Float[Array, "unknowns unknowns"], projector: Float[Array, "unknowns unknowns"]) -> Self:
+    def of(
+        cls, matrix: Float[Array, "unknowns unknowns"], projector: Float[Array, "unknowns unknowns"]
+    ) -> Self:
         matrix = matrix + jnp.max(jnp.abs(jnp.diagonal(matrix))) * (jnp.eye(matrix.shape[0]) - projector)
         return cls(matrix, *jax.scipy.linalg.lu_factor(matrix))
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
         return project(self._solve(project(b), 0))
 
-    def solve_transposed(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+    def solve_transposed(
+        self, matvec: Operator, b: Vector, project: Operator, precondition: Operator
+    ) -> Vector:
         return project(self._solve(project(b), 1))
 
     def _solve(self, b: Vector, transposed: int) -> Vector:
@@ -96,14 +103,19 @@ class ConjugateGradient(AbstractLinearSolver):
     max_steps: int = eqx.field(static=True, default=3000)
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
-        result = conjugate_gradient(matvec, b, project, precondition, rtol=self.rtol, max_steps=self.max_steps)
-        # rounding sets a floor of about eps * condition number: accept ten thousand times the tolerance asked for
+        result = conjugate_gradient(
+            matvec, b, project, precondition, rtol=self.rtol, max_steps=self.max_steps
+        )
+        # rounding sets a floor of about eps * condition number: accept ten thousand times the tolerance asked
+        # for
         bad = result.residual > 1e4 * self.rtol * jnp.linalg.norm(b)
         return eqx.error_if(
             result.solution,
             bad | ~jnp.isfinite(result.residual),
-            "the linear solve of the implicit derivative did not converge: the state is not a well-conditioned minimum "
-            "(a soft or negative mode), or max_steps of ConjugateGradient is too small. Look at the certificate "
+            "the linear solve of the implicit derivative did not converge: the state is not a "
+            "well-conditioned minimum "
+            "(a soft or negative mode), or max_steps of ConjugateGradient is too small. Look at the "
+            "certificate "
             "(mdsens.certify), relax further, or use linear_solver=Dense() for up to about 2000 atoms.",
         )
 
@@ -111,7 +123,8 @@ class ConjugateGradient(AbstractLinearSolver):
 class GMRES(AbstractLinearSolver):
     """Restarted GMRES for operators that are neither symmetric nor positive: smallest residual in a growing space.
 
-    Memory: 2 `restart` vectors. Where it stagnates (eigenvalues all around zero), raise `restart` or precondition.
+    Memory: 2 `restart` vectors. Where it stagnates (eigenvalues all around zero), raise `restart` or
+    precondition.
 
     Attributes:
         rtol: |b - A y| <= rtol |b| at the end.
@@ -124,22 +137,27 @@ class GMRES(AbstractLinearSolver):
     max_steps: int = eqx.field(static=True, default=6000)
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
-        y, residual, _ = gmres(matvec, b, project, precondition, rtol=self.rtol, restart=self.restart, max_steps=self.max_steps)
+        y, residual, _ = gmres(
+            matvec, b, project, precondition, rtol=self.rtol, restart=self.restart, max_steps=self.max_steps
+        )
         bad = residual > 1e4 * self.rtol * jnp.linalg.norm(project(b))  # rounding sets a floor, as above
         return eqx.error_if(
             y,
             bad | ~jnp.isfinite(residual),
-            "the linear solve of the implicit derivative did not converge: the operator is singular beyond what `project` "
-            "takes out, or GMRES stagnates. Use linear_solver=Dense() for up to a few thousand unknowns, a larger "
-            "restart or max_steps of GMRES, or ConjugateGradient() if the operator is symmetric and positive.",
+            "the linear solve of the implicit derivative did not converge: the operator is singular beyond "
+            "what `project` "
+            "takes out, or GMRES stagnates. Use linear_solver=Dense() for up to a few thousand unknowns, a "
+            "larger "
+            "restart or max_steps of GMRES, or ConjugateGradient() if the operator is symmetric and "
+            "positive.",
         )
 
 
 class NearlySymmetric(AbstractLinearSolver):
     """A = S + E K E^T with S symmetric and K antisymmetric on the last `size` unknowns: a few more solves with S.
 
-    The case of a cell under a target stress with shear: only the strains feel that such a stress has no energy.
-    The projector must leave the last `size` unknowns alone.
+    The case of a cell under a target stress with shear: only the strains feel that such a stress has no
+    energy. The projector must leave the last `size` unknowns alone.
 
     Attributes:
         symmetric: solver for S.
@@ -150,7 +168,8 @@ class NearlySymmetric(AbstractLinearSolver):
     size: int = eqx.field(static=True)
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
-        # E holds the unit vectors of the last unknowns. Woodbury's formula, in the form that takes a singular K:
+        # E holds the unit vectors of the last unknowns. Woodbury's formula, in the form that takes a singular
+        # K:
         #     A^-1 b = y - Z (1 + K E^T Z)^-1 K E^T y,      S y = b,  S Z = E.
         k = self.size
         E = jnp.zeros((k, b.shape[0]), b.dtype).at[:, -k:].set(jnp.eye(k, dtype=b.dtype))
@@ -185,7 +204,8 @@ def conjugate_gradient(
 
     Args:
         start: first guess; a good one from a neighbouring problem saves most of the steps.
-    Source: Hestenes, Stiefel (1952); projection as in Gould, Hribar, Nocedal, SIAM J. Sci. Comput. 23, 1376 (2001).
+    Source: Hestenes, Stiefel (1952); projection as in Gould, Hribar, Nocedal, SIAM J. Sci. Comput. 23, 1376
+    (2001).
     """
     b = project(b)
     y = jnp.zeros_like(b) if start is None else project(start)
@@ -248,7 +268,9 @@ def gmres(
         again = W @ w  # orthogonalised twice: once loses digits
         w = w - again @ W
         size = jnp.linalg.norm(w)
-        grown = size > 1e-14 * jnp.linalg.norm(part + again)  # otherwise A z is in the space already: A is singular there
+        grown = size > 1e-14 * jnp.linalg.norm(
+            part + again
+        )  # otherwise A z is in the space already: A is singular there
         w = jnp.where(grown, w / jnp.where(grown, size, 1.0), 0.0)
         along = w @ r
         R = R.at[:, k].set(part + again).at[k, k].set(jnp.where(grown, size, 1.0))
@@ -266,10 +288,17 @@ def gmres(
         t = jax.scipy.linalg.solve_triangular(R, a)
         y = y + project(precondition(t @ Z))
         r = b - project(matvec(y))
-        return y, r, steps + k + 1, jnp.linalg.norm(r) > 0.9 * start  # stagnates, or has come down to rounding
+        return (
+            y,
+            r,
+            steps + k + 1,
+            jnp.linalg.norm(r) > 0.9 * start,
+        )  # stagnates, or has come down to rounding
 
     unfinished = lambda state: (jnp.linalg.norm(state[1]) > goal) & (state[2] < max_steps) & ~state[3]
-    y, r, steps, _ = jax.lax.while_loop(unfinished, cycle, (jnp.zeros_like(b), b, jnp.array(0), jnp.array(False)))
+    y, r, steps, _ = jax.lax.while_loop(
+        unfinished, cycle, (jnp.zeros_like(b), b, jnp.array(0), jnp.array(False))
+    )
     return y, jnp.linalg.norm(r), steps
 
 
@@ -286,8 +315,8 @@ def solve(
 
     Args:
         matvec: y -> A y, linear. With `symmetric`, A = A^T.
-        project: symmetric projector (P P = P = P^T) onto the directions that count. In reverse mode the cotangent
-            is projected as well: an arbitrary one has a part along the null space.
+        project: symmetric projector (P P = P = P^T) onto the directions that count. In reverse mode the
+            cotangent is projected as well: an arbitrary one has a part along the null space.
     """
     operator = lambda y: project(matvec(project(y)))
     run = lambda product, c: solver.solve(product, c, project, precondition)

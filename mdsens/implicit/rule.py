@@ -1,12 +1,13 @@
 """Differentiate a solution without looking at how it was found.
 
-A solution x*(theta) is what satisfies F(x*, theta) = 0: an optimum, whose gradient vanishes; a fixed point, where
-T(x, theta) - x does; a constrained optimum, through its Karush-Kuhn-Tucker conditions. One derivative of the condition,
+A solution x*(theta) is what satisfies F(x*, theta) = 0: an optimum, whose gradient vanishes; a fixed point,
+where T(x, theta) - x does; a constrained optimum, through its Karush-Kuhn-Tucker conditions. One derivative
+of the condition,
 
     A dx* = - (dF/dtheta) dtheta,        A = dF/dx at x*,
 
-gives the motion of the solution: any solver may find it, on any device, in any language. One linear solve a direction
-forward, one with A^T a cotangent backward.
+gives the motion of the solution: any solver may find it, on any device, in any language. One linear solve a
+direction forward, one with A^T a cotangent backward.
 
 Source: Blondel et al., Efficient and Modular Implicit Differentiation, NeurIPS 2022, arXiv:2105.15183.
 """
@@ -39,32 +40,33 @@ def root(
 ) -> Callable[..., Any]:
     """Make a solver of F(x, theta) = 0 differentiable w.r.t. theta.
 
-    Forward and reverse mode, nested to any order. Inside `jax.jit` wherever `solver` itself can be traced; a solver
-    that loops on the host (scipy, another program) is called with concrete values, and cannot.
+    Forward and reverse mode, nested to any order. Inside `jax.jit` wherever `solver` itself can be traced; a
+    solver that loops on the host (scipy, another program) is called with concrete values, and cannot.
 
         solution = root(jax.grad(loss), minimize)
         jax.jacobian(solution, argnums=1)(init, theta)
 
-    Everything a derivative is wanted for goes through theta: a traced value that `optimality` or `solver` merely
-    closes over is refused by JAX.
+    Everything a derivative is wanted for goes through theta: a traced value that `optimality` or `solver`
+    merely closes over is refused by JAX.
 
     Args:
         optimality: (x, *theta) -> F, with one array for each array of x, of the same shape.
-        solver: (init, *theta) -> x with F(x, *theta) = 0. x and theta are pytrees; arrays of floats are the unknowns
-            and the parameters, all else is passed through.
-        linear_solver: of A y = b; by default `Dense` up to 1000 unknowns (DENSE_LIMIT), beyond that `ConjugateGradient`
-            if symmetric and `GMRES` if not.
-        symmetric: A is symmetric, as where F is the gradient of something. Conjugate gradients (the default for
-            large systems) also need it positive; give GMRES() for a large indefinite system.
-        project: (v, x) -> P v, a symmetric projector for changes v of x: along what it removes F has no root of its own
-            (A is singular, from both sides) and x* is taken not to move. At its x it counts as constant.
+        solver: (init, *theta) -> x with F(x, *theta) = 0. x and theta are pytrees; arrays of floats are the
+            unknowns and the parameters, all else is passed through.
+        linear_solver: of A y = b; by default `Dense` up to 1000 unknowns (DENSE_LIMIT), beyond that
+            `ConjugateGradient` if symmetric and `GMRES` if not.
+        symmetric: A is symmetric, as where F is the gradient of something. Conjugate gradients (the default
+            for large systems) also need it positive; give GMRES() for a large indefinite system.
+        project: (v, x) -> P v, a symmetric projector for changes v of x: along what it removes F has no root
+            of its own (A is singular, from both sides) and x* is taken not to move. At its x it counts as
+            constant.
         check: largest component of |F| accepted at the solution, in the units of F; None accepts any.
     Returns:
         solution(init, *theta) -> x. The derivative w.r.t. init is zero: it only chooses among solutions.
     Raises:
         InputError: F and x have different shapes.
-        NotConvergedError: F is not zero at the solution; `.partial` is the x returned by `solver`. Under `jax.jit` the
-            same message comes as a run-time error of equinox.
+        NotConvergedError: F is not zero at the solution; `.partial` is the x returned by `solver`. Under
+            `jax.jit` the same message comes as a run-time error of equinox.
         PrecisionError: float64 is off.
     """
 
@@ -98,7 +100,9 @@ def root(
             theta = eqx.combine(parameters, arrays, constants)
             change = _response(optimality, linear_solver, symmetric, project, whole, theta, tangents[2])
             # integers among the arrays of x have a tangent of their own type
-            return x, eqx.combine(change, jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), x))
+            return x, eqx.combine(
+                change, jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), x)
+            )
 
         x = find(start, arrays, parameters)
         return eqx.combine(x, no_arrays[0])
@@ -121,7 +125,10 @@ def fixed_point(map: Callable[..., Any], solver: Callable[..., Any], **options: 
         x, image = _unknowns(x), _unknowns(map(x, *theta))
         if (difference := _difference(x, image)) is not None:
             raise InputError(f"the map returns {difference}: T(x) must have the form of x.")
-        return jax.tree.unflatten(jax.tree.structure(x), [a - b for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(image), strict=True)])
+        return jax.tree.unflatten(
+            jax.tree.structure(x),
+            [a - b for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(image), strict=True)],
+        )
 
     return root(optimality, solver, **options)
 
@@ -142,7 +149,9 @@ def _response(optimality, linear_solver, symmetric, project, x, theta, direction
         return ravel_pytree(_unknowns(project(unravel(v), where)))[0]
 
     if linear_solver is None:
-        linear_solver = Dense() if flat.shape[0] <= DENSE_LIMIT else ConjugateGradient() if symmetric else GMRES()
+        linear_solver = (
+            Dense() if flat.shape[0] <= DENSE_LIMIT else ConjugateGradient() if symmetric else GMRES()
+        )
     force_change = jax.jvp(lambda p: F(flat, p), (parameters,), (direction,))[1]
     product = lambda v: jax.jvp(lambda u: F(u, parameters), (flat,), (v,))[1]
     projector = {} if project is None else {"project": P}
@@ -166,10 +175,13 @@ def _difference(x, other) -> str | None:
 
 def _check_shapes(optimality, x, theta) -> None:
     residual = eqx.filter_eval_shape(optimality, x, *theta)
-    inexact = eqx.filter(residual, lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact))
+    inexact = eqx.filter(
+        residual, lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    )
     if (difference := _difference(_unknowns(x), inexact)) is not None:
         raise InputError(
-            f"the optimality condition returns {difference}: as many equations as unknowns, one array for each array of x. "
+            f"the optimality condition returns {difference}: as many equations as unknowns, one array for "
+            "each array of x. "
             "For a loss give its gradient, jax.grad(loss)."
         )
 
@@ -181,5 +193,9 @@ def _check_residual(optimality, x, theta, limit: float):
         message = f"the optimality condition is above check = {limit:.1e} at the solution: {advice}"
         return eqx.error_if(x, ~(largest <= limit), message)
     if not float(largest) <= limit:
-        raise NotConvergedError(f"the optimality condition is {float(largest):.1e} at the solution, above check = {limit:.1e}: {advice}", x)
+        raise NotConvergedError(
+            f"the optimality condition is {float(largest):.1e} at the solution, above check = {limit:.1e}: "
+            f"{advice}",
+            x,
+        )
     return x

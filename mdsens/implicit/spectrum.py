@@ -19,7 +19,9 @@ class Spectrum(NamedTuple):
     residual: Float[Array, ""]  # |A mode - lowest mode|: an eigenvalue lies within this of `lowest`
 
 
-def dense_spectrum(matrix: Float[Array, "unknowns unknowns"], projector: Float[Array, "unknowns unknowns"], rank: int | Array) -> Spectrum:
+def dense_spectrum(
+    matrix: Float[Array, "unknowns unknowns"], projector: Float[Array, "unknowns unknowns"], rank: int | Array
+) -> Spectrum:
     """Ends of the spectrum of P A P on the image of P, by diagonalising the (symmetrised) matrix.
 
     Args:
@@ -34,7 +36,9 @@ def dense_spectrum(matrix: Float[Array, "unknowns unknowns"], projector: Float[A
     return Spectrum(values[0], mode, values[rank - 1], jnp.linalg.norm(symmetric @ mode - values[0] * mode))
 
 
-def iterative_spectrum(matvec: Operator, n: int, project: Operator = identity, precondition: Operator = identity) -> Spectrum:
+def iterative_spectrum(
+    matvec: Operator, n: int, project: Operator = identity, precondition: Operator = identity
+) -> Spectrum:
     """The same from products alone: LOBPCG below, Lanczos above.
 
     Args:
@@ -47,7 +51,14 @@ def iterative_spectrum(matvec: Operator, n: int, project: Operator = identity, p
 
 
 def lobpcg(
-    matvec: Operator, n: int, project: Operator, precondition: Operator, *, rtol: float = 1e-3, max_steps: int = 200, block: int = 3
+    matvec: Operator,
+    n: int,
+    project: Operator,
+    precondition: Operator,
+    *,
+    rtol: float = 1e-3,
+    max_steps: int = 200,
+    block: int = 3,
 ) -> tuple[Array, Vector, Array]:
     """Lowest eigenpair by locally optimal block preconditioned conjugate gradients.
 
@@ -59,7 +70,8 @@ def lobpcg(
     many = jax.vmap(project)
 
     def ritz(S):
-        # Orthonormal basis of the rows of S; nearly dependent rows are dropped by moving them up the spectrum.
+        # Orthonormal basis of the rows of S; nearly dependent rows are dropped by moving them up the
+        # spectrum.
         size, V = jnp.linalg.eigh(S @ S.T)
         keep = size > 1e-10 * size[-1]
         B = jnp.where(keep, 1 / jnp.sqrt(jnp.where(keep, size, 1.0)), 0.0)[:, None] * (V.T @ S)
@@ -83,12 +95,15 @@ def lobpcg(
 
     start = many(jax.vmap(precondition)(jax.random.normal(jax.random.key(7), (block, n))))
     values, X, AX = ritz(start / jnp.linalg.norm(start, axis=1, keepdims=True))
-    X, AX, _, values, _ = jax.lax.while_loop(unfinished, step, (X, AX, jnp.zeros_like(X), values, jnp.array(0)))
+    X, AX, _, values, _ = jax.lax.while_loop(
+        unfinished, step, (X, AX, jnp.zeros_like(X), values, jnp.array(0))
+    )
     return values[0], X[0], jnp.linalg.norm(AX[0] - values[0] * X[0])
 
 
 def _lanczos_top(matvec: Operator, n: int, project: Operator, steps: int = 24) -> Float[Array, ""]:
-    # Plain Lanczos: the top of the spectrum comes out to better than a percent long before orthogonality is lost.
+    # Plain Lanczos: the top of the spectrum comes out to better than a percent long before orthogonality is
+    # lost.
     def step(state, _):
         old, v, beta = state
         w = project(matvec(v)) - beta * old
@@ -98,5 +113,7 @@ def _lanczos_top(matvec: Operator, n: int, project: Operator, steps: int = 24) -
         return (v, w / jnp.maximum(norm, 1e-300), norm), (alpha, norm)
 
     v = project(jax.random.normal(jax.random.key(11), (n,)))
-    _, (alpha, beta) = jax.lax.scan(step, (jnp.zeros_like(v), v / jnp.linalg.norm(v), jnp.array(0.0)), length=steps)
+    _, (alpha, beta) = jax.lax.scan(
+        step, (jnp.zeros_like(v), v / jnp.linalg.norm(v), jnp.array(0.0)), length=steps
+    )
     return jnp.linalg.eigvalsh(jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1))[-1]

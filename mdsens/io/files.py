@@ -19,15 +19,17 @@ def check_free(path: str | Path, overwrite: bool = False) -> None:
     if path.is_dir():
         raise OutputExistsError(f"'{path}' is a folder: name a file.")
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"'{path}' exists. Choose another name, remove it, or pass overwrite=True (--overwrite).")
+        raise OutputExistsError(
+            f"'{path}' exists. Choose another name, remove it, or pass overwrite=True (--overwrite)."
+        )
 
 
 @contextmanager
 def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A file to write to, which becomes `path` when the block ends without an error.
 
-    Until then it stands beside `path` under another name with the same ending, so that a reader never sees half a
-    file and a crash leaves the old one.
+    Until then it stands beside `path` under another name with the same ending, so that a reader never sees
+    half a file and a crash leaves the old one.
 
     Raises:
         OutputExistsError: `path` exists, and `overwrite` is False.

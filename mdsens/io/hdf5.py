@@ -1,7 +1,7 @@
 """Results in HDF5: nested dictionaries of arrays with their units, which any reader of HDF5 understands.
 
-A dictionary becomes a group, an array a dataset with an attribute `unit` (and `axes`, if stated), a `Structure` a
-group of its arrays.
+A dictionary becomes a group, an array a dataset with an attribute `unit` (and `axes`, if stated), a
+`Structure` a group of its arrays.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,12 @@ class RelaxedState(Protocol):
 
 
 def write_relaxed(
-    path: str | Path, relaxed: RelaxedState, *, parameters: Mapping[str, float] | None = None, overwrite: bool = False, **more: Any
+    path: str | Path,
+    relaxed: RelaxedState,
+    *,
+    parameters: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+    **more: Any,
 ) -> None:
     """Write a relaxed state: structure, energy, forces, stress, how it was reached.
 
@@ -80,7 +85,8 @@ def write_hdf5(path: str | Path, content: Mapping[str, Any], *, overwrite: bool 
     """Write nested content to a new file, all of it or nothing.
 
     Args:
-        content: names to mappings, structures, `Quantity`, arrays, numbers, texts, lists of texts. None is left out.
+        content: names to mappings, structures, `Quantity`, arrays, numbers, texts, lists of texts. None is
+            left out.
     Raises:
         OutputExistsError: the file exists, and `overwrite` is False.
         InputError: a value that is none of these, or a name that HDF5 would read as a path.
@@ -95,7 +101,9 @@ def write_hdf5(path: str | Path, content: Mapping[str, Any], *, overwrite: bool 
 def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
     for name, value in content.items():
         if not name or "/" in name or name == ".":
-            raise InputError(f"'{name}' cannot name content of '{group.name}': names are not empty and have no slash.")
+            raise InputError(
+                f"'{name}' cannot name content of '{group.name}': names are not empty and have no slash."
+            )
         match value:
             case None:
                 pass
@@ -104,7 +112,9 @@ def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
             case Structure():
                 part = group.create_group(name)
                 part.attrs["pbc"] = value.pbc
-                _write(part, {key: Quantity(getattr(value, key), unit) for key, unit in STRUCTURE_UNITS.items()})
+                _write(
+                    part, {key: Quantity(getattr(value, key), unit) for key, unit in STRUCTURE_UNITS.items()}
+                )
             case Quantity():
                 _write(group, {name: value.value})
                 for key in ("unit", "axes"):
@@ -115,7 +125,10 @@ def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
                 if array.dtype.kind == "U":
                     array = array.astype(object)  # HDF5 knows texts of any length, and no fixed-width Unicode
                 elif array.dtype.kind not in "biuf":
-                    raise InputError(f"'{group.name}{name}' is of type {type(value).__name__}: write numbers, texts, or mappings of them.")
+                    raise InputError(
+                        f"'{group.name}{name}' is of type {type(value).__name__}: write numbers, texts, or "
+                        "mappings of them."
+                    )
                 group[name] = array
 
 

@@ -29,8 +29,8 @@ def write_structure(
 
     Args:
         like: atoms whose tags, charges, info, ... go into the file as well.
-        energy: eV. forces: (atoms, 3), eV/Å. stress: (3, 3), eV/Å³, positive in tension. Stored where the format
-            has a place for them, as extxyz does.
+        energy: eV. forces: (atoms, 3), eV/Å. stress: (3, 3), eV/Å³, positive in tension. Stored where the
+            format has a place for them, as extxyz does.
         info: further numbers and texts about the structure.
     Raises:
         OutputExistsError: the file exists, and `overwrite` is False.
@@ -41,7 +41,11 @@ def write_structure(
 
     atoms = structure.to_ase(like)
     atoms.info.update(info or {})
-    results = {"energy": energy, "forces": forces, "stress": stress if stress is None else full_3x3_to_voigt_6_stress(np.asarray(stress))}
+    results = {
+        "energy": energy,
+        "forces": forces,
+        "stress": stress if stress is None else full_3x3_to_voigt_6_stress(np.asarray(stress)),
+    }
     known = {name: np.asarray(value) for name, value in results.items() if value is not None}
     if "energy" in known:
         known["energy"] = known["energy"].item()
@@ -50,7 +54,9 @@ def write_structure(
     _write(path, atoms, overwrite)
 
 
-def write_trajectory(path: str | Path, structures: Iterable[Structure], *, like: "Atoms | None" = None, overwrite: bool = False) -> None:
+def write_trajectory(
+    path: str | Path, structures: Iterable[Structure], *, like: "Atoms | None" = None, overwrite: bool = False
+) -> None:
     """Write structures as the frames of one file (.extxyz, .traj, .pdb, ...).
 
     Args:
@@ -70,9 +76,14 @@ def _write(path: str | Path, atoms: "Atoms | list[Atoms]", overwrite: bool) -> N
     except UnknownFileTypeError:
         form = ""
     if form not in ioformats or not ioformats[form].can_write:
-        raise InputError(f"no file format that can be written has the name '{path}': use .extxyz, .traj, POSCAR, .cif, .data, ...")
+        raise InputError(
+            f"no file format that can be written has the name '{path}': use .extxyz, .traj, POSCAR, .cif, "
+            ".data, ..."
+        )
     with new_file(path, overwrite) as unfinished:
         try:
             write(unfinished, atoms, format=form)
         except Exception as error:  # ASE raises whatever its writer met
-            raise InputError(f"ASE cannot write '{path}' as {form}: {type(error).__name__}: {error}. Try .extxyz.") from error
+            raise InputError(
+                f"ASE cannot write '{path}' as {form}: {type(error).__name__}: {error}. Try .extxyz."
+            ) from error

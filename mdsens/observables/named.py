@@ -1,7 +1,7 @@
 """Observables by name: what is computed from relaxed states, with units for reports.
 
-An observable is a function of the potential and of the relaxed states it needs, by their names: a crystal alone has the
-state "structure"; a defect report has "defect" and "bulk".
+An observable is a function of the potential and of the relaxed states it needs, by their names: a crystal
+alone has the state "structure"; a defect report has "defect" and "bulk".
 """
 
 import difflib
@@ -52,7 +52,9 @@ def energy(state: str = "structure") -> Observable:
 def energy_per_atom(state: str = "structure") -> Observable:
     """Energy per atom, eV: minus the cohesive energy of a crystal."""
     return Observable(
-        ("energy_per_atom",), ("eV",), lambda potential, states: (_energy(potential, states[state]) / states[state].structure.n_atoms,)
+        ("energy_per_atom",),
+        ("eV",),
+        lambda potential, states: (_energy(potential, states[state]) / states[state].structure.n_atoms,),
     )
 
 
@@ -63,26 +65,35 @@ def cell_volume(state: str = "structure") -> Observable:
 
 def lattice_constant(state: str = "structure", cells: float = 1) -> Observable:
     """Edge of the cubic cell, Å: cube root of the volume of one of `cells` conventional cells."""
-    return Observable(("lattice_constant",), ("Å",), lambda potential, states: (jnp.cbrt(volume(states[state].structure) / cells),))
+    return Observable(
+        ("lattice_constant",),
+        ("Å",),
+        lambda potential, states: (jnp.cbrt(volume(states[state].structure) / cells),),
+    )
 
 
 def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "structure") -> Observable:
     """Elastic constants in GPa.
 
     Args:
-        components: "C11", "C12", "C44" (means over what cubic symmetry makes equal), any other "Cij", or "K" (bulk
-            modulus); with the ending "_clamped" for ions that do not relax under the strain.
+        components: "C11", "C12", "C44" (means over what cubic symmetry makes equal), any other "Cij", or "K"
+            (bulk modulus); with the ending "_clamped" for ions that do not relax under the strain.
     Raises:
         InputError: another name.
     """
     for component in components:
         if not re.fullmatch(r"(C[1-6][1-6]|K)(_clamped)?", component):
-            raise InputError(f"no elastic constant '{component}': use C11 ... C66 or K, with _clamped for clamped ions.")
+            raise InputError(
+                f"no elastic constant '{component}': use C11 ... C66 or K, with _clamped for clamped ions."
+            )
 
     def function(potential: Potential, states: States):
         s = states[state]
         clamped, relaxed = clamped_and_relaxed(potential, s.structure, s.neighbors)
-        return tuple(GPA * _component(clamped if c.endswith("_clamped") else relaxed, c.removesuffix("_clamped")) for c in components)
+        return tuple(
+            GPA * _component(clamped if c.endswith("_clamped") else relaxed, c.removesuffix("_clamped"))
+            for c in components
+        )
 
     return Observable(tuple(components), ("GPa",) * len(components), function)
 
@@ -132,6 +143,10 @@ def named(names: Sequence[str], state: str = "structure") -> list[Observable]:
         if name not in NAMED and name not in constants:
             close = difflib.get_close_matches(name, [*NAMED, "C11", "C12", "C44", "K"], n=1, cutoff=0.3)
             known = ", ".join([*NAMED, "C11 ... C66", "K", "and C11_clamped ..."])
-            raise InputError(f"no observable '{name}'." + (f" Did you mean '{close[0]}'?" if close else "") + f" There are: {known}.")
+            raise InputError(
+                f"no observable '{name}'."
+                + (f" Did you mean '{close[0]}'?" if close else "")
+                + f" There are: {known}."
+            )
     groups = [NAMED[name](state) for name in names if name in NAMED]
     return [*groups, elastic(constants, state)] if constants else groups

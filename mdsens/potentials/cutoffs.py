@@ -1,6 +1,7 @@
 """How a pair interaction ends at its cutoff: the choices LAMMPS users know, each an object.
 
-Each turns a pair function phi(r) into one that is zero beyond r_c. Which derivative jumps at r_c decides what can be
+Each turns a pair function phi(r) into one that is zero beyond r_c. Which derivative jumps at r_c decides what
+can be
 trusted there: relaxed states need a continuous force, their sensitivities a continuous second derivative.
 """
 
@@ -59,11 +60,18 @@ class Smooth(AbstractCut):
 
     def __check_init__(self) -> None:
         if not 0 <= self.onset < 1:
-            raise InputError(f"Smooth(onset={self.onset}): the onset is a fraction of the cutoff, 0 <= onset < 1.")
+            raise InputError(
+                f"Smooth(onset={self.onset}): the onset is a fraction of the cutoff, 0 <= onset < 1."
+            )
 
     def __call__(self, phi: PairFunction, r: Float[Array, "pairs"], cutoff: float) -> Float[Array, "pairs"]:
         t = jnp.clip((r - self.onset * cutoff) / ((1 - self.onset) * cutoff), 0.0, 1.0)
         return phi(r) * (1 - t**3 * (10 - 15 * t + 6 * t**2))
 
 
-CUTS: dict[str, AbstractCut] = {"truncated": Truncated(), "shifted": Shifted(), "force-shifted": ForceShifted(), "smooth": Smooth()}
+CUTS: dict[str, AbstractCut] = {
+    "truncated": Truncated(),
+    "shifted": Shifted(),
+    "force-shifted": ForceShifted(),
+    "smooth": Smooth(),
+}

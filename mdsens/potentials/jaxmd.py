@@ -1,12 +1,14 @@
 """Any jax-md energy function as a potential.
 
-jax-md bakes displacement, box and species into an energy function; here it is given positions, the box, the neighbors
-if it wants them, and its parameters, and so gets everything mdsens does with a potential.
+jax-md bakes displacement, box and species into an energy function; here it is given positions, the box, the
+neighbors if it wants them, and its parameters, and so gets everything mdsens does with a potential.
 
-Limits, which are those of jax-md: it takes the nearest image of each atom, so a periodic cell must be thicker than two
-cutoffs along every vector (checked); a structure is periodic along all vectors or along none. Some of jax-md's own
-forms have no derivatives where ours have them: all-pairs `lennard_jones_pair` and `stillinger_weber` give NaN for
-d/dsigma in reverse mode, as they divide by the distance of an atom from itself. `mdsens.testing.check_potential` tells.
+Limits, which are those of jax-md: it takes the nearest image of each atom, so a periodic cell must be thicker
+than two cutoffs along every vector (checked); a structure is periodic along all vectors or along none. Some
+of jax-md's own
+forms have no derivatives where ours have them: all-pairs `lennard_jones_pair` and `stillinger_weber` give NaN
+for d/dsigma in reverse mode, as they divide by the distance of an atom from itself.
+`mdsens.testing.check_potential` tells.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +33,9 @@ FORMATS = ("dense", "sparse", "ordered-sparse")
 
 
 def _floats(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, float) if isinstance(leaf, int | float) else jnp.asarray(leaf), tree)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, float) if isinstance(leaf, int | float) else jnp.asarray(leaf), tree
+    )
 
 
 class JaxMDPotential(Potential):
@@ -41,17 +45,18 @@ class JaxMDPotential(Potential):
         energy_fn = jax_md.energy.soft_sphere_pair(displacement)
         potential = JaxMDPotential(energy_fn, {"sigma": 1.0, "epsilon": 1.0}, cutoff=1.0)
 
-    Called as `energy_fn(positions, **parameters)` for a cluster. In a periodic structure `box=` (columns are the cell
-    vectors, Å) and `perturbation=` are added, which jax-md hands on to the displacement: use `space.periodic_general`
-    with `fractional_coordinates=False`. With `neighbor_format` the list is added as `neighbor=`: what the second
-    function of jax-md's `..._neighbor_list` takes.
+    Called as `energy_fn(positions, **parameters)` for a cluster. In a periodic structure `box=` (columns are
+    the cell vectors, Å) and `perturbation=` are added, which jax-md hands on to the displacement: use
+    `space.periodic_general` with `fractional_coordinates=False`. With `neighbor_format` the list is added as
+    `neighbor=`: what the second function of jax-md's `..._neighbor_list` takes.
 
     Attributes:
-        energy_fn: energy in eV of positions in Å. Species are baked into it, so it belongs to one order of atoms.
-        parameters: what the energy can be differentiated by: numbers, arrays or trees of them (network weights), by the
-            name of the keyword argument that takes them.
-        cutoff_radius: largest distance of two atoms that interact, Å, beyond which `energy_fn` itself gives nothing; inf
-            for a cluster in which all do. Held fixed.
+        energy_fn: energy in eV of positions in Å. Species are baked into it, so it belongs to one order of
+            atoms.
+        parameters: what the energy can be differentiated by: numbers, arrays or trees of them (network
+            weights), by the name of the keyword argument that takes them.
+        cutoff_radius: largest distance of two atoms that interact, Å, beyond which `energy_fn` itself gives
+            nothing; inf for a cluster in which all do. Held fixed.
         neighbor_format: None (the function looks at all pairs), "dense", "sparse" or "ordered-sparse".
         elements: chemical symbols it is for; () if any.
         units: unit of each parameter, for tables.
@@ -83,9 +88,14 @@ class JaxMDPotential(Potential):
             InputError: a cutoff that is no length, an unknown format.
         """
         if not cutoff > 0:
-            raise InputError(f"cutoff = {cutoff} Å: it must be positive (inf for a cluster in which all atoms interact).")
+            raise InputError(
+                f"cutoff = {cutoff} Å: it must be positive (inf for a cluster in which all atoms interact)."
+            )
         if neighbor_format is not None and neighbor_format not in FORMATS:
-            raise InputError(f"neighbor_format '{neighbor_format}' is unknown: use None (all pairs) or one of {', '.join(FORMATS)}.")
+            raise InputError(
+                f"neighbor_format '{neighbor_format}' is unknown: use None (all pairs) or one of "
+                f"{', '.join(FORMATS)}."
+            )
         self.energy_fn = energy_fn
         self.parameters = dict(parameters)
         self.cutoff_radius = float(cutoff)
@@ -105,13 +115,17 @@ class JaxMDPotential(Potential):
             InputError: periodic along some cell vectors only, or a cell thinner than two cutoffs.
         """
         if any(structure.pbc) and not all(structure.pbc):
-            raise InputError(f"jax-md is periodic along all cell vectors or none, the structure has pbc = {structure.pbc}.")
+            raise InputError(
+                f"jax-md is periodic along all cell vectors or none, the structure has pbc = {structure.pbc}."
+            )
         if all(structure.pbc) and not isinstance(structure.cell, Tracer):
             thickness = float(np.min(_thicknesses(structure.cell)))
             if thickness < 2 * self.cutoff_radius:
                 raise InputError(
-                    f"the cell is {thickness:.2f} Å thick, less than twice the cutoff ({self.cutoff_radius:.2f} Å): jax-md sees only "
-                    "the nearest image of each atom and would give a wrong energy. Repeat the cell, or use a potential of mdsens."
+                    f"the cell is {thickness:.2f} Å thick, less than twice the cutoff "
+                    f"({self.cutoff_radius:.2f} Å): jax-md sees only "
+                    "the nearest image of each atom and would give a wrong energy. Repeat the cell, or use a "
+                    "potential of mdsens."
                 )
 
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
@@ -121,21 +135,25 @@ class JaxMDPotential(Potential):
             thin = jnp.min(_thicknesses(structure.cell)) < 2 * self.cutoff_radius
             message = "the cell became thinner than two cutoffs, where jax-md gives a wrong energy: start from a repeated cell."
             cell = eqx.error_if(structure.cell, thin, message)
-            # The derivative of jax-md's energy by `box` is not that of the energy: its rule for fractional coordinates
-            # adds Å to fractions. So the box h0 is held, and the derivative goes through a deformation F = h0^-1 h,
-            # which is one here: with x h^-1 h0 for the positions, each vector between atoms is
+            # The derivative of jax-md's energy by `box` is not that of the energy: its rule for fractional
+            # coordinates adds Å to fractions. So the box h0 is held, and the derivative goes through a
+            # deformation F = h0^-1 h, which is one here: with x h^-1 h0 for the positions, each vector
+            # between atoms is
             #     x_j - x_i + n h = [(x_j - x_i) h^-1 h0 + n h0] F,
             # whatever h0 is.
             held = jax.lax.stop_gradient(cell)
             positions = positions @ jnp.linalg.solve(cell, held)
             arguments |= {"box": held.T, "perturbation": jnp.linalg.solve(held, cell).T}
         if self.neighbor_format is not None:
-            arguments["neighbor"] = _neighbor_list(structure, neighbors, self.cutoff_radius, self.neighbor_format)
+            arguments["neighbor"] = _neighbor_list(
+                structure, neighbors, self.cutoff_radius, self.neighbor_format
+            )
         return jnp.sum(self.energy_fn(positions, **arguments))
 
 
 def _thicknesses(cell: Float[Array, "3 3"]) -> Float[Array, "3"]:
-    # distance between opposite faces: the rows of the inverse, transposed, are normals of length 1 / thickness
+    # distance between opposite faces: the rows of the inverse, transposed, are normals of length 1 /
+    # thickness
     return 1 / jnp.sqrt(jnp.sum(jnp.linalg.inv(cell) ** 2, axis=0))
 
 
@@ -143,8 +161,9 @@ def _neighbor_list(structure: Structure, neighbors: Neighbors, cutoff: float, fo
     """Our list in jax-md's form. Spare places hold n_atoms, as there."""
     from jax_md.partition import NeighborList, NeighborListFormat, PartitionError
 
-    # jax-md works out by itself which image of an atom is meant: the nearest. Ours may list several, those beyond the
-    # cutoff (within the skin) too. Only one of them can be within the cutoff, and only that one may stay.
+    # jax-md works out by itself which image of an atom is meant: the nearest. Ours may list several, those
+    # beyond the cutoff (within the skin) too. Only one of them can be within the cutoff, and only that one
+    # may stay.
     n, x, cell = structure.n_atoms, structure.positions, structure.cell
     within = lambda d: jnp.sum(d * d, axis=-1) < cutoff**2
     if form == "dense":
@@ -152,19 +171,30 @@ def _neighbor_list(structure: Structure, neighbors: Neighbors, cutoff: float, fo
         index = jnp.where(table.valid & within(x[table.j] - x[:, None] + table.shift @ cell), table.j, n)
         kind = NeighborListFormat.Dense
     else:
-        # A spare pair has n_atoms in front, by which jax-md knows it, and behind it atom 0, so that its distance,
-        # which is computed all the same, is not zero.
+        # A spare pair has n_atoms in front, by which jax-md knows it, and behind it atom 0, so that its
+        # distance, which is computed all the same, is not zero.
         keep = neighbors.valid & within(neighbors.vectors(structure))
         spare = jnp.stack([jnp.full_like(neighbors.i, n), jnp.zeros_like(neighbors.i)])
         pairs = jnp.stack([jnp.minimum(neighbors.i, neighbors.j), jnp.maximum(neighbors.i, neighbors.j)])
         index, kind = jnp.where(keep, pairs, spare), NeighborListFormat.OrderedSparse
         if form == "sparse":
-            index, kind = jnp.concatenate([index, jnp.where(keep, pairs[::-1], spare)], axis=1), NeighborListFormat.Sparse
+            index, kind = (
+                jnp.concatenate([index, jnp.where(keep, pairs[::-1], spare)], axis=1),
+                NeighborListFormat.Sparse,
+            )
 
     def update(*_: Any, **__: Any) -> "NeighborList":
-        raise InputError("this neighbor list belongs to mdsens, which rebuilds it: do not update it inside the energy function.")
+        raise InputError(
+            "this neighbor list belongs to mdsens, which rebuilds it: do not update it inside the energy "
+            "function."
+        )
 
-    fields: dict[str, Any] = {"idx": index, "reference_position": neighbors.positions, "max_occupancy": index.shape[1], "format": kind}
+    fields: dict[str, Any] = {
+        "idx": index,
+        "reference_position": neighbors.positions,
+        "max_occupancy": index.shape[1],
+        "format": kind,
+    }
     unused: dict[str, Any] = dict.fromkeys(("cell_list_capacity", "cell_size", "cell_list_fn"))
     no_error: dict[str, Any] = {"code": jnp.zeros((), jnp.uint8)}
     fields |= {"error": PartitionError(**no_error), "update_fn": update}

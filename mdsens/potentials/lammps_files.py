@@ -1,7 +1,7 @@
 """Potentials from the files LAMMPS uses, given the same energy as LAMMPS gives them.
 
-Numbers are taken in LAMMPS's `metal` units (eV, Å), which are those of mdsens. A `#` starts a comment; an entry may
-run over several lines.
+Numbers are taken in LAMMPS's `metal` units (eV, Å), which are those of mdsens. A `#` starts a comment; an
+entry may run over several lines.
 """
 
 import itertools
@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mdsens.errors import FileFormatError, InputError
-from mdsens.potentials.base import check_parameters
+from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.stillinger_weber import StillingerWeber
 
 SW_COLUMNS = ("epsilon", "sigma", "a", "lambda", "gamma", "costheta0", "A", "B", "p", "q", "tol")
 SW_ENTRY = f"three elements, then {' '.join(SW_COLUMNS)}"
 TWO_BODY = ("epsilon", "sigma", "a", "A", "B", "p", "q")
-# A pair whose numbers in the file are zero does not interact. It gets a reach of 0.001 Å, which no two atoms come to.
+# A pair whose numbers in the file are zero does not interact. It gets a reach of 0.001 Å, which no two atoms
+# come to.
 ABSENT = {"epsilon": 1.0, "sigma": 1.0, "a": 1e-3, "A": 1.0, "B": 1.0, "p": 4.0, "q": 0.0}
 Triple = tuple[str, ...]  # element symbols: center, then the two ends
 
@@ -38,8 +39,8 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
     Args:
         elements: chemical symbols wanted, in the order wanted; by default all that the file is about.
     Raises:
-        FileFormatError: with the line: an entry that is not three elements and eleven numbers, a repeated or missing
-            entry, numbers that make the energy depend on the order of atoms, a value without meaning.
+        FileFormatError: with the line: an entry that is not three elements and eleven numbers, a repeated or
+            missing entry, numbers that make the energy depend on the order of atoms, a value without meaning.
         InputError: an element that the file does not have.
     Source: LAMMPS documentation, pair_style sw.
     """
@@ -48,7 +49,9 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
     try:
         _check_units(lines)
         entries = _entries(lines)
-        return _stillinger_weber(entries, _chosen(entries, elements), _citation(lines) or f"LAMMPS file {path.name}")
+        return _stillinger_weber(
+            entries, _chosen(entries, elements), _citation(lines) or f"LAMMPS file {path.name}"
+        )
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
 
@@ -56,7 +59,10 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
 def _check_units(lines: Sequence[str]) -> None:
     words = lines[0].replace("UNITS:", " UNITS: ").split() if lines else []
     if "UNITS:" in words[:-1] and (units := words[words.index("UNITS:") + 1]) != "metal":
-        raise FileFormatError(f"line 1: the file is in LAMMPS units '{units}'; only 'metal' (eV, Å) can be read. Convert the energies.")
+        raise FileFormatError(
+            f"line 1: the file is in LAMMPS units '{units}'; only 'metal' (eV, Å) can be read. Convert the "
+            "energies."
+        )
 
 
 def _citation(lines: Sequence[str]) -> str:
@@ -79,11 +85,16 @@ def _entries(lines: Sequence[str]) -> dict[Triple, SWEntry]:
         triple = tuple(words[:3])
         if triple in entries:
             first = entries[triple].line
-            raise FileFormatError(f"line {start}: a second entry for {' '.join(triple)}; the first is on line {first}. Remove one.")
+            raise FileFormatError(
+                f"line {start}: a second entry for {' '.join(triple)}; the first is on line {first}. Remove "
+                "one."
+            )
         entries[triple] = SWEntry(_numbers(words, start), start)
         words = []
     if words:
-        raise FileFormatError(f"line {start}: the last entry has {len(words)} words of {size}: the file is cut short.")
+        raise FileFormatError(
+            f"line {start}: the last entry has {len(words)} words of {size}: the file is cut short."
+        )
     if not entries:
         raise FileFormatError("there are no entries.")
     return entries
@@ -95,7 +106,9 @@ def _numbers(words: Sequence[str], line: int) -> dict[str, float]:
         try:
             numbers[column] = float(word.replace("d", "e").replace("D", "e"))
         except ValueError as error:
-            raise FileFormatError(f"line {line}: '{word}' stands where the number {column} belongs: an entry is {SW_ENTRY}.") from error
+            raise FileFormatError(
+                f"line {line}: '{word}' stands where the number {column} belongs: an entry is {SW_ENTRY}."
+            ) from error
     return numbers
 
 
@@ -105,29 +118,43 @@ def _chosen(entries: Iterable[Triple], elements: Sequence[str] | None) -> tuple[
     there = tuple(dict.fromkeys(triple[0] for triple in entries))
     if elements is not None:
         if missing := [e for e in elements if e not in there]:
-            raise InputError(f"the file has nothing for {', '.join(missing)}; it is about {', '.join(there)}.")
+            raise InputError(
+                f"the file has nothing for {', '.join(missing)}; it is about {', '.join(there)}."
+            )
         if not elements or len(set(elements)) < len(elements):
-            raise InputError(f"elements = {list(elements)}: name each wanted element once, out of {', '.join(there)}.")
+            raise InputError(
+                f"elements = {list(elements)}: name each wanted element once, out of {', '.join(there)}."
+            )
     chosen = there if elements is None else tuple(elements)
     if strange := [e for e in chosen if e not in atomic_numbers]:
         raise FileFormatError(
-            f"'{strange[0]}' is no chemical symbol: write one in its place, in a copy of the file. A model particle may borrow any."
+            f"'{strange[0]}' is no chemical symbol: write one in its place, in a copy of the file. A model "
+            "particle may borrow any."
         )
     return chosen
 
 
-def _stillinger_weber(entries: dict[Triple, SWEntry], elements: tuple[str, ...], source: str) -> StillingerWeber:
+def _stillinger_weber(
+    entries: dict[Triple, SWEntry], elements: tuple[str, ...], source: str
+) -> StillingerWeber:
     if missing := [" ".join(t) for t in itertools.product(elements, repeat=3) if t not in entries]:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise FileFormatError(
-            f"no entry for {missing[0]}{more}: {', '.join(elements)} need all {len(elements) ** 3}. Add them, or choose fewer elements."
+            f"no entry for {missing[0]}{more}: {', '.join(elements)} need all {len(elements) ** 3}. Add "
+            "them, or choose fewer elements."
         )
-    # LAMMPS takes all that belongs to the pair i-j from the entry i-j-j, and from i-j-k only costheta0 and lambda epsilon.
+    # LAMMPS takes all that belongs to the pair i-j from the entry i-j-j, and from i-j-k only costheta0 and
+    # lambda epsilon.
     pairs = list(itertools.combinations_with_replacement(elements, 2))
     ordered = list(itertools.product(elements, repeat=2))
     triples = [(center, a, b) for center in elements for a, b in pairs]
     # (center, end) of every angle that costs energy
-    bent = {(t[0], end) for t in itertools.product(elements, repeat=3) if _product(entries, t) != 0 for end in t[1:]}
+    bent = {
+        (t[0], end)
+        for t in itertools.product(elements, repeat=3)
+        if _product(entries, t) != 0
+        for end in t[1:]
+    }
     two_body = {(a, b): _two_body(entries, a, b, bent=(a, b) in bent or (b, a) in bent) for a, b in pairs}
     two_body |= {(b, a): numbers for (a, b), numbers in two_body.items()}
     strength, angle = {}, {}
@@ -137,7 +164,10 @@ def _stillinger_weber(entries: dict[Triple, SWEntry], elements: tuple[str, ...],
         # ours is lambda sqrt(eps_ij eps_ik)
         strength[i, j, k] = product / np.sqrt(two_body[i, j]["epsilon"] * two_body[i, k]["epsilon"])
     # where no angle counts, files put any gamma, zero too
-    gamma = [entries[i, j, j].numbers["gamma"] if (i, j) in bent and two_body[i, j] is not ABSENT else 1.0 for i, j in ordered]
+    gamma = [
+        entries[i, j, j].numbers["gamma"] if (i, j) in bent and two_body[i, j] is not ABSENT else 1.0
+        for i, j in ordered
+    ]
     arrays: dict[str, Any] = {column: [two_body[pair][column] for pair in pairs] for column in TWO_BODY} | {
         "lambda_": [strength[t] for t in triples],
         "gamma": gamma,
@@ -159,14 +189,17 @@ def _two_body(entries: dict[Triple, SWEntry], a: str, b: str, *, bent: bool) -> 
         x, y = one.numbers[column], other.numbers[column]
         if not np.isclose(x, y, rtol=1e-12, atol=0):
             raise FileFormatError(
-                f"lines {one.line} and {other.line}: {column} is {x:g} for {a} {b} {b} and {y:g} for {b} {a} {a}. "
-                "A pair has one two-body part; with two, LAMMPS's energy depends on the order of the atoms. Make them equal."
+                f"lines {one.line} and {other.line}: {column} is {x:g} for {a} {b} {b} and {y:g} for {b} {a} "
+                f"{a}. "
+                "A pair has one two-body part; with two, LAMMPS's energy depends on the order of the atoms. "
+                "Make them equal."
             )
     if one.numbers["sigma"] * one.numbers["a"] == 0:
         return ABSENT
     if one.numbers["epsilon"] == 0 and bent:
         raise FileFormatError(
-            f"line {one.line}: epsilon = 0 for {a} {b} {b}, but angles with this pair cost energy, and their strength is counted in "
+            f"line {one.line}: epsilon = 0 for {a} {b} {b}, but angles with this pair cost energy, and their "
+            "strength is counted in "
             "its epsilon. Give it an epsilon, and A = 1e-12 to be without a two-body part."
         )
     if one.numbers["epsilon"] == 0:
@@ -185,8 +218,10 @@ def _three_body(entries: dict[Triple, SWEntry], i: str, j: str, k: str) -> tuple
     for what, (x, y) in (("lambda epsilon", strengths), ("costheta0", angles)):
         if not np.isclose(x, y, rtol=1e-5, atol=1e-12):
             raise FileFormatError(
-                f"lines {one.line} and {other.line}: {what} is {x:g} for {i} {j} {k} and {y:g} for {i} {k} {j}. "
-                f"The angle {j}-{i}-{k} has one value; with two, LAMMPS's energy depends on the order of the atoms. Make them equal."
+                f"lines {one.line} and {other.line}: {what} is {x:g} for {i} {j} {k} and {y:g} for {i} {k} "
+                f"{j}. "
+                f"The angle {j}-{i}-{k} has one value; with two, LAMMPS's energy depends on the order of the "
+                "atoms. Make them equal."
             )
     return sum(strengths) / 2, sum(angles) / 2
 

@@ -1,7 +1,9 @@
 """Potentials that are sums over pairs: E = sum_{i<j} phi(r_ij).
 
-Each form states phi(r) and its parameters; species, cutoffs and safe derivatives are shared. A pair at or beyond the
-cutoff is evaluated at the cutoff and then masked: "mask before you divide" keeps every derivative finite there.
+Each form states phi(r) and its parameters; species, cutoffs and safe derivatives are shared. A pair at or
+beyond the
+cutoff is evaluated at the cutoff and then masked: "mask before you divide" keeps every derivative finite
+there.
 """
 
 from abc import abstractmethod
@@ -22,7 +24,9 @@ class PairPotential(Potential):
     """Base of the pair forms: they give `pair_function`, and get energies for any number of species."""
 
     @abstractmethod
-    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+    def pair_energies(
+        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
+    ) -> Float[Array, "pairs"]:
         """Energy of each pair at distance r (Å), eV; `pair` picks its parameters (None: one species)."""
 
     def _pair_index(self, structure: Structure, neighbors: Neighbors) -> Int[Array, "pairs"] | None:
@@ -33,7 +37,9 @@ class PairPotential(Potential):
 
     def _pairs(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"]:
         d = neighbors.vectors(structure)
-        energies = self.pair_energies(jnp.sqrt(jnp.sum(d * d, axis=-1)), self._pair_index(structure, neighbors))
+        energies = self.pair_energies(
+            jnp.sqrt(jnp.sum(d * d, axis=-1)), self._pair_index(structure, neighbors)
+        )
         return jnp.where(neighbors.valid, energies, 0.0)
 
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
@@ -52,7 +58,8 @@ def _entry(values: Float[Array, "..."], pair: Int[Array, "pairs"] | None) -> Flo
 class LennardJones(PairPotential):
     """phi(r) = 4 epsilon [(sigma/r)¹² - (sigma/r)⁶].
 
-    jax-md's all-pairs form gives NaN for the reverse-mode derivative w.r.t. sigma and epsilon; this one does not.
+    jax-md's all-pairs form gives NaN for the reverse-mode derivative w.r.t. sigma and epsilon; this one does
+    not.
 
     Attributes:
         epsilon: well depth, eV, one per pair of species (one per species with mixing).
@@ -85,7 +92,9 @@ class LennardJones(PairPotential):
     def labels(self, field: str) -> tuple[str, ...]:
         return self.elements if self.mixing and len(self.elements) > 1 else super().labels(field)
 
-    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+    def pair_energies(
+        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
+    ) -> Float[Array, "pairs"]:
         epsilon, sigma = self.epsilon, self.sigma
         if self.mixing and pair is not None:
             a, b = np.triu_indices(len(self.elements))
@@ -125,7 +134,9 @@ class Morse(PairPotential):
     def cutoff(self) -> Float[Array, ""]:
         return jnp.asarray(self.cutoff_radius)
 
-    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+    def pair_energies(
+        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
+    ) -> Float[Array, "pairs"]:
         D0, alpha, r0 = _entry(self.D0, pair), _entry(self.alpha, pair), _entry(self.r0, pair)
 
         def phi(r):
@@ -138,7 +149,8 @@ class Morse(PairPotential):
 class SoftSphere(PairPotential):
     """phi(r) = epsilon / alpha (1 - r / s)^alpha for r < s, s the mean diameter of the two particles.
 
-    The cutoff is the contact itself and moves with the diameters. alpha = 2 gives harmonic, 5/2 Hertzian spheres.
+    The cutoff is the contact itself and moves with the diameters. alpha = 2 gives harmonic, 5/2 Hertzian
+    spheres.
 
     Attributes:
         diameter: Å, one per species. epsilon: stiffness, eV. alpha: exponent, above 1.
@@ -171,11 +183,17 @@ class SoftSphere(PairPotential):
         a, b = np.triu_indices(len(self.elements))
         return ((self.diameter[a] + self.diameter[b]) / 2)[pair]
 
-    def pair_energies(self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None) -> Float[Array, "pairs"]:
+    def pair_energies(
+        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
+    ) -> Float[Array, "pairs"]:
         overlap = 1 - r / self._contact(pair)
         # (0)^alpha has no derivative in alpha, nor a second one in r for alpha < 2: mask before the power.
         touching = overlap > 0
-        return self.epsilon / self.alpha * jnp.where(touching, jnp.where(touching, overlap, 1.0) ** self.alpha, 0.0)
+        return (
+            self.epsilon
+            / self.alpha
+            * jnp.where(touching, jnp.where(touching, overlap, 1.0) ** self.alpha, 0.0)
+        )
 
 
 def _cut_off(phi, r: Float[Array, "pairs"], cutoff: float, cut: AbstractCut) -> Float[Array, "pairs"]:

@@ -1,7 +1,7 @@
 """Parameter sets as data: found by name or read from a file, shown as a table, written back.
 
-Functional forms are classes in mdsens/potentials. The numbers that go into them are files in potentials/, one a set,
-each with the source of its numbers.
+Functional forms are classes in mdsens/potentials. The numbers that go into them are files in potentials/, one
+a set, each with the source of its numbers.
 """
 
 import math
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
-from mdsens.potentials.base import Potential, follow_path, parameter_entries, parameter_values
+from mdsens.potentials.base import Potential
 from mdsens.potentials.lammps_files import read_sw
+from mdsens.potentials.parameters import follow_path, parameter_entries, parameter_values
 from mdsens.potentials.toml_files import nearest, read_toml, toml_content, toml_text
 from mdsens.precision import require_x64
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Readers by the ending of the file's name; each takes the path and the elements wanted.
-READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {".toml": read_toml, ".sw": read_sw}
+READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {
+    ".toml": read_toml,
+    ".sw": read_sw,
+}
 
 
 class PotentialRecord(NamedTuple):
@@ -37,8 +41,8 @@ def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = No
     """A potential from a parameter set known by name, or from a file.
 
     Args:
-        name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes it), .sw
-            (LAMMPS, Stillinger-Weber).
+        name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes
+            it), .sw (LAMMPS, Stillinger-Weber).
         elements: chemical symbols wanted, in the order wanted; by default all the set has.
     Raises:
         InputError: unknown name (the nearest is suggested), or an element the set does not have.
@@ -54,7 +58,9 @@ def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = No
                 raise FileFormatError(f"no potential file '{path}'. The path is relative to {Path.cwd()}.")
             return reader(path, elements)
     if path.is_file() or len(path.parts) > 1:
-        raise FileFormatError(f"the name of '{path}' does not tell its format: it must end in one of {endings}.")
+        raise FileFormatError(
+            f"the name of '{path}' does not tell its format: it must end in one of {endings}."
+        )
     known = {record.name: record.file for record in available_potentials()}
     if str(name_or_path) not in known:
         raise InputError(
@@ -71,7 +77,10 @@ def available_potentials() -> list[PotentialRecord]:
         FileFormatError: the sets are missing from this installation, or one of them is not TOML.
     """
     contents = [(file, toml_content(file)) for file in sorted(_folder().glob("*.toml"))]
-    return [PotentialRecord(file.stem, c["form"], tuple(c.get("elements", ())), c["source"], file) for file, c in contents]
+    return [
+        PotentialRecord(file.stem, c["form"], tuple(c.get("elements", ())), c["source"], file)
+        for file, c in contents
+    ]
 
 
 def _folder() -> Path:
@@ -81,7 +90,10 @@ def _folder() -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise FileFormatError(f"the parameter sets are missing: there is no folder {places[0]} or {places[1]}. Install mdsens again.")
+    raise FileFormatError(
+        f"the parameter sets are missing: there is no folder {places[0]} or {places[1]}. Install mdsens "
+        "again."
+    )
 
 
 def save_potential(potential: Potential, path: str | Path, *, overwrite: bool = False) -> None:
@@ -99,7 +111,8 @@ def save_potential(potential: Potential, path: str | Path, *, overwrite: bool = 
         unfinished.write_text(text, encoding="utf-8")
 
 
-# --- a table to look at ------------------------------------------------------------------------------------------
+# --- a table to look at
+# ------------------------------------------------------------------------------------------
 
 
 class ParameterRow(NamedTuple):
@@ -129,7 +142,11 @@ class ParameterTable(NamedTuple):
         widths = [max(len(line[k]) for line in cells) for k in range(len(HEADER))]
         lines = []
         for name, value, *rest in cells:
-            padded = [name.ljust(widths[0]), value.rjust(widths[1]), *(text.ljust(w) for text, w in zip(rest, widths[2:], strict=True))]
+            padded = [
+                name.ljust(widths[0]),
+                value.rjust(widths[1]),
+                *(text.ljust(w) for text, w in zip(rest, widths[2:], strict=True)),
+            ]
             lines.append("  ".join(padded).rstrip())
         return "\n".join([self.title, lines[0], "-" * len(max(lines, key=len)), *lines[1:], *self._sources()])
 
@@ -140,7 +157,9 @@ class ParameterTable(NamedTuple):
         for k, name in enumerate(HEADER):
             table.add_column(name, justify="right" if k == 1 else "left", no_wrap=k < 2)
         for row in self.rows:
-            table.add_row(*(text.replace("[", r"\[") for text in _cells(row)))  # names hold brackets, rich's own mark
+            table.add_row(
+                *(text.replace("[", r"\[") for text in _cells(row))
+            )  # names hold brackets, rich's own mark
         return table
 
     def _sources(self) -> list[str]:

@@ -3,7 +3,8 @@
     E = sum_{i<j} A eps [B (s/r)^p - (s/r)^q] exp(s / (r - a s))
       + sum_i sum_{j<k} lambda eps (cos t_jik - c)² g_ij g_ik,      g = exp(gamma s / (r - a s)),  c = costheta0
 
-The cutoff a·sigma moves with both parameters, and so do our derivatives (jax-md keeps it apart and misses that part).
+The cutoff a·sigma moves with both parameters, and so do our derivatives (jax-md keeps it apart and misses
+that part).
 
 Source: Stillinger, Weber, Phys. Rev. B 31, 5262 (1985); LAMMPS pair_style sw.
 """
@@ -21,9 +22,10 @@ from mdsens.structure import Structure
 class StillingerWeber(Potential):
     """Stillinger-Weber for one or several species.
 
-    Two-body parameters belong to unordered pairs, `gamma` to ordered pairs (center first), `lambda_` and `costheta0`
-    to triples (center, then the two others). A triple with two different neighbors j, k has the strength
-    lambda sqrt(eps_ij eps_ik); the LAMMPS reader scales lambda so that the energy is that of the file.
+    Two-body parameters belong to unordered pairs, `gamma` to ordered pairs (center first), `lambda_` and
+    `costheta0` to triples (center, then the two others). A triple with two different neighbors j, k has the
+    strength lambda sqrt(eps_ij eps_ik); the LAMMPS reader scales lambda so that the energy is that of the
+    file.
 
     Attributes: the symbols of the paper; sigma in Å, epsilon in eV, the rest without unit.
     """
@@ -33,7 +35,9 @@ class StillingerWeber(Potential):
     a: Float[Array, "..."] = parameter("1", lower=0.0, text="cutoff in units of sigma")
     lambda_: Float[Array, "..."] = parameter("1", lower=-np.inf, per="triple", text="three-body strength")
     gamma: Float[Array, "..."] = parameter("1", lower=0.0, per="ordered pair", text="three-body decay")
-    costheta0: Float[Array, "..."] = parameter("1", lower=-1.5, upper=1.5, per="triple", text="cosine of the preferred angle")
+    costheta0: Float[Array, "..."] = parameter(
+        "1", lower=-1.5, upper=1.5, per="triple", text="cosine of the preferred angle"
+    )
     A: Float[Array, "..."] = parameter("1", lower=0.0, text="two-body strength")
     B: Float[Array, "..."] = parameter("1", lower=0.0, text="repulsion relative to attraction")
     p: Float[Array, "..."] = parameter("1", lower=0.0, text="exponent of repulsion")
@@ -67,7 +71,8 @@ class StillingerWeber(Potential):
         one = (lambda values: values) if species == 1 else (lambda values: values[pair])
         eps, s, cutoff = one(self.epsilon), one(self.sigma), one(self.a * self.sigma)
 
-        # exp(s / (r - a s)) and all its derivatives vanish at the cutoff; beyond it the exponent is never formed.
+        # exp(s / (r - a s)) and all its derivatives vanish at the cutoff; beyond it the exponent is never
+        # formed.
         inside = r < cutoff
         exponent = s / jnp.where(inside, r - cutoff, -s)
         log_ratio = jnp.log(s / r)
@@ -77,10 +82,11 @@ class StillingerWeber(Potential):
 
         # Three bodies without listing triples. With n = (1, unit vector) and D = diag(-c, 1, 1, 1),
         #     cos t_jik - c = n_j . D n_k      so      (cos - c)² = sum_AB D_A D_B (n_j n_j^T)_AB (n_k n_k^T)_AB,
-        # and the sum over pairs of neighbors needs only the moments of the shell, T = sum_j g_j n_j n_j^T (4 x 4):
+        # and the sum over pairs of neighbors needs only the moments of the shell, T = sum_j g_j n_j n_j^T (4
+        # x 4):
         #     sum_{j<k} (cos - c)² g_j g_k = 1/2 [ sum_AB D_A D_B T_AB² - (1 - c)² sum_j g_j² ],
-        # the last term taking out j = k. One pass over pairs. Each species of neighbors has moments of its own, and
-        # g_j carries sqrt(eps_ij).
+        # the last term taking out j = k. One pass over pairs. Each species of neighbors has moments of its
+        # own, and g_j carries sqrt(eps_ij).
         def decay(gamma):
             return jnp.where(inside, jnp.sqrt(eps) * jnp.exp(gamma * exponent), 0.0)
 

@@ -25,8 +25,9 @@ import numpy as np
 
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials import pair, stillinger_weber  # noqa: F401  # the forms a file may name
-from mdsens.potentials.base import Potential, check_parameters
+from mdsens.potentials.base import Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
+from mdsens.potentials.parameters import check_parameters
 
 
 def read_toml(path: str | Path, elements: Sequence[str] | None = None) -> Potential:
@@ -35,7 +36,8 @@ def read_toml(path: str | Path, elements: Sequence[str] | None = None) -> Potent
     Args:
         elements: chemical symbols wanted, in the order wanted; by default all that the file has.
     Raises:
-        FileFormatError: not TOML, an unknown form, setting, parameter or label, a missing or impossible value.
+        FileFormatError: not TOML, an unknown form, setting, parameter or label, a missing or impossible
+        value.
         InputError: an element that the file does not have.
     """
     path = Path(path)
@@ -72,7 +74,9 @@ def _forms() -> dict[str, type[Potential]]:
             yield from below(child)
 
     forms = [cls for cls in below(Potential) if not inspect.isabstract(cls) and cls.parameter_fields()]
-    return {cls.__name__: cls for cls in sorted(forms, key=lambda cls: cls.__module__.startswith("mdsens."))}  # ours win
+    return {
+        cls.__name__: cls for cls in sorted(forms, key=lambda cls: cls.__module__.startswith("mdsens."))
+    }  # ours win
 
 
 def _key(field: str) -> str:
@@ -98,11 +102,20 @@ def _required(field: Any) -> bool:
 def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
     forms, name = _forms(), content.get("form")
     if name not in forms:
-        raise FileFormatError(f"form = {name!r} is unknown.{nearest(str(name), forms)} Forms: {', '.join(forms)}.")
+        raise FileFormatError(
+            f"form = {name!r} is unknown.{nearest(str(name), forms)} Forms: {', '.join(forms)}."
+        )
     form, settings, parameters = forms[name], _settings(forms[name]), _parameters(forms[name])
     if unknown := [key for key in content if key not in {"form", "parameters", *settings}]:
-        raise FileFormatError(f"{name} has no setting '{unknown[0]}'.{nearest(unknown[0], settings)} Settings: {', '.join(settings)}.")
-    if lacking := [key for key, field in settings.items() if key not in content and key != "elements" and _required(field)]:
+        raise FileFormatError(
+            f"{name} has no setting '{unknown[0]}'.{nearest(unknown[0], settings)} Settings: "
+            f"{', '.join(settings)}."
+        )
+    if lacking := [
+        key
+        for key, field in settings.items()
+        if key not in content and key != "elements" and _required(field)
+    ]:
         raise FileFormatError(f"the setting '{lacking[0]}' of {name} is missing.")
     given = {settings[key].name: _setting(key, content[key]) for key in settings if key in content}
 
@@ -111,7 +124,10 @@ def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potent
         raise FileFormatError(f"[parameters] must be a table with {', '.join(parameters)}.")
     if unknown := [key for key in table if key not in parameters]:
         known = ", ".join(parameters)
-        raise FileFormatError(f"{name} has no parameter '{unknown[0]}'.{nearest(unknown[0], parameters)} Its parameters: {known}.")
+        raise FileFormatError(
+            f"{name} has no parameter '{unknown[0]}'.{nearest(unknown[0], parameters)} Its parameters: "
+            f"{known}."
+        )
     if lacking := [key for key, field in parameters.items() if key not in table and _required(field)]:
         m = parameters[lacking[0]].metadata
         raise FileFormatError(f"[parameters] lacks '{lacking[0]}' ({m['text']}, in units of {m['unit']}).")
@@ -142,7 +158,9 @@ def _wanted(elements: Sequence[str] | None, listed: tuple[str, ...]) -> tuple[st
         there = ", ".join(listed) or "one kind of atom, whatever its element"
         raise InputError(f"this parameter set has nothing for {', '.join(missing)}; it has {there}.")
     if not elements or len(set(elements)) < len(elements):
-        raise InputError(f"elements = {list(elements)}: name each wanted element once, out of {', '.join(listed)}.")
+        raise InputError(
+            f"elements = {list(elements)}: name each wanted element once, out of {', '.join(listed)}."
+        )
     return tuple(elements)
 
 
@@ -165,7 +183,9 @@ def _elements(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(e, str) for e in value):
         raise FileFormatError(f'elements = {value!r}: give a list of chemical symbols, such as ["Ni", "Cu"].')
     if wrong := [e for e in value if e not in atomic_numbers]:
-        raise FileFormatError(f"elements: '{wrong[0]}' is no chemical symbol. Model particles borrow the symbol of any element.")
+        raise FileFormatError(
+            f"elements: '{wrong[0]}' is no chemical symbol. Model particles borrow the symbol of any element."
+        )
     if len(set(value)) < len(value):
         raise FileFormatError(f"elements = {value} names one twice.")
     return tuple(value)
@@ -175,17 +195,23 @@ def _cut(value: Any) -> AbstractCut:
     record = dict(value) if isinstance(value, dict) else {"kind": value}
     kind = record.pop("kind", None)
     if kind not in CUTS:
-        raise FileFormatError(f"cut = {kind!r} is unknown.{nearest(str(kind), CUTS)} Use one of {', '.join(CUTS)}.")
+        raise FileFormatError(
+            f"cut = {kind!r} is unknown.{nearest(str(kind), CUTS)} Use one of {', '.join(CUTS)}."
+        )
     known = [f.name for f in dataclasses.fields(CUTS[kind])]
     if unknown := [key for key in record if key not in known]:
-        raise FileFormatError(f"cut '{kind}' has no setting '{unknown[0]}'; it has {', '.join(known) or 'none'}.")
+        raise FileFormatError(
+            f"cut '{kind}' has no setting '{unknown[0]}'; it has {', '.join(known) or 'none'}."
+        )
     try:
         return type(CUTS[kind])(**record)
     except InputError as error:
         raise FileFormatError(str(error)) from error
 
 
-def _labels(form: type[Potential], given: Mapping[str, Any], elements: tuple[str, ...], field: str) -> tuple[str, ...]:
+def _labels(
+    form: type[Potential], given: Mapping[str, Any], elements: tuple[str, ...], field: str
+) -> tuple[str, ...]:
     # Labels depend on the settings alone: a potential that has no numbers yet can tell them.
     blank = object.__new__(form)
     defaults = {f.name: f.default for f in dataclasses.fields(form) if f.default is not dataclasses.MISSING}
@@ -204,16 +230,22 @@ def _numbers(key: str, value: Any, per: str, labels: tuple[str, ...], wanted: tu
         return np.full(len(wanted), float(value))
     if not isinstance(value, dict):
         raise FileFormatError(
-            f'parameter {key} = {value!r}: give one number for all, or a table [parameters.{key}] with "{labels[0]}" = ...'
+            f"parameter {key} = {value!r}: give one number for all, or a table [parameters.{key}] with "
+            f'"{labels[0]}" = ...'
         )
     known = {_canonical(label, per): label for label in labels}
     numbers = {}
     for label, number in value.items():
         name = _canonical(label, per)
         if name not in known:
-            raise FileFormatError(f"parameter {key} has no entry '{label}'.{nearest(label, labels)} Its entries: {', '.join(labels)}.")
+            raise FileFormatError(
+                f"parameter {key} has no entry '{label}'.{nearest(label, labels)} Its entries: "
+                f"{', '.join(labels)}."
+            )
         if name in numbers:
-            raise FileFormatError(f"parameter {key} has two values for '{label}': '{known[name]}' is the same entry.")
+            raise FileFormatError(
+                f"parameter {key} has two values for '{label}': '{known[name]}' is the same entry."
+            )
         if not _is_number(number):
             raise FileFormatError(f"parameter {key}, entry '{label}': {number!r} is not a number.")
         numbers[name] = float(number)
@@ -257,14 +289,22 @@ def toml_text(potential: Potential) -> str:
     """
     form = type(potential)
     lines = [f"form = {_written(form.__name__)}"]
-    lines += [f"{key} = {_written(value)}" for key, f in _settings(form).items() if (value := getattr(potential, f.name)) is not None]
+    lines += [
+        f"{key} = {_written(value)}"
+        for key, f in _settings(form).items()
+        if (value := getattr(potential, f.name)) is not None
+    ]
     lines += ["", "[parameters]"]
     tables = []
     for key, f in _parameters(form).items():
         values, labels = np.asarray(getattr(potential, f.name)), potential.labels(f.name)
         if labels and np.any(values != values[0]):
             entries = zip(labels, values.tolist(), strict=True)
-            tables += ["", f"[parameters.{key}]", *(f"{_written(label)} = {_written(value)}" for label, value in entries)]
+            tables += [
+                "",
+                f"[parameters.{key}]",
+                *(f"{_written(label)} = {_written(value)}" for label, value in entries),
+            ]
         else:
             lines.append(f"{key} = {_written(values[0].item() if labels else values.tolist())}")
     return "\n".join(lines + tables) + "\n"
@@ -285,5 +325,11 @@ def _written(value: Any) -> str:
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
             if not fields:
                 return _written(kind)
-            return "{ " + ", ".join(f"{name} = {_written(v)}" for name, v in {"kind": kind, **fields}.items()) + " }"
-    raise InputError(f"a {type(value).__name__} cannot be written to a TOML file: build this potential in Python instead.")
+            return (
+                "{ "
+                + ", ".join(f"{name} = {_written(v)}" for name, v in {"kind": kind, **fields}.items())
+                + " }"
+            )
+    raise InputError(
+        f"a {type(value).__name__} cannot be written to a TOML file: build this potential in Python instead."
+    )

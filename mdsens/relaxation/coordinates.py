@@ -4,8 +4,8 @@ One vector w holds the displacements u of all atoms and the strain of the cell:
 
     x = (x0 + u) F,   cell = cell0 F,   F = 1 + sum_k (c_k / L) B_k,
 
-with B_k the strains that are free and L = sqrt(N) (V / N)^(1/3) a length. In these units curvatures along u and along c are
-comparable (eV/Å², of the order of a force constant), so one linear solve takes both.
+with B_k the strains that are free and L = sqrt(N) (V / N)^(1/3) a length. In these units curvatures along u
+and along c are comparable (eV/Å², of the order of a force constant), so one linear solve takes both.
 """
 
 from collections.abc import Sequence
@@ -42,11 +42,17 @@ def strain_basis(cell: CellOption, structure: Structure) -> np.ndarray:
         case "full":
             basis = UNIT_STRAINS
         case str():
-            raise InputError(f"cell='{cell}' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz xz xy.")
+            raise InputError(
+                f"cell='{cell}' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy "
+                "zz yz xz xy."
+            )
         case _:
             mask = np.asarray(cell, bool)
             if mask.shape != (6,):
-                raise InputError(f"the mask of free strains has shape {mask.shape}; give six bools in the order xx yy zz yz xz xy.")
+                raise InputError(
+                    f"the mask of free strains has shape {mask.shape}; give six bools in the order xx yy zz "
+                    "yz xz xy."
+                )
             basis = UNIT_STRAINS[mask]
     if not all(structure.pbc):
         # a strain that stretches along an open direction would change nothing there but blow up the vacuum
@@ -54,8 +60,10 @@ def strain_basis(cell: CellOption, structure: Structure) -> np.ndarray:
         rows = np.asarray(structure.cell)
         if not any(structure.pbc) or np.linalg.norm(rows[open_axes]) == 0 or _touches(basis, rows[open_axes]):
             raise InputError(
-                f"the cell cannot relax along a direction without periodic boundaries (pbc = {structure.pbc}). "
-                "Set pbc and a cell, relax with cell=None, or free only the periodic strains with a Voigt mask."
+                "the cell cannot relax along a direction without periodic boundaries (pbc = "
+                f"{structure.pbc}). "
+                "Set pbc and a cell, relax with cell=None, or free only the periodic strains with a Voigt "
+                "mask."
             )
     return basis
 
@@ -89,7 +97,9 @@ class Coordinates(eqx.Module):
     def split(self, w: Float[Array, "unknowns"]) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
         """Displacements u (Å) and deformation F."""
         n = self.reference.n_atoms
-        return w[: 3 * n].reshape(n, 3), jnp.eye(3) + jnp.einsum("k,kab->ab", w[3 * n :] / self.length, self.basis)
+        return w[: 3 * n].reshape(n, 3), jnp.eye(3) + jnp.einsum(
+            "k,kab->ab", w[3 * n :] / self.length, self.basis
+        )
 
     def structure(self, w: Float[Array, "unknowns"]) -> Structure:
         u, F = self.split(w)
@@ -113,8 +123,9 @@ class Landscape(eqx.Module):
 
     def value_and_gradient(self, w: Float[Array, "unknowns"]):
         """Merit to go downhill on, and the generalised forces with a minus sign. They vanish at the solution."""
-        # For a pressure, T = -p 1, the work below is the gradient of -p V and E + p V goes down; a target with shear is
-        # the gradient of nothing, and its part of the work is left to whoever compares two points (`load`).
+        # For a pressure, T = -p 1, the work below is the gradient of -p V and E + p V goes down; a target
+        # with shear is the gradient of nothing, and its part of the work is left to whoever compares two
+        # points (`load`).
         energy, gradient = jax.value_and_grad(self.energy)(w)
         c = self.coordinates
         if c.basis.shape[0] == 0:
@@ -142,7 +153,9 @@ class Landscape(eqx.Module):
         """Hessian at w times v (the Jacobian of `gradient`: symmetric unless the target stress has shear)."""
         return jax.jvp(self.gradient, (w,), (v,))[1]
 
-    def residual(self, w: Float[Array, "unknowns"], gradient: Float[Array, "unknowns"]) -> tuple[Array, Array]:
+    def residual(
+        self, w: Float[Array, "unknowns"], gradient: Float[Array, "unknowns"]
+    ) -> tuple[Array, Array]:
         """Largest force on an atom (eV/Å), and largest stress off target (eV/Å³)."""
         c = self.coordinates
         n = c.reference.n_atoms
@@ -154,7 +167,9 @@ class Landscape(eqx.Module):
         stress = jnp.max(jnp.abs(gradient[3 * n :]), initial=0.0) * c.length / jnp.where(V > 0, V, 1.0)
         return fmax, stress
 
-    def stress_in_force_units(self, w: Float[Array, "unknowns"], stress: Float[Array, ""]) -> Float[Array, ""]:
+    def stress_in_force_units(
+        self, w: Float[Array, "unknowns"], stress: Float[Array, ""]
+    ) -> Float[Array, ""]:
         """A stress as force on the face of one atom's share of the volume, eV/Å: so one tolerance serves both."""
         _, F = self.coordinates.split(w)
         V = volume_of(self.coordinates.reference.cell) * jnp.abs(jnp.linalg.det(F))

@@ -51,7 +51,9 @@ class FIRE(AbstractRelaxer):
         turned = (1 - a) * v + a * force / jnp.maximum(jnp.linalg.norm(force), 1e-300) * jnp.linalg.norm(v)
         faster = along & (downhill > self.n_min)
         v = jnp.where(along, turned, 0.0)
-        dt_new = jnp.where(faster, jnp.minimum(dt * self.f_inc, self.dt_max), jnp.where(along, dt, dt * self.f_dec))
+        dt_new = jnp.where(
+            faster, jnp.minimum(dt * self.f_inc, self.dt_max), jnp.where(along, dt, dt * self.f_dec)
+        )
         a_new = jnp.where(faster, a * self.f_a, jnp.where(along, a, self.a_start))
         # the first step starts from rest: neither downhill nor uphill
         resting = jnp.all(walker.memory.velocity == 0)
@@ -70,9 +72,10 @@ class FIRE(AbstractRelaxer):
 class JaxMDFIRE(AbstractRelaxer):
     """jax-md's `minimize.fire_descent` (velocity Verlet), with its own state.
 
-    Its norm of the force has a floor of 1e-3 per array of positions, so it slows down below about 1e-3 eV/Å: follow it with
-    `NewtonCG`. Its steps have no cap: stiff or overlapping atoms fly apart unless dt_max is below about one over the root of
-    the largest curvature (0.05 for 400 eV/Å²). Importing jax-md takes seconds, and happens at the first use.
+    Its norm of the force has a floor of 1e-3 per array of positions, so it slows down below about 1e-3 eV/Å:
+    follow it with `NewtonCG`. Its steps have no cap: stiff or overlapping atoms fly apart unless dt_max is
+    below about one over the root of the largest curvature (0.05 for 400 eV/Å²). Importing jax-md takes
+    seconds, and happens at the first use.
 
     Attributes: the names and defaults of `jax_md.minimize.fire_descent`.
     """
@@ -89,7 +92,15 @@ class JaxMDFIRE(AbstractRelaxer):
         from jax_md import minimize
 
         return minimize.fire_descent(
-            force, lambda R, dR, **_: R + dR, self.dt_start, self.dt_max, self.n_min, self.f_inc, self.f_dec, self.alpha_start, self.f_alpha
+            force,
+            lambda R, dR, **_: R + dR,
+            self.dt_start,
+            self.dt_max,
+            self.n_min,
+            self.f_inc,
+            self.f_dec,
+            self.alpha_start,
+            self.f_alpha,
         )
 
     def start(self, w: Vector) -> Any:

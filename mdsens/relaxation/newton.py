@@ -28,7 +28,8 @@ class NewtonCG(AbstractRelaxer):
     def step(self, scene: Scene, walker: Walker) -> Walker:
         g = walker.gradient
         norm = jnp.linalg.norm(g)
-        # Forcing term (Eisenstat, Walker 1996, choice 2): solve well when the last step reduced the gradient well.
+        # Forcing term (Eisenstat, Walker 1996, choice 2): solve well when the last step reduced the gradient
+        # well.
         ratio = jnp.where(jnp.isfinite(walker.memory), norm / jnp.maximum(walker.memory, 1e-300), 0.5)
         tolerance = jnp.clip(0.9 * ratio**2, 1e-6, 0.25)
         inner = conjugate_gradient(

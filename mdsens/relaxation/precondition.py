@@ -1,15 +1,16 @@
 """An approximate inverse of the Hessian of a solid, so that solves take as many steps at 10⁵ atoms as at 10³.
 
-Long waves are soft: their curvature falls as k², so the condition number grows with the box and plain conjugate
-gradients need steps in proportion to its edge. A sum of two inverses covers both ends,
+Long waves are soft: their curvature falls as k², so the condition number grows with the box and plain
+conjugate gradients need steps in proportion to its edge. A sum of two inverses covers both ends,
 
     M^-1 = 1 / d  +  S^T G(k) S,       G(k) = 1 / (c k²),
 
-with d the mean diagonal of the Hessian and, for the long waves, an elastic medium of stiffness c on a regular grid: S spreads
-forces onto the grid, the FFT inverts the Laplacian, S^T gathers. Cost N log N. A preconditioner changes the number of
-steps, never the answer.
+with d the mean diagonal of the Hessian and, for the long waves, an elastic medium of stiffness c on a regular
+grid: S spreads forces onto the grid, the FFT inverts the Laplacian, S^T gathers. Cost N log N. A
+preconditioner changes the number of steps, never the answer.
 
-Compare Packwood et al., J. Chem. Phys. 144, 164109 (2016), who invert a sparse matrix on the neighbor graph instead.
+Compare Packwood et al., J. Chem. Phys. 144, 164109 (2016), who invert a sparse matrix on the neighbor graph
+instead.
 """
 
 from typing import Self
@@ -103,18 +104,23 @@ def test_vectors(structure: Structure, frame: Frame, strains: int) -> Float[Arra
     """What the Hessian must be applied to.
 
     random signs z: the mean diagonal is d = <z . H z> / 3N (Hutchinson);
-    u = e_a sin(2 pi s_b), the longest waves along each cell vector: the stiffness is c = (u . H u) / (u . u) / k²;
+    u = e_a sin(2 pi s_b), the longest waves along each cell vector: the stiffness is c = (u . H u) / (u . u)
+    / k²;
     one unit vector for each strain: the strain block.
     """
     n = structure.n_atoms
     signs = jax.random.rademacher(jax.random.key(3), (1, 3 * n), float)
-    waves = jnp.einsum("nb,ac->bcna", jnp.sin(2 * jnp.pi * frame.fractional(structure)), jnp.eye(3)).reshape(9, 3 * n)
+    waves = jnp.einsum("nb,ac->bcna", jnp.sin(2 * jnp.pi * frame.fractional(structure)), jnp.eye(3)).reshape(
+        9, 3 * n
+    )
     tests = jnp.pad(jnp.concatenate([signs, waves]), ((0, strains), (0, strains)))
     return tests.at[N_TESTS + jnp.arange(strains), 3 * n + jnp.arange(strains)].set(1.0)
 
 
 @eqx.filter_jit
-def build_preconditioner(structure: Structure, frame: Frame, grid: tuple[int, int, int], tests, products) -> ElasticPreconditioner:
+def build_preconditioner(
+    structure: Structure, frame: Frame, grid: tuple[int, int, int], tests, products
+) -> ElasticPreconditioner:
     """The preconditioner that fits the products of the Hessian with `test_vectors`."""
     n = structure.n_atoms
     first, their = tests[:N_TESTS], products[:N_TESTS]
@@ -131,7 +137,9 @@ def build_preconditioner(structure: Structure, frame: Frame, grid: tuple[int, in
     strain = (V / jnp.maximum(jnp.abs(values), 1e-3 * d)) @ V.T
 
     corners, weights = _spread(frame.fractional(structure), grid)
-    return ElasticPreconditioner(corners, weights, _green(grid, reciprocal, c, n), jnp.maximum(d, 1e-300), strain, grid)
+    return ElasticPreconditioner(
+        corners, weights, _green(grid, reciprocal, c, n), jnp.maximum(d, 1e-300), strain, grid
+    )
 
 
 def _spread(fractional, grid):

@@ -1,7 +1,7 @@
 """The host loop of a relaxation: neighbor lists, compiled walks, early errors, and a memory of what was found.
 
-Walks run on the device until the neighbor list is used up; then the host rebuilds it. That gives lists that never
-overflow, progress, and errors while they still help.
+Walks run on the device until the neighbor list is used up; then the host rebuilds it. That gives lists that
+never overflow, progress, and errors while they still help.
 """
 
 import dataclasses
@@ -23,16 +23,33 @@ from mdsens.gauge import Gauge, find_gauge
 from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, Factorized, NearlySymmetric
 from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
-from mdsens.potentials.base import Potential, check_elements, check_parameters
+from mdsens.potentials.base import Potential, check_elements
+from mdsens.potentials.parameters import check_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import check_finite, evaluate
 from mdsens.relaxation.coordinates import Coordinates, Landscape
-from mdsens.relaxation.precondition import ElasticPreconditioner, Frame, build_preconditioner, grid_of, test_vectors
-from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, advance, look_around, measure, products
+from mdsens.relaxation.precondition import (
+    ElasticPreconditioner,
+    Frame,
+    build_preconditioner,
+    grid_of,
+    test_vectors,
+)
+from mdsens.relaxation.walk import (
+    AbstractRelaxer,
+    Scene,
+    Vector,
+    Walker,
+    advance,
+    look_around,
+    measure,
+    products,
+)
 from mdsens.structure import Structure
 
 VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
-CHUNK = 100  # steps between two looks by the host; somebody who watches sees more: after 1, 2, 4, ... steps of a phase
+# steps between two looks by the host; somebody who watches sees more: after 1, 2, 4, ... steps of a phase
+CHUNK = 100
 DENSE_LIMIT = 1200  # unknowns up to which the Hessian is built and factorised
 BLOCK = 64  # vectors the Hessian is applied to at once
 SMALL_BLOCK = 16  # the same for large systems, where memory counts
@@ -97,16 +114,29 @@ class Found:
     def linear_solver(self, chosen: AbstractLinearSolver | None = None) -> AbstractLinearSolver:
         """The solver asked for; by default the factorised Hessian, and conjugate gradients for large systems."""
         method = chosen or self.factor or ConjugateGradient()
-        strains, target = self.scene.landscape.coordinates.basis.shape[0], np.asarray(self.scene.landscape.target)
-        sheared = np.any(target != target[0, 0] * np.eye(3))  # such a stress has no energy: the strain block is not symmetric
-        return NearlySymmetric(method, strains) if strains and sheared and isinstance(method, ConjugateGradient) else method
+        strains, target = (
+            self.scene.landscape.coordinates.basis.shape[0],
+            np.asarray(self.scene.landscape.target),
+        )
+        sheared = np.any(
+            target != target[0, 0] * np.eye(3)
+        )  # such a stress has no energy: the strain block is not symmetric
+        return (
+            NearlySymmetric(method, strains)
+            if strains and sheared and isinstance(method, ConjugateGradient)
+            else method
+        )
 
 
 _memory: OrderedDict[Any, Found] = OrderedDict()
 _MEMORY_SIZE = 16
 
 
-def find(landscape_of: Callable[[Neighbors], Landscape], options: Options, progress: Callable[[Progress], None] | None) -> Found:
+def find(
+    landscape_of: Callable[[Neighbors], Landscape],
+    options: Options,
+    progress: Callable[[Progress], None] | None,
+) -> Found:
     """Relax, or remember: the same inputs are relaxed once, whatever is differentiated and how often."""
     # `landscape_of` is called with None to see the inputs alone
     inputs = landscape_of(None)  # type: ignore[arg-type]
@@ -170,13 +200,17 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
             # the Hessian here is what the new relaxer will meet
             preconditioner = _preconditioner(scene.landscape, walker.w, grid)
             scene = eqx.tree_at(lambda s: s.preconditioner, scene, preconditioner)
-            walker = Walker(walker.w, walker.value, walker.gradient, relaxer.start(walker.w), jnp.array(False))
+            walker = Walker(
+                walker.w, walker.value, walker.gradient, relaxer.start(walker.w), jnp.array(False)
+            )
         elif failures:
             walker = eqx.tree_at(lambda s: s.stuck, walker, jnp.array(False))
         limit = min(phase.steps, look, options.max_steps - steps)
         look = min(2 * look, CHUNK)
         before = residual
-        walker, taken = advance(relaxer, scene, walker, jnp.asarray(phase.goal), jnp.asarray(limit), jnp.asarray(0.2 * skin))
+        walker, taken = advance(
+            relaxer, scene, walker, jnp.asarray(phase.goal), jnp.asarray(limit), jnp.asarray(0.2 * skin)
+        )
         steps += int(taken)
         stuck = bool(walker.stuck)
         if float(_room(scene, walker.w)) <= 0.2 * skin:
@@ -189,10 +223,13 @@ def _search(landscape_of, inputs: Landscape, options: Options, progress) -> Foun
         failures = failures + 1 if stuck and residual > 0.5 * before else 0
         if progress is not None:
             progress(Progress(steps, float(walker.value), fmax, stress))
-    # The list, gauge and preconditioner of the solution itself: rattlers and rigid motions are those found here.
+    # The list, gauge and preconditioner of the solution itself: rattlers and rigid motions are those found
+    # here.
     preconditioner = None
     scene, walker = survey(walker.w, scene.landscape.neighbors.capacity)
-    settled = _gauge(scene.landscape, _structure(coordinates, walker.w), coordinates.basis.shape[0], settled=True)
+    settled = _gauge(
+        scene.landscape, _structure(coordinates, walker.w), coordinates.basis.shape[0], settled=True
+    )
     scene = eqx.tree_at(lambda s: s.gauge, scene, settled)
     found = Found(walker.w, scene, status, steps, fmax, stress)
     if options.check_minimum and status is Status.CONVERGED and scene.gauge.rank > 0:
@@ -218,7 +255,10 @@ def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.nd
     """Hessian at w times each row, in blocks of one size: one compiled product serves all callers."""
     block = BLOCK if len(w) <= DENSE_LIMIT else SMALL_BLOCK
     rows = np.pad(vectors, ((0, -len(vectors) % block), (0, 0)))
-    results = [np.asarray(products(landscape, w, jnp.asarray(rows[k : k + block]))) for k in range(0, len(rows), block)]
+    results = [
+        np.asarray(products(landscape, w, jnp.asarray(rows[k : k + block])))
+        for k in range(0, len(rows), block)
+    ]
     return np.concatenate(results)[: len(vectors)]
 
 
@@ -264,13 +304,20 @@ def _project_all(gauge: Gauge, vectors):
 
 @eqx.filter_jit
 def _iterative_spectrum(scene: Scene, w: Vector, size: int) -> Spectrum:
-    return iterative_spectrum(lambda v: scene.landscape.product(w, v), size, scene.gauge.project, scene.preconditioner)
+    return iterative_spectrum(
+        lambda v: scene.landscape.product(w, v), size, scene.gauge.project, scene.preconditioner
+    )
 
 
 @eqx.filter_jit
 def _gauge(landscape: Landscape, structure: Structure, strains: int, settled: bool) -> Gauge:
     neighbors = landscape.neighbors
-    return find_gauge(structure, neighbors, landscape.potential.ranges(structure, neighbors) if settled else neighbors.reach, strains)
+    return find_gauge(
+        structure,
+        neighbors,
+        landscape.potential.ranges(structure, neighbors) if settled else neighbors.reach,
+        strains,
+    )
 
 
 @eqx.filter_jit
@@ -288,18 +335,24 @@ def _check(scene: Scene, walker: Walker, before_rebuild: bool = False) -> None:
     w = np.asarray(walker.w)
     if not np.isfinite(w).all():
         raise NonFiniteError(
-            "positions became infinite while relaxing: the forces were too large for the first steps. Start from a "
+            "positions became infinite while relaxing: the forces were too large for the first steps. Start "
+            "from a "
             "structure whose atoms do not overlap, or use solver=FIRE(dt=0.01, max_step=0.05)."
         )
     if coordinates.basis.shape[0]:
         ratio = float(_volume_ratio(coordinates, walker.w))
         if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
             raise CellCollapseError(
-                f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to {VOLUME_RANGE[1]}): the "
-                "structure is far from any crystal of this potential, or the pressure pulls it apart. Start near the right density, "
-                "relax the positions with cell=None first, or check the sign of pressure (positive compresses)."
+                f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to "
+                f"{VOLUME_RANGE[1]}): the "
+                "structure is far from any crystal of this potential, or the pressure pulls it apart. Start "
+                "near the right density, "
+                "relax the positions with cell=None first, or check the sign of pressure (positive "
+                "compresses)."
             )
-    if not before_rebuild and not (bool(jnp.isfinite(walker.value)) and bool(jnp.all(jnp.isfinite(walker.gradient)))):
+    if not before_rebuild and not (
+        bool(jnp.isfinite(walker.value)) and bool(jnp.all(jnp.isfinite(walker.gradient)))
+    ):
         structure = coordinates.structure(walker.w)
         neighbors = scene.landscape.neighbors
         check_finite(evaluate(scene.landscape.potential, structure, neighbors), structure, neighbors)

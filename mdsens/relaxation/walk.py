@@ -29,7 +29,9 @@ class Scene(eqx.Module):
 
     def room(self, w: Vector) -> Array:
         """How far (Å) the list allows atoms to approach each other from here."""
-        return self.landscape.neighbors.slack(self.landscape.coordinates.structure(w), self.landscape.potential.cutoff)
+        return self.landscape.neighbors.slack(
+            self.landscape.coordinates.structure(w), self.landscape.potential.cutoff
+        )
 
     def longest_move(self, p: Vector) -> Array:
         """Length of the longest move of an atom in a step p, Å; a strain counts by how it stretches one atom's cell."""
@@ -87,7 +89,9 @@ def look_around(scene: Scene, w: Vector) -> tuple[Array, Vector]:
 
 
 @eqx.filter_jit
-def products(landscape: Landscape, w: Vector, vectors: Float[Array, "k unknowns"]) -> Float[Array, "k unknowns"]:
+def products(
+    landscape: Landscape, w: Vector, vectors: Float[Array, "k unknowns"]
+) -> Float[Array, "k unknowns"]:
     """Hessian at w times each of the vectors. Compiled once for each k: callers keep to few values of k."""
     return map_rows(lambda v: landscape.product(w, v), vectors)
 
@@ -100,11 +104,14 @@ def measure(scene: Scene, w: Vector, gradient: Vector) -> tuple[Array, Array, Ar
 
 
 @eqx.filter_jit
-def advance(relaxer: AbstractRelaxer, scene: Scene, walker: Walker, fmax: Array, max_steps: Array, margin: Array):
+def advance(
+    relaxer: AbstractRelaxer, scene: Scene, walker: Walker, fmax: Array, max_steps: Array, margin: Array
+):
     """Walk until the residual is below fmax, max_steps are done, the list is used up, or no way leads down.
 
     Returns:
-        the walker and the number of steps. If the list was overrun in the last step, value and gradient are those
+        the walker and the number of steps. If the list was overrun in the last step, value and gradient are
+        those
         of an incomplete list: `Scene.room` is negative, and the caller rebuilds and looks around again.
     """
 
@@ -120,7 +127,9 @@ def advance(relaxer: AbstractRelaxer, scene: Scene, walker: Walker, fmax: Array,
     return jax.lax.while_loop(unfinished, step, (walker, 0))
 
 
-def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tuple[Vector, Array, Vector, Array]:
+def search_line(
+    scene: Scene, walker: Walker, p: Vector, max_step: float
+) -> tuple[Vector, Array, Vector, Array]:
     """Go along p, shortened to `max_step` and to what the list allows, then to a third until the merit falls.
 
     Returns:
@@ -133,9 +142,12 @@ def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tup
     room = scene.room(walker.w)
     t = jnp.minimum(1.0, max_step / jnp.maximum(longest, 1e-300))
     t = jnp.minimum(t, 0.05 / jnp.maximum(strain, 1e-300))  # at most five percent of strain
-    t = jnp.minimum(t, jnp.where(jnp.isfinite(room), 0.99 * room, 1e300) / jnp.maximum(scene.reach_of(p), 1e-300))
+    t = jnp.minimum(
+        t, jnp.where(jnp.isfinite(room), 0.99 * room, 1e300) / jnp.maximum(scene.reach_of(p), 1e-300)
+    )
     slope = walker.gradient @ p
-    # A target stress with shear has no energy: take the work it does along the way (trapezoid) from the merit instead.
+    # A target stress with shear has no energy: take the work it does along the way (trapezoid) from the merit
+    # instead.
     load = scene.landscape.load(walker.w)
     # Differences of energies near convergence are rounding: then a smaller gradient decides.
     rounding = 1e-13 * (jnp.abs(walker.value) + 1.0)
@@ -154,6 +166,8 @@ def search_line(scene: Scene, walker: Walker, p: Vector, max_step: float) -> tup
         return t / 3, trial(t), k + 1
 
     here = (walker.w, walker.value, walker.gradient, jnp.array(False))
-    _, (w, value, gradient, ok), _ = jax.lax.while_loop(lambda s: ~s[1][3] & (s[2] < 12), shorter, (t, here, 0))
+    _, (w, value, gradient, ok), _ = jax.lax.while_loop(
+        lambda s: ~s[1][3] & (s[2] < 12), shorter, (t, here, 0)
+    )
     keep = lambda new, old: jnp.where(ok, new, old)
     return keep(w, walker.w), keep(value, walker.value), keep(gradient, walker.gradient), ok

@@ -11,7 +11,8 @@ import numpy as np
 from mdsens.errors import InputError
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.observables.named import Observable, named
-from mdsens.potentials.base import Potential, parameter_entries, parameter_values, replace_parameters
+from mdsens.potentials.base import Potential
+from mdsens.potentials.parameters import parameter_entries, parameter_values, replace_parameters
 from mdsens.quantities import neighbors_of
 from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.relax import Relaxed, relax
@@ -35,7 +36,8 @@ from mdsens.sensitivity.report import Check, SensitivityReport
 from mdsens.structure import Structure
 
 STEP = 2e-3  # in ln(theta), of the second differences behind the range of validity
-CHECK_STEP = 1e-4  # in ln(theta), of the re-relaxed differences: truncation ~1e-8, rounding ~1e-9 of the value
+# In ln(theta), of the re-relaxed differences: truncation ~1e-8, rounding ~1e-9 of the value
+CHECK_STEP = 1e-4
 LARGEST_STEP = 0.3  # in ln(theta): larger ranges are not tried
 
 
@@ -59,15 +61,17 @@ def sensitivities(
 
     Args:
         observables: `Observable` objects, or names (`mdsens.observables.named`).
-        structure: one structure (its state is called "structure"), or several by name, e.g. "defect" and "bulk".
+        structure: one structure (its state is called "structure"), or several by name, e.g. "defect" and
+            "bulk".
         cell: as for `relax`; one for all, or by name.
         pressure: eV/Å³.
         parameters: flat names; default all parameters of the potential.
         fmax: tolerance of the relaxations, eV/Å; the error of a sensitivity is proportional to it.
-        mode: "forward" (one solve a parameter), "reverse" (one solve an observable); default the smaller number.
+        mode: "forward" (one solve a parameter), "reverse" (one solve an observable); default the smaller
+            number.
         second_order: also the range of each parameter within which first order is good to 10 %.
-        check: relax again from the given structures with every parameter changed up and down, compare, and say whether that fell
-            into another minimum.
+        check: relax again from the given structures with every parameter changed up and down, compare, and
+            say whether that fell into another minimum.
         progress: called with a line of text before each stage.
         relax_options: further options of `relax`.
     Returns:
@@ -110,14 +114,19 @@ def sensitivities(
     problem = _Problem(chosen, names, potential, views, theta, found, solvers)
     first = differentiate(problem, origin, None)
 
-    # A-posteriori error: the same derivative one Newton step closer to the minimum, with one correction of its linear
-    # solves. The difference holds what the residual force and the residual of the solves leave undone.
+    # A-posteriori error: the same derivative one Newton step closer to the minimum, with one correction of
+    # its linear solves. The difference holds what the residual force and the residual of the solves leave
+    # undone.
     say("estimating errors")
-    newton = {key: -_solve(problem, key, look_around(f.scene, f.w)[1][None], False)[0] for key, f in found.items()}
+    newton = {
+        key: -_solve(problem, key, look_around(f.scene, f.w)[1][None], False)[0] for key, f in found.items()
+    }
     second = differentiate(problem, newton, first)
     derivative = first.frozen + first.moving
     condition = max([c.condition for c in certificates.values() if np.isfinite(c.condition)], default=1.0)
-    rounding = np.finfo(float).eps * (condition * np.abs(first.moving) + np.abs(first.frozen) + np.abs(derivative))
+    rounding = np.finfo(float).eps * (
+        condition * np.abs(first.moving) + np.abs(first.frozen) + np.abs(derivative)
+    )
     errors = np.abs(second.frozen + second.moving - derivative) + rounding
     for key, residual in second.residuals.items():
         certificates[key] = dataclasses.replace(certificates[key], linear_residual=residual)
@@ -135,7 +144,10 @@ def sensitivities(
         mode=mode,
         certificate=certificates,
         relaxed=relaxed,
-        moves={key: np.asarray(cartesian(found[key].scene.landscape.coordinates, rows)) for key, rows in first.moves.items()},
+        moves={
+            key: np.asarray(cartesian(found[key].scene.landscape.coordinates, rows))
+            for key, rows in first.moves.items()
+        },
     )
     if second_order:
         say("second differences along each parameter")
@@ -182,7 +194,8 @@ def _corrected(problem: _Problem, key: str, w, right, previous, transposed: bool
     product = hessian_times(scene.landscape, w, vectors)
     strains = scene.landscape.coordinates.basis.shape[0]
     if transposed and strains:
-        # under a target stress with shear the strain block of H is not symmetric: rows H e_k of unit strains show by how much
+        # under a target stress with shear the strain block of H is not symmetric: rows H e_k of unit strains
+        # show by how much
         block = hessian_times(scene.landscape, w, np.eye(len(w))[-strains:])[:, -strains:]
         product[:, -strains:] += vectors[:, -strains:] @ (block.T - block)
     off, residual = remainder(scene.gauge, right, jnp.asarray(product))
@@ -193,17 +206,25 @@ def _forward(problem: _Problem, ws, previous: _First | None) -> _First:
     rows, residuals = {}, {}
     for key, f in problem.found.items():
         B = force_change(f.scene, ws[key], problem.names, problem.theta)
-        rows[key], residuals[key] = _corrected(problem, key, ws[key], -B, previous and previous.rows[key], False)
-    frozen, moving = push_forward(problem.observables, problem.names, problem.potential, problem.views, problem.theta, ws, rows)
+        rows[key], residuals[key] = _corrected(
+            problem, key, ws[key], -B, previous and previous.rows[key], False
+        )
+    frozen, moving = push_forward(
+        problem.observables, problem.names, problem.potential, problem.views, problem.theta, ws, rows
+    )
     return _First(np.asarray(frozen).T, np.asarray(moving).T, rows, residuals, rows)
 
 
 def _reverse(problem: _Problem, ws, previous: _First | None) -> _First:
-    frozen, slopes = pull_observables(problem.observables, problem.names, problem.potential, problem.views, problem.theta, ws)
+    frozen, slopes = pull_observables(
+        problem.observables, problem.names, problem.potential, problem.views, problem.theta, ws
+    )
     rows, residuals = {}, {}
     moving = np.zeros(frozen.shape)
     for key, f in problem.found.items():
-        rows[key], residuals[key] = _corrected(problem, key, ws[key], slopes[key], previous and previous.rows[key], True)
+        rows[key], residuals[key] = _corrected(
+            problem, key, ws[key], slopes[key], previous and previous.rows[key], True
+        )
         moving -= np.asarray(pull_back(f.scene, ws[key], problem.names, problem.theta, rows[key]))
     return _First(np.asarray(frozen), moving, rows, residuals, {})
 
@@ -222,12 +243,16 @@ def _scales(theta: np.ndarray) -> np.ndarray:
 def _observe_at(problem: _Problem, states: Mapping[str, Relaxed], theta: np.ndarray) -> np.ndarray:
     views = {key: _seen(problem.views[key], state) for key, state in states.items()}
     origin = {key: f.w for key, f in problem.found.items()}
-    return np.asarray(observe(problem.observables, problem.names, problem.potential, views, jnp.asarray(theta), origin))
+    return np.asarray(
+        observe(problem.observables, problem.names, problem.potential, views, jnp.asarray(theta), origin)
+    )
 
 
 def _seen(old: View, state: Relaxed) -> View:
     """A state as the observables see it, in the shapes already compiled."""
-    neighbors = neighbors_of(state.potential, state.structure, default_skin(state.potential), old.neighbors.capacity)
+    neighbors = neighbors_of(
+        state.potential, state.structure, default_skin(state.potential), old.neighbors.capacity
+    )
     return View(dataclasses.replace(old.coordinates, reference=state.structure), neighbors)
 
 
@@ -240,8 +265,8 @@ def _shifted(problem: _Problem, k: int, step: float) -> tuple[Potential, np.ndar
 def _second_order(report: SensitivityReport, problem: _Problem, cells, options, values) -> np.ndarray:
     """d2O/dln(theta)2 (observables, parameters), by second differences along the branch.
 
-    The branch is followed: from the relaxed state, moved to first order, Newton steps lead to the state of the
-    changed parameter, and never to another minimum.
+    The branch is followed: from the relaxed state, moved to first order, Newton steps lead to the state of
+    the changed parameter, and never to another minimum.
     """
     second = np.zeros(report.frozen.shape)
     options = {**options, "solver": NewtonCG(), "check_minimum": False}
@@ -249,7 +274,10 @@ def _second_order(report: SensitivityReport, problem: _Problem, cells, options, 
         ends = []
         for step in (STEP, -STEP):
             potential, theta = _shifted(problem, k, step)
-            states = {key: relax(potential, _predicted(report, key, k, step), cell=cells[key], **options) for key in problem.found}
+            states = {
+                key: relax(potential, _predicted(report, key, k, step), cell=cells[key], **options)
+                for key in problem.found
+            }
             ends.append(_observe_at(problem, states, theta))
         second[:, k] = (ends[0] - 2 * values + ends[1]) / STEP**2
     return second
@@ -270,7 +298,9 @@ def _check(report: SensitivityReport, problem: _Problem, structures, cells, opti
 
     def re_relaxed(k: int, step: float) -> np.ndarray:
         potential, theta = _shifted(problem, k, step)
-        states = {key: relax(potential, start, cell=cells[key], **options) for key, start in structures.items()}
+        states = {
+            key: relax(potential, start, cell=cells[key], **options) for key, start in structures.items()
+        }
         for key, state in states.items():
             expected = np.asarray(report.relaxed[key].structure.positions)
             if key in report.moves:
@@ -284,10 +314,14 @@ def _check(report: SensitivityReport, problem: _Problem, structures, cells, opti
 
     log = report.derivative * _scales(report.theta)
     for k in range(len(problem.theta)):
-        derivative[:, k] = (re_relaxed(k, CHECK_STEP) - re_relaxed(k, -CHECK_STEP)) / (2 * CHECK_STEP * _scales(report.theta)[k])
+        derivative[:, k] = (re_relaxed(k, CHECK_STEP) - re_relaxed(k, -CHECK_STEP)) / (
+            2 * CHECK_STEP * _scales(report.theta)[k]
+        )
         if report.radius is not None and (step := _largest_step(report.radius[:, k])):
             first_order = log[:, k] * step
-            counts = (report.radius[:, k] > 1e-4) & (np.abs(first_order) > 1e-9 * np.abs(report.values))  # others do not move
+            counts = (report.radius[:, k] > 1e-4) & (
+                np.abs(first_order) > 1e-9 * np.abs(report.values)
+            )  # others do not move
             off = np.abs(re_relaxed(k, step) - report.values - first_order)
             at_range[counts, k] = off[counts] / np.abs(first_order[counts])
     return Check(derivative, CHECK_STEP, at_range, tuple(elsewhere))

@@ -23,8 +23,8 @@ class Certificate:
 
     Attributes:
         fmax: largest force on a free atom, eV/Å. stress_error: largest stress off target, eV/Å³.
-        lowest_curvature, highest_curvature: ends of the spectrum of the Hessian off the gauge, eV/Å² (strains in the
-            length units of `Coordinates`).
+        lowest_curvature, highest_curvature: ends of the spectrum of the Hessian off the gauge, eV/Å² (strains
+            in the length units of `Coordinates`).
         curvature_error: an eigenvalue lies within this of the lowest, eV/Å².
         mode: (atoms, 3) atomic part of the softest mode; strain_mode: its strain part.
         linear_residual: |H dx + b| / |b| of the solves behind the derivatives, the worst of them.
@@ -72,11 +72,18 @@ class Certificate:
         if self.is_minimum:
             return
         atom = int(np.argmax(np.linalg.norm(self.mode, axis=1)))
-        kind = "a saddle point" if self.lowest_curvature < -SOFT * abs(self.highest_curvature) else "not a strict minimum"
+        kind = (
+            "a saddle point"
+            if self.lowest_curvature < -SOFT * abs(self.highest_curvature)
+            else "not a strict minimum"
+        )
         raise SaddlePointError(
-            f"{name} is {kind}: forces vanish ({self.fmax:.1e} eV/Å) but the curvature along one mode, mostly on atom {atom}, is "
-            f"{self.lowest_curvature:.3g} eV/Å². Its position there has no derivative. Displace the atoms along `certificate.mode` "
-            "(or rattle them) and relax again; a mode of zero curvature may also be an atom or molecule that touches nothing.",
+            f"{name} is {kind}: forces vanish ({self.fmax:.1e} eV/Å) but the curvature along one mode, "
+            f"mostly on atom {atom}, is "
+            f"{self.lowest_curvature:.3g} eV/Å². Its position there has no derivative. Displace the atoms "
+            "along `certificate.mode` "
+            "(or rattle them) and relax again; a mode of zero curvature may also be an atom or molecule that "
+            "touches nothing.",
             self,
         )
 
@@ -91,7 +98,16 @@ def around(relaxed: Relaxed) -> Found:
         return Landscape(relaxed.potential, coordinates, relaxed.target, neighbors)
 
     w = jnp.zeros(coordinates.size)
-    scene = make_scene(landscape_of, coordinates, w, cutoff, skin, relaxed.neighbors.capacity, grid_of(relaxed.structure), settled=True)
+    scene = make_scene(
+        landscape_of,
+        coordinates,
+        w,
+        cutoff,
+        skin,
+        relaxed.neighbors.capacity,
+        grid_of(relaxed.structure),
+        settled=True,
+    )
     fmax, stress, _ = measure(scene, w, look_around(scene, w)[1])
     return Found(w, scene, relaxed.status, int(relaxed.steps), float(fmax), float(stress))
 
@@ -105,7 +121,9 @@ def certificate_of(found: Found) -> Certificate:
     """Certificate of the state that `around` looked at."""
     n = found.scene.landscape.coordinates.reference.n_atoms
     unknowns, rank = len(found.w), int(found.scene.gauge.rank)
-    numbers: dict[str, Any] = dict(fmax=found.fmax, stress_error=found.stress, unknowns=unknowns, gauge=unknowns - rank)
+    numbers: dict[str, Any] = dict(
+        fmax=found.fmax, stress_error=found.stress, unknowns=unknowns, gauge=unknowns - rank
+    )
     if rank == 0:
         numbers |= dict(mode=np.zeros((n, 3)), strain_mode=np.zeros(unknowns - 3 * n))
         return Certificate(**numbers, lowest_curvature=np.inf, highest_curvature=np.inf, curvature_error=0.0)

@@ -22,7 +22,8 @@ from mdsens.gauge import Gauge
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Neighbors
 from mdsens.observables.named import Observable, State
-from mdsens.potentials.base import Potential, replace_parameters
+from mdsens.potentials.base import Potential
+from mdsens.potentials.parameters import replace_parameters
 from mdsens.relaxation.coordinates import Coordinates, Landscape
 from mdsens.relaxation.walk import Scene, Vector
 
@@ -43,7 +44,9 @@ def force_change(scene: Scene, w: Vector, names: Names, theta: Float[Array, "par
     """B = dF/dtheta at w, one row a parameter."""
 
     def forces(theta):
-        return eqx.tree_at(lambda s: s.potential, scene.landscape, names.replaced(scene.landscape.potential, theta)).gradient(w)
+        return eqx.tree_at(
+            lambda s: s.potential, scene.landscape, names.replaced(scene.landscape.potential, theta)
+        ).gradient(w)
 
     # the rows of the result, not those of the argument, decide how many fit at once: carry them along
     still = jnp.zeros((theta.size, w.size))
@@ -51,18 +54,24 @@ def force_change(scene: Scene, w: Vector, names: Names, theta: Float[Array, "par
 
 
 @eqx.filter_jit
-def pull_back(scene: Scene, w: Vector, names: Names, theta: Float[Array, "parameters"], adjoints: Block) -> Float[Array, "rows parameters"]:
+def pull_back(
+    scene: Scene, w: Vector, names: Names, theta: Float[Array, "parameters"], adjoints: Block
+) -> Float[Array, "rows parameters"]:
     """adjoints . B, without forming B: for many parameters and few observables."""
 
     def forces(theta):
-        return eqx.tree_at(lambda s: s.potential, scene.landscape, names.replaced(scene.landscape.potential, theta)).gradient(w)
+        return eqx.tree_at(
+            lambda s: s.potential, scene.landscape, names.replaced(scene.landscape.potential, theta)
+        ).gradient(w)
 
     pull = jax.vjp(forces, theta)[1]
     return map_rows(lambda row: pull(row)[0], adjoints)
 
 
 @eqx.filter_jit
-def solve_block(method: AbstractLinearSolver, scene: Scene, w: Vector, rows: Block, transposed: bool) -> Block:
+def solve_block(
+    method: AbstractLinearSolver, scene: Scene, w: Vector, rows: Block, transposed: bool
+) -> Block:
     """H^+ of each row, all in one block."""
     solve = method.solve_transposed if transposed else method.solve
 
@@ -87,7 +96,9 @@ def remainder(gauge: Gauge, right: Block, product: Block) -> tuple[Block, Float[
 def cartesian(coordinates: Coordinates, rows: Block) -> Float[Array, "rows atoms 3"]:
     """Moves dW as motions of the atoms at w = 0, Å per unit, strain included."""
     origin = jnp.zeros(coordinates.size)
-    return jax.vmap(lambda row: jax.jvp(lambda w: coordinates.structure(w).positions, (origin,), (row,))[1])(rows)
+    return jax.vmap(lambda row: jax.jvp(lambda w: coordinates.structure(w).positions, (origin,), (row,))[1])(
+        rows
+    )
 
 
 class View(NamedTuple):
@@ -102,7 +113,9 @@ def view(landscape: Landscape) -> View:
     return View(landscape.coordinates, landscape.neighbors)
 
 
-def _observe(observables, names: Names, potential, views: Mapping[str, View], theta, ws: Mapping[str, Vector]):
+def _observe(
+    observables, names: Names, potential, views: Mapping[str, View], theta, ws: Mapping[str, Vector]
+):
     potential = names.replaced(potential, theta)
     states = {key: State(v.coordinates.structure(ws[key]), v.neighbors) for key, v in views.items()}
     return jnp.stack([value for o in observables for value in o.function(potential, states)])
@@ -110,7 +123,12 @@ def _observe(observables, names: Names, potential, views: Mapping[str, View], th
 
 @eqx.filter_jit
 def observe(
-    observables: tuple[Observable, ...], names: Names, potential: Potential, views: Mapping[str, View], theta, ws
+    observables: tuple[Observable, ...],
+    names: Names,
+    potential: Potential,
+    views: Mapping[str, View],
+    theta,
+    ws,
 ) -> Float[Array, "observables"]:
     """Values of all observables."""
     return _observe(observables, names, potential, views, theta, ws)
@@ -125,12 +143,16 @@ def push_forward(observables, names: Names, potential, views, theta, ws, moves: 
         jnp.concatenate([jnp.eye(theta.size), jnp.zeros((theta.size, theta.size))]),
         jax.tree.map(lambda a, b: jnp.concatenate([a, b]), still, dict(moves)),
     )
-    pushed = map_rows(lambda dtheta, dws: jax.jvp(function, (theta, dict(ws)), (dtheta, dws))[1], *frozen_then_moving)
+    pushed = map_rows(
+        lambda dtheta, dws: jax.jvp(function, (theta, dict(ws)), (dtheta, dws))[1], *frozen_then_moving
+    )
     return pushed[: theta.size], pushed[theta.size :]
 
 
 @eqx.filter_jit
 def pull_observables(observables, names: Names, potential, views, theta, ws):
     """O_theta (observables, parameters) and O_w of each state (observables, unknowns), in reverse mode."""
-    values, pull = jax.vjp(lambda theta, ws: _observe(observables, names, potential, views, theta, ws), theta, dict(ws))
+    values, pull = jax.vjp(
+        lambda theta, ws: _observe(observables, names, potential, views, theta, ws), theta, dict(ws)
+    )
     return jax.vmap(pull)(jnp.eye(values.size))

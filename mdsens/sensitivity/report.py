@@ -31,8 +31,8 @@ class Check:
     Attributes:
         derivative: dO/dtheta (observables, parameters).
         step: relative step of each parameter.
-        at_range: relative error of first order at the smallest range of each parameter (should reach 10 % and not
-            exceed it much); NaN where no range was tried.
+        at_range: relative error of first order at the smallest range of each parameter (should reach 10 % and
+            not exceed it much); NaN where no range was tried.
         elsewhere: re-relaxations that ended in another minimum, in words.
     """
 
@@ -51,12 +51,13 @@ class SensitivityReport:
     Attributes:
         observables, units: names and units of the observables. parameters, parameter_units: likewise.
         theta: parameter values. values: observables at the relaxed states.
-        frozen: derivative with the atoms (and cells) held. moving: the part through relaxation. Their sum is the
-            derivative.
+        frozen: derivative with the atoms (and cells) held. moving: the part through relaxation. Their sum is
+            the derivative.
         errors: error bar of the sum: residual force, linear solves and rounding.
         mode: "forward" or "reverse".
         certificate: quality of each relaxed state. relaxed: the states themselves.
-        moves: dx/dtheta of each state, (parameters, atoms, 3), Å per unit of the parameter; forward mode only.
+        moves: dx/dtheta of each state, (parameters, atoms, 3), Å per unit of the parameter; forward mode
+            only.
         second: d2O/dln(theta)2, if asked for.
         check: comparison with re-relaxation, if asked for.
     """
@@ -86,7 +87,8 @@ class SensitivityReport:
         """A derivative matrix in another form.
 
         Args:
-            kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without unit.
+            kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without
+                unit.
             part: which matrix; default the derivative.
         """
         part = self.derivative if part is None else part
@@ -123,7 +125,12 @@ class SensitivityReport:
         """
         from rich.table import Table
 
-        parts = {"total": self.derivative, "frozen": self.frozen, "moving": self.moving, "errors": self.errors}
+        parts = {
+            "total": self.derivative,
+            "frozen": self.frozen,
+            "moving": self.moving,
+            "errors": self.errors,
+        }
         titles = {
             "total": f"{KINDS[kind]} (error bars: {np.abs(self.matrix(kind, self.errors)).max():.0e} or less)",
             "frozen": f"{KINDS[kind]}, atoms and cells held",
@@ -157,7 +164,9 @@ class SensitivityReport:
             case _:
                 numbers = self.matrix(kind, parts[part])
                 floor = np.abs(self.matrix(kind, self.errors)).max()
-                cell = lambda x: "0" if abs(x) < max(10 * floor, 5e-6) else f"{x:.4f}" if abs(x) < 1000 else f"{x:.5g}"
+                cell = lambda x: (
+                    "0" if abs(x) < max(10 * floor, 5e-6) else f"{x:.4f}" if abs(x) < 1000 else f"{x:.5g}"
+                )
         for i, name in enumerate(self.observables):
             table.add_row(name, f"{self.values[i]:.6g} {self.units[i]}", *(cell(x) for x in numbers[i]))
         return table
@@ -199,16 +208,43 @@ class SensitivityReport:
         """
         radius = self.radius
         log, elasticity = self.matrix("log"), self.matrix("elasticity")
-        head = ["observable", "unit", "value", "parameter", "parameter_unit", "theta", "dO_dtheta", "dO_dln_theta", "dlnO_dln_theta"]
+        head = [
+            "observable",
+            "unit",
+            "value",
+            "parameter",
+            "parameter_unit",
+            "theta",
+            "dO_dtheta",
+            "dO_dln_theta",
+            "dlnO_dln_theta",
+        ]
         head += ["frozen", "relaxation", "error", "d2O_dln_theta2", "range_10_percent", "re_relaxed"]
         with new_file(path, overwrite) as unfinished, unfinished.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(head)
             for i, name in enumerate(self.observables):
                 for k, parameter in enumerate(self.parameters):
-                    row: list[Any] = [name, self.units[i], self.values[i], parameter, self.parameter_units[k], self.theta[k]]
-                    row += [self.derivative[i, k], log[i, k], elasticity[i, k], self.frozen[i, k], self.moving[i, k], self.errors[i, k]]
-                    row += ["" if m is None else m[i, k] for m in (self.second, radius, self.check and self.check.derivative)]
+                    row: list[Any] = [
+                        name,
+                        self.units[i],
+                        self.values[i],
+                        parameter,
+                        self.parameter_units[k],
+                        self.theta[k],
+                    ]
+                    row += [
+                        self.derivative[i, k],
+                        log[i, k],
+                        elasticity[i, k],
+                        self.frozen[i, k],
+                        self.moving[i, k],
+                        self.errors[i, k],
+                    ]
+                    row += [
+                        "" if m is None else m[i, k]
+                        for m in (self.second, radius, self.check and self.check.derivative)
+                    ]
                     writer.writerow(row)
 
     def to_hdf5(self, path: str | Path, *, overwrite: bool = False) -> None:
@@ -255,12 +291,17 @@ class SensitivityReport:
                 for key, value in certificate.items():
                     group.attrs[key] = value
 
-    def plot(self, path: str | Path | None = None, *, kind: Kind = "elasticity", overwrite: bool = False) -> "Figure":
+    def plot(
+        self, path: str | Path | None = None, *, kind: Kind = "elasticity", overwrite: bool = False
+    ) -> "Figure":
         """Heat map of the sensitivities; written to `path` if given."""
         from matplotlib.figure import Figure
 
         numbers = self.matrix(kind)
-        figure = Figure(figsize=(1.6 + 0.75 * len(self.parameters), 1.2 + 0.42 * len(self.observables)), layout="constrained")
+        figure = Figure(
+            figsize=(1.6 + 0.75 * len(self.parameters), 1.2 + 0.42 * len(self.observables)),
+            layout="constrained",
+        )
         axes = figure.add_subplot()
         # a signed square root keeps small entries visible beside large ones
         shade = np.sign(numbers) * np.sqrt(np.abs(numbers))
@@ -268,8 +309,14 @@ class SensitivityReport:
         axes.imshow(shade, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
         for (i, k), x in np.ndenumerate(numbers):
             color = "white" if abs(shade[i, k]) > 0.7 * top else "black"
-            axes.text(k, i, f"{x:.2f}" if abs(x) >= 5e-3 else "0", ha="center", va="center", fontsize=8, color=color)
-        axes.set_xticks(range(len(self.parameters)), self.parameters, rotation=30 if max(map(len, self.parameters)) > 6 else 0)
+            axes.text(
+                k, i, f"{x:.2f}" if abs(x) >= 5e-3 else "0", ha="center", va="center", fontsize=8, color=color
+            )
+        axes.set_xticks(
+            range(len(self.parameters)),
+            self.parameters,
+            rotation=30 if max(map(len, self.parameters)) > 6 else 0,
+        )
         axes.set_yticks(range(len(self.observables)), [name.replace("_", " ") for name in self.observables])
         axes.set_title(KINDS[kind], fontsize=10)
         axes.tick_params(length=0)

@@ -23,7 +23,9 @@ from scipy.optimize import minimize_scalar
 import mdsens as ms
 from mdsens.strain import to_voigt
 
-SW = ms.StillingerWeber(2.1683, 2.0951, 1.8, 21.0, 1.2, -0.333333333333, 7.049556277, 0.6022245584, 4.0, 0.0, elements=("Si",))
+SW = ms.StillingerWeber(
+    2.1683, 2.0951, 1.8, 21.0, 1.2, -0.333333333333, 7.049556277, 0.6022245584, 4.0, 0.0, elements=("Si",)
+)
 LJ = ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=6.5)
 
 
@@ -31,7 +33,10 @@ def silicon(rattle: float = 0.1, strain: float = 0.02) -> ase.Atoms:
     """Eight atoms off their sites, in a strained cell: smaller than two cutoffs."""
     atoms = ase.build.bulk("Si", "diamond", a=5.43, cubic=True)
     atoms.rattle(rattle, seed=1)
-    atoms.set_cell(atoms.cell.array @ (np.eye(3) + strain * np.array([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])), scale_atoms=True)
+    atoms.set_cell(
+        atoms.cell.array @ (np.eye(3) + strain * np.array([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])),
+        scale_atoms=True,
+    )
     atoms.calc = ms.calculators.MDSens(SW)
     return atoms
 
@@ -40,21 +45,29 @@ def argon() -> ase.Atoms:
     """The same for four atoms of a fcc crystal."""
     atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
     atoms.rattle(0.1, seed=2)
-    atoms.set_cell(atoms.cell.array @ (np.eye(3) + 0.02 * np.array([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])), scale_atoms=True)
+    atoms.set_cell(
+        atoms.cell.array @ (np.eye(3) + 0.02 * np.array([[1.0, 0.3, 0], [0.3, -0.5, 0.2], [0, 0.2, 0.4]])),
+        scale_atoms=True,
+    )
     atoms.calc = ms.calculators.MDSens(LJ)
     return atoms
 
 
 @pytest.mark.parametrize(
-    ("name", "case", "potential"), [("stillinger_weber", "sw-si-rattled-64", SW), ("lennard_jones", "lj-ar-rattled-108-shifted", None)]
+    ("name", "case", "potential"),
+    [("stillinger_weber", "sw-si-rattled-64", SW), ("lennard_jones", "lj-ar-rattled-108-shifted", None)],
 )
 def test_energy_forces_and_stress_are_those_of_lammps(name, case, potential):
     record = references.table(name)[case]
-    potential = potential or ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=7.5, cut=ms.Shifted())
+    potential = potential or ms.LennardJones(
+        0.0104, 3.405, elements=("Ar",), cutoff_radius=7.5, cut=ms.Shifted()
+    )
     atoms = references.structure(record).to_ase()
     atoms.calc = ms.calculators.MDSens(potential)
     references.assert_agrees(atoms.get_potential_energy(), record["values"]["energy"], "energy")
-    references.assert_agrees(atoms.get_potential_energy(force_consistent=True), record["values"]["energy"], "free energy")
+    references.assert_agrees(
+        atoms.get_potential_energy(force_consistent=True), record["values"]["energy"], "free energy"
+    )
     references.assert_agrees(atoms.get_forces(), record["values"]["forces"], "forces")
     references.assert_agrees(atoms.get_stress(), record["values"]["stress"], "stress")
     # a sum of about a hundred terms of order 1 eV: rounding 1e-13
@@ -76,7 +89,9 @@ def test_slabs_wires_and_clusters_agree_with_the_calculator_of_ase(pbc):
     atoms.calc = ASELennardJones(sigma=3.405, epsilon=0.0104, rc=7.5, ro=None, smooth=False)
     # ASE shifts each pair to zero at the cutoff
     mine = atoms.copy()
-    mine.calc = ms.calculators.MDSens(ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=7.5, cut=ms.Shifted()))
+    mine.calc = ms.calculators.MDSens(
+        ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=7.5, cut=ms.Shifted())
+    )
     # same formula in another order of summation
     assert_allclose(mine.get_potential_energy(), atoms.get_potential_energy(), rtol=1e-12)
     assert_allclose(mine.get_potential_energies(), atoms.get_potential_energies(), rtol=1e-11)
@@ -86,7 +101,9 @@ def test_slabs_wires_and_clusters_agree_with_the_calculator_of_ase(pbc):
 
 def test_a_free_cluster_has_forces_but_no_stress():
     atoms = ase.Atoms(
-        "Ar3", [[0, 0, 0], [3.9, 0, 0], [1.9, 3.4, 0]], calculator=ms.calculators.MDSens(ms.LennardJones(0.0104, 3.405, elements=("Ar",)))
+        "Ar3",
+        [[0, 0, 0], [3.9, 0, 0], [1.9, 3.4, 0]],
+        calculator=ms.calculators.MDSens(ms.LennardJones(0.0104, 3.405, elements=("Ar",))),
     )
     assert np.abs(atoms.get_forces()).max() > 1e-4
     with pytest.raises(PropertyNotImplementedError):
@@ -123,8 +140,8 @@ def test_bfgs_with_a_cell_filter_finds_the_perfect_crystal():
         return crystal.get_potential_energy()
 
     best = minimize_scalar(energy, bracket=(5.1, 5.3, 5.5), tol=1e-8)
-    # The error of the energy is F² / curvature ~ (1e-6)² / 0.01 eV, far below 1e-8; a minimum of energies rounded to
-    # 1e-15 eV is known to sqrt(1e-15 / curvature) ~ 1e-7 Å.
+    # The error of the energy is F² / curvature ~ (1e-6)² / 0.01 eV, far below 1e-8; a minimum of energies
+    # rounded to 1e-15 eV is known to sqrt(1e-15 / curvature) ~ 1e-7 Å.
     assert_allclose(atoms.get_potential_energy(), best.fun, rtol=0, atol=1e-8)
     assert_allclose(atoms.cell.lengths(), best.x, rtol=1e-4)
     assert_allclose(atoms.cell.angles(), 90, atol=1e-2)
@@ -151,15 +168,17 @@ def test_dynamics_conserves_energy_and_compiles_nothing_after_the_first_steps():
         dynamics.run(340)
     assert len(lists) > 5
     assert compiled == []
-    # Verlet at 0.5 fs: the total energy oscillates by (omega dt)² / 24 ~ 1e-4 of the kinetic energy (0.93 eV) and does
-    # not drift; a force that is no derivative of the energy, or a missed pair, shows at 1e-2.
+    # Verlet at 0.5 fs: the total energy oscillates by (omega dt)² / 24 ~ 1e-4 of the kinetic energy (0.93 eV)
+    # and does not drift; a force that is no derivative of the energy, or a missed pair, shows at 1e-2.
     assert np.ptp(energies) < 1e-3
     assert abs(np.mean(energies[-100:]) - np.mean(energies[100:200])) < 1e-4
 
 
 @pytest.mark.parametrize("change", ["atoms", "species", "pbc", "cell", "far move"])
 def test_changed_atoms_give_what_a_fresh_calculator_gives(change):
-    binary = ms.LennardJones([0.0104, 0.012, 0.014], [3.405, 3.5, 3.6], elements=("Ar", "Kr"), cutoff_radius=6.0)
+    binary = ms.LennardJones(
+        [0.0104, 0.012, 0.014], [3.405, 3.5, 3.6], elements=("Ar", "Kr"), cutoff_radius=6.0
+    )
     atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
     atoms.rattle(0.1, seed=2)
     atoms.calc = ms.calculators.MDSens(binary)

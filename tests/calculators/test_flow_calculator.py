@@ -32,10 +32,16 @@ def test_the_energy_is_minus_kT_times_the_log_density_written_by_hand(molecule):
     bonds = np.array([molecule.get_distance(i, j) for i, j in peroxide.BONDS]) / 10
     angles = np.radians([molecule.get_angle(0, 1, 2), molecule.get_angle(1, 2, 3)])
     z = np.concatenate(
-        [(bonds - [peroxide.OH, peroxide.OO, peroxide.OH]) / peroxide.BOND_WIDTH, (angles - peroxide.ANGLE) / peroxide.ANGLE_WIDTH]
+        [
+            (bonds - [peroxide.OH, peroxide.OO, peroxide.OH]) / peroxide.BOND_WIDTH,
+            (angles - peroxide.ANGLE) / peroxide.ANGLE_WIDTH,
+        ]
     )
-    # p(x) d³ʳx = product of the normal densities, 1 / 2 pi for the torsion, over the volume element b² and sin t
-    normal = 0.5 * z**2 + np.log(np.sqrt(2 * np.pi) * np.array([peroxide.BOND_WIDTH] * 3 + [peroxide.ANGLE_WIDTH] * 2))
+    # p(x) d³ʳx = product of the normal densities, 1 / 2 pi for the torsion, over the volume element b² and
+    # sin t
+    normal = 0.5 * z**2 + np.log(
+        np.sqrt(2 * np.pi) * np.array([peroxide.BOND_WIDTH] * 3 + [peroxide.ANGLE_WIDTH] * 2)
+    )
     reduced = normal.sum() + np.log(2 * np.pi) + 2 * np.log(bonds).sum() + np.log(np.sin(angles)).sum()
     # deviations of 0.01 Å out of 1 Å, and a square of them: two digits less than rounding
     assert_allclose(molecule.get_potential_energy(), kT * reduced, rtol=1e-11)
@@ -43,7 +49,8 @@ def test_the_energy_is_minus_kT_times_the_log_density_written_by_hand(molecule):
 
 
 def test_forces_are_derivatives_of_the_energy(molecule):
-    # E''' ~ k / r ~ 45 eV/Å² / 1 Å: truncation ~ 1e-8 / 6 * 50 ~ 1e-7 at 1e-4 Å, of forces of 1 eV/Å; rounding 1e-15 / 1e-4
+    # E''' ~ k / r ~ 45 eV/Å² / 1 Å: truncation ~ 1e-8 / 6 * 50 ~ 1e-7 at 1e-4 Å, of forces of 1 eV/Å;
+    # rounding 1e-15 / 1e-4
     assert_allclose(molecule.get_forces(), calculate_numerical_forces(molecule, eps=1e-4), atol=1e-6)
 
 
@@ -82,7 +89,9 @@ def test_another_generator_is_used_at_once(generator, molecule):
     hot = BoltzmannGenerator(generator.flow, peroxide.SPECIES, 2 * peroxide.TEMPERATURE)
     before = molecule.get_forces()
     molecule.calc.generator = hot
-    assert_allclose(molecule.get_forces(), 2 * before, rtol=1e-14)  # the same density at twice the temperature
+    assert_allclose(
+        molecule.get_forces(), 2 * before, rtol=1e-14
+    )  # the same density at twice the temperature
 
 
 def test_other_molecules_are_refused(generator, molecule):

@@ -95,7 +95,9 @@ def test_constraints_and_atoms_are_left_alone():
 def test_a_potential_has_the_same_energy_here_and_in_ase():
     epsilon, sigma = 0.3, 2.4
     theirs = reduced_ase(gold(LennardJones(epsilon=epsilon, sigma=sigma, rc=50.0, smooth=False)), 300.0)
-    ours = reduced_potential(ms.LennardJones(epsilon, sigma, elements=("Au",)), ms.Structure.create(BENT, ["Au"] * 4), 300.0)
+    ours = reduced_potential(
+        ms.LennardJones(epsilon, sigma, elements=("Au",)), ms.Structure.create(BENT, ["Au"] * 4), 300.0
+    )
     x = jnp.asarray(BENT / NM)
     value, gradient = jax.jit(jax.value_and_grad(ours))(x)
     # theirs is shifted to zero at 50 Å: by 4 epsilon (sigma / rc)⁶ = 1.5e-8 eV a pair
@@ -109,23 +111,31 @@ def test_no_pair_is_missed_wherever_the_atoms_go():
     potential = ms.load_potential("si-stillinger-weber-1985")
     apart = ms.Structure.create(100.0 * np.arange(15.0).reshape(5, 3), ["Si"] * 5)
     rng = np.random.default_rng(4)
-    x = np.array([[0.0, 0, 0], [2.3, 0, 0], [-0.7, 2.2, 0], [-0.7, -1.1, 1.9], [0.0, 0.3, -2.4]]) + 0.1 * rng.normal(size=(5, 3))
+    x = np.array(
+        [[0.0, 0, 0], [2.3, 0, 0], [-0.7, 2.2, 0], [-0.7, -1.1, 1.9], [0.0, 0.3, -2.4]]
+    ) + 0.1 * rng.normal(size=(5, 3))
     frames = np.stack([x, 1.5 * x, 20 * x])
     u = reduced_potential(potential, apart, 300.0)
     energies = jax.jit(jax.vmap(u))(jnp.asarray(frames / NM))
     for k, frame in enumerate(frames):
         structure = apart.at(jnp.asarray(frame))
         list_of_frame = find_neighbors(structure, float(potential.cutoff), capacity=Capacity(16, 8))
-        assert_allclose(energies[k], ms.energy(potential, structure, list_of_frame) / KT, rtol=1e-12, atol=1e-12)
+        assert_allclose(
+            energies[k], ms.energy(potential, structure, list_of_frame) / KT, rtol=1e-12, atol=1e-12
+        )
     assert abs(float(energies[0])) > 50  # bound by several kT, so the comparison is of something
     assert float(energies[2]) == 0.0
 
 
 def test_a_potential_is_differentiable_by_its_parameters():
-    u = reduced_potential(ms.Morse(0.5, 1.4, 2.6, elements=("Au",)), ms.Structure.create(BENT, ["Au"] * 4), 300.0)
+    u = reduced_potential(
+        ms.Morse(0.5, 1.4, 2.6, elements=("Au",)), ms.Structure.create(BENT, ["Au"] * 4), 300.0
+    )
     x = jnp.asarray(1.1 * BENT / NM)
     slopes = jax.jit(jax.grad(lambda potential: u(x, potential)))(u.potential)
-    differences = central_difference(jax.jit(lambda potential: u(x, potential)), u.potential, step=1e-3, order=4)
+    differences = central_difference(
+        jax.jit(lambda potential: u(x, potential)), u.potential, step=1e-3, order=4
+    )
     for name in ("D0", "alpha", "r0"):
         assert_allclose(getattr(slopes, name), getattr(differences, name), rtol=1e-8)
     assert_allclose(slopes.D0 * 0.5, u(x), rtol=1e-13)  # the energy is proportional to D0
@@ -150,9 +160,13 @@ def test_nan_energies_and_positions_raise():
     u = reduced_ase(gold(Odd(np.nan)), 300.0)
     with pytest.raises(NonFiniteError, match=r"closest atoms 0 Au and 2 Au 2\.53e-01 nm apart"):
         u(x)
-    with pytest.raises(Exception, match="energy nan kT or a force is not finite in frame 0 of 1"):  # JAX's own class
+    with pytest.raises(
+        Exception, match="energy nan kT or a force is not finite in frame 0 of 1"
+    ):  # JAX's own class
         jax.jit(u)(x)
-    assert float(reduced_ase(gold(Odd(np.inf)), 300.0)(x)) == np.inf  # overlapping atoms: a frame without weight
+    assert (
+        float(reduced_ase(gold(Odd(np.inf)), 300.0)(x)) == np.inf
+    )  # overlapping atoms: a frame without weight
     with pytest.raises(NonFiniteError, match="positions that are not finite"):
         jax.grad(reduced_ase(gold(EMT()), 300.0))(x.at[1, 1].set(jnp.nan))
 
@@ -162,7 +176,9 @@ def test_temperature_must_be_one(temperature):
     with pytest.raises(InputError, match="temperature"):
         reduced_ase(gold(EMT()), temperature)
     with pytest.raises(InputError, match="temperature"):
-        reduced_potential(ms.LennardJones(0.3, 2.4, elements=("Au",)), ms.Structure.create(BENT, ["Au"] * 4), temperature)
+        reduced_potential(
+            ms.LennardJones(0.3, 2.4, elements=("Au",)), ms.Structure.create(BENT, ["Au"] * 4), temperature
+        )
 
 
 def test_input_errors_say_what_to_do():
@@ -187,7 +203,8 @@ def test_without_openmm_the_error_says_how_to_get_it(monkeypatch):
         reduced_openmm(None, 300.0)
 
 
-# --- OpenMM: alanine dipeptide, frames and numbers of data/alanine-dipeptide.h5 ------------------------------------
+# --- OpenMM: alanine dipeptide, frames and numbers of data/alanine-dipeptide.h5
+# ------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +219,9 @@ def peptide():
 @pytest.fixture(scope="module")
 def frames():
     with h5py.File(DATA / "alanine-dipeptide.h5") as file:
-        return {name: np.asarray(file[name][::100], float) for name in ("positions", "potential_energy", "forces")}
+        return {
+            name: np.asarray(file[name][::100], float) for name in ("positions", "potential_energy", "forces")
+        }
 
 
 @pytest.mark.peer
@@ -210,9 +229,9 @@ def test_openmm_energies_and_forces_are_those_stored(peptide, frames):
     u = reduced_openmm(peptide[0](constraints=None), 300.0)
     energies, gradients = jax.jit(jax.vmap(jax.value_and_grad(u)))(jnp.asarray(frames["positions"]))
     kT = KT / KJ_PER_MOL  # kJ/mol
-    # Positions are stored in float32: half a unit in the last place of 0.5 nm is 3e-8 nm, for each of 66 coordinates.
-    # Times forces of 840 kJ/mol/nm (rms) that is 2e-4 kJ/mol; bonds of 3e5 kJ/mol/nm² make 1e-2 kJ/mol/nm of it, the
-    # largest of a thousand numbers four times as much.
+    # Positions are stored in float32: half a unit in the last place of 0.5 nm is 3e-8 nm, for each of 66
+    # coordinates. Times forces of 840 kJ/mol/nm (rms) that is 2e-4 kJ/mol; bonds of 3e5 kJ/mol/nm² make 1e-2
+    # kJ/mol/nm of it, the largest of a thousand numbers four times as much.
     assert_allclose(kT * energies, frames["potential_energy"], atol=1e-3)
     assert_allclose(-kT * gradients, frames["forces"], atol=0.06)
 
@@ -223,7 +242,9 @@ def test_openmm_contexts_and_simulations_are_taken_as_they_are(peptide, frames):
 
     make, pdb = peptide
     system = make(constraints=None)
-    simulation = openmm.app.Simulation(pdb.topology, system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    simulation = openmm.app.Simulation(
+        pdb.topology, system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
     x = jnp.asarray(frames["positions"][0])
     expected = float(reduced_openmm(system, 300.0)(x))
     for given in (simulation, simulation.context):

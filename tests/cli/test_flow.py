@@ -18,7 +18,18 @@ import mdsens as ms
 from mdsens.units import BOLTZMANN, KJ_PER_MOL
 
 KT = BOLTZMANN * peroxide.TEMPERATURE / KJ_PER_MOL  # kJ/mol
-SMALL = ("--hidden", "8", "--soft-layers", "0", "--stiff-layers", "0", "--batch", "64", "--learning-rate", "0.01")
+SMALL = (
+    "--hidden",
+    "8",
+    "--soft-layers",
+    "0",
+    "--stiff-layers",
+    "0",
+    "--batch",
+    "64",
+    "--learning-rate",
+    "0.01",
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +83,9 @@ def test_train_goes_on_where_it_was(folder, model, tmp_path):
 
 
 def test_evaluate_prints_and_writes_what_python_measures(folder, model):
-    code, text = run("flow", "evaluate", model, folder / "data.h5", "--samples", "100", "-o", f"{folder}/out/")
+    code, text = run(
+        "flow", "evaluate", model, folder / "data.h5", "--samples", "100", "-o", f"{folder}/out/"
+    )
     assert code == 0, text
     with (folder / "out" / "model-evaluation.csv").open() as file:
         rows = {row["quantity"]: float(row["value"]) for row in csv.DictReader(file)}
@@ -125,23 +138,45 @@ def test_wrong_input_is_refused_with_a_remedy(folder, model, tmp_path):
     new = ("-o", tmp_path / "new.h5")
     text = refused("train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", *new)
     assert "does not say at which temperature" in text and "--temperature" in text
-    text = refused("train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", "--temperature", "300", *new)
+    text = refused(
+        "train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", "--temperature", "300", *new
+    )
     assert "'positions' does not say its unit" in text and "--length-unit nm --energy-unit kJ/mol" in text
     said = ("--temperature", "300", "--length-unit", "angstrom", "--energy-unit", "eV")
-    assert "are these positions in nm?" in refused("train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", *said, *new)
+    assert "are these positions in nm?" in refused(
+        "train", tmp_path / "bare.h5", "--topology", folder / "molecule.xyz", *said, *new
+    )
 
-    assert "positions of 4 atoms, and the topology has 3" in refused("train", folder / "data.h5", "--topology", folder / "water.xyz", *new)
+    assert "positions of 4 atoms, and the topology has 3" in refused(
+        "train", folder / "data.h5", "--topology", folder / "water.xyz", *new
+    )
     assert "no file" in refused("train", folder / "data.h5", "--topology", folder / "missing.pdb", *new)
-    assert "--hidden 8,x" in refused("train", folder / "data.h5", "--topology", folder / "molecule.xyz", "--hidden", "8,x", *new)
-    assert "--reverse-kl-weight compares with an energy" in refused(*train, "--reverse-kl-weight", "0.1", *new)
+    assert "--hidden 8,x" in refused(
+        "train", folder / "data.h5", "--topology", folder / "molecule.xyz", "--hidden", "8,x", *new
+    )
+    assert "--reverse-kl-weight compares with an energy" in refused(
+        *train, "--reverse-kl-weight", "0.1", *new
+    )
     assert "holds no flow" in refused("evaluate", folder / "data.h5", folder / "data.h5")
-    assert "train with --topology FILE.pdb" in refused("evaluate", model, folder / "data.h5", "--force-field", "amber99sbildn.xml", *new)
+    assert "train with --topology FILE.pdb" in refused(
+        "evaluate", model, folder / "data.h5", "--force-field", "amber99sbildn.xml", *new
+    )
     assert "steps = 15" in refused("md", model, "--steps", "15", "--record-every", "10", *new)
     assert not (tmp_path / "new.h5").exists()
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_model(folder, tmp_path):
     path = tmp_path / "model.h5"
-    command = ("flow", "train", folder / "data.h5", "--topology", folder / "molecule.xyz", "-o", path, "--steps", "40")
+    command = (
+        "flow",
+        "train",
+        folder / "data.h5",
+        "--topology",
+        folder / "molecule.xyz",
+        "-o",
+        path,
+        "--steps",
+        "40",
+    )
     code, text = run(*command, *SMALL, "--evaluate-every", "20", "--learning-rate", "1e30", "--clip", "1e30")
     assert code == 2 and "is not finite" in text and "Lower learning_rate" in text

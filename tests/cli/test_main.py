@@ -62,7 +62,13 @@ def test_potentials_lists_all_parameter_sets():
 def test_potentials_describes_one_set_or_file(tmp_path):
     code, text = run("potentials", "kob-andersen")
     assert code == 0
-    assert "epsilon[Ar-Kr]" in text and "1.5" in text and "eV" in text and "> 0" in text and "Kob, Andersen" in text
+    assert (
+        "epsilon[Ar-Kr]" in text
+        and "1.5" in text
+        and "eV" in text
+        and "> 0" in text
+        and "Kob, Andersen" in text
+    )
     save_potential(ms.load_potential("cu-morse"), tmp_path / "mine.toml")
     code, text = run("potentials", str(tmp_path / "mine.toml"))
     assert code == 0

@@ -90,7 +90,9 @@ def test_existing_files_stay_unless_overwrite_is_given(folder, relaxed):
 
 
 def test_a_state_that_is_not_converged_is_written_and_exit_code_is_3(folder):
-    code, text = run("relax", folder / "crystal.extxyz", *CRYSTAL, "--max-steps", "1", "--output", folder / "short")
+    code, text = run(
+        "relax", folder / "crystal.extxyz", *CRYSTAL, "--max-steps", "1", "--output", folder / "short"
+    )
     assert code == 3
     assert "Error: relax stopped after max_steps" in text
     assert "Traceback" not in text
@@ -153,21 +155,30 @@ def test_a_wrong_file_of_options_is_refused(folder, text, message):
         (("crystal.extxyz", "-p", "nothing.toml"), "no potential file 'nothing.toml'"),
         (("crystal.extxyz", "-p", "si-stillinger-weber-1985"), "no parameters for Ar; it knows Si"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--set", "epsilon"), "--set epsilon: write NAME=VALUE"),
-        (("crystal.extxyz", "-p", "ar-lennard-jones", "--set", "epsilon=big"), "--set epsilon=big: write NAME=VALUE"),
+        (
+            ("crystal.extxyz", "-p", "ar-lennard-jones", "--set", "epsilon=big"),
+            "--set epsilon=big: write NAME=VALUE",
+        ),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--set", "epsylon=1"), "Did you mean 'epsilon'"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--set", "epsilon=-1"), "outside its bounds"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--cell", "ful"), "--cell ful: 'ful' is unknown"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--cell", "xx,zx"), "'zx' is unknown"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--pressure", "1"), "needs a cell that can move"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--fmax", "0"), "fmax = 0.0: it must be positive"),
-        (("crystal.extxyz", "-p", "ar-lennard-jones", "--fix", "4"), "there is no atom 4; 4 atoms are counted from 0 to 3"),
+        (
+            ("crystal.extxyz", "-p", "ar-lennard-jones", "--fix", "4"),
+            "there is no atom 4; 4 atoms are counted from 0 to 3",
+        ),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--fix", "Cu"), "nor one of Ar"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--fix", "all:w"), "'w' are no axes"),
         (
             ("row.xyz", "-p", "lennard-jones-reduced", "--cell", "full", "-o", "row"),
             "cannot relax along a direction without periodic boundaries",
         ),
-        (("crystal.extxyz", "-p", "ar-lennard-jones", "--config", "nothing.toml"), "no configuration file 'nothing.toml'"),
+        (
+            ("crystal.extxyz", "-p", "ar-lennard-jones", "--config", "nothing.toml"),
+            "no configuration file 'nothing.toml'",
+        ),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--solver", "bfgs"), "'bfgs' is not one of"),
     ],
 )
@@ -190,24 +201,43 @@ def test_debug_shows_where_an_error_came_from(folder):
 
 @pytest.mark.parametrize(
     ("choice", "rows", "axes"),
-    [("0,2-3", [0, 2, 3], "xyz"), ("1:z", [1], "z"), ("all:xy", [0, 1, 2, 3], "xy"), ("Kr", [3], "xyz"), ("Kr:x", [3], "x")],
+    [
+        ("0,2-3", [0, 2, 3], "xyz"),
+        ("1:z", [1], "z"),
+        ("all:xy", [0, 1, 2, 3], "xy"),
+        ("Kr", [3], "xyz"),
+        ("Kr:x", [3], "x"),
+    ],
 )
 def test_fix_chooses_atoms_and_axes(choice, rows, axes):
     from mdsens.cli.options import fix_option
 
-    structure = ms.Structure.create(np.eye(4)[:, :3] * 4, ["Ar", "Ar", "Ar", "Kr"], fixed=[False, True, False, False])
+    structure = ms.Structure.create(
+        np.eye(4)[:, :3] * 4, ["Ar", "Ar", "Ar", "Kr"], fixed=[False, True, False, False]
+    )
     expected = np.array(structure.fixed)
     expected[np.ix_(rows, ["xyz".index(a) for a in axes])] = True
     assert_array_equal(fix_option(structure, [choice]).fixed, expected)
 
 
 def test_a_saddle_point_has_exit_code_4_and_float64_is_turned_on(folder):
-    # Three atoms in a row stay in a row by symmetry, and would rather be a triangle. In a process of its own, whose
-    # environment asks for float32.
+    # Three atoms in a row stay in a row by symmetry, and would rather be a triangle. In a process of its own,
+    # whose environment asks for float32.
     program = "from mdsens.cli.main import app; app()"
-    arguments = ["relax", folder / "row.xyz", "-p", "lennard-jones-reduced", "--solver", "newton", "-o", folder / "row-relaxed"]
+    arguments = [
+        "relax",
+        folder / "row.xyz",
+        "-p",
+        "lennard-jones-reduced",
+        "--solver",
+        "newton",
+        "-o",
+        folder / "row-relaxed",
+    ]
     environment = {**os.environ, "JAX_ENABLE_X64": "0"}
-    done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 4, done.stderr
     assert "row.xyz: converged to a saddle point" in done.stdout
     assert "the curvature along one mode is -" in " ".join(done.stderr.split())

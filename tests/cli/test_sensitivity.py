@@ -21,7 +21,19 @@ def run(tmp_path, monkeypatch):
 
 
 def test_table_and_files_of_a_crystal(run, tmp_path):
-    words = ["-O", "lattice_constant", "-O", "energy_per_atom", "--parameter", "sigma", "--parameter", "a", "--check", "-o", "si"]
+    words = [
+        "-O",
+        "lattice_constant",
+        "-O",
+        "energy_per_atom",
+        "--parameter",
+        "sigma",
+        "--parameter",
+        "a",
+        "--check",
+        "-o",
+        "si",
+    ]
     result = run(*words)
     assert result.exit_code == 0, result.output
     assert "lattice_constant" in result.output and "came back to the same minimum" in result.output
@@ -38,7 +50,9 @@ def test_table_and_files_of_a_crystal(run, tmp_path):
 
 
 def test_options_from_a_file(run, tmp_path):
-    (tmp_path / "o.toml").write_text('observable = ["volume"]\nparameter = ["sigma"]\nkind = "plain"\nrange = false\n')
+    (tmp_path / "o.toml").write_text(
+        'observable = ["volume"]\nparameter = ["sigma"]\nkind = "plain"\nrange = false\n'
+    )
     result = run("--config", "o.toml", "--mode", "reverse")
     assert result.exit_code == 0, result.output
     assert "dO / dθ" in result.output and "volume" in result.output

@@ -64,18 +64,23 @@ def test_springs_swing_as_the_difference_equation_of_verlet_says():
 def test_friction_alone_slows_exponentially():
     many = np.tile(START, (MANY, 1, 1))
     v = 0.01 * np.random.default_rng(0).normal(size=many.shape)
-    run = langevin(FREE, many, velocities=v, temperature=0.0, friction=0.03, timestep=0.5, steps=200, record_every=20)
+    run = langevin(
+        FREE, many, velocities=v, temperature=0.0, friction=0.03, timestep=0.5, steps=200, record_every=20
+    )
     # without force and noise BAOAB multiplies velocities by exp(-friction dt): 200 roundings of 1e-16
     assert_allclose(run.velocities, v * np.exp(-0.03 * run.time)[:, None, None, None], rtol=1e-12)
 
 
 def test_energy_of_a_smooth_flow_is_conserved_to_the_square_of_the_timestep(generator):
-    coarse, fine = (nve(generator, START, steps=round(200 / dt), record_every=round(0.8 / dt), timestep=dt, seed=1) for dt in (0.4, 0.2))
+    coarse, fine = (
+        nve(generator, START, steps=round(200 / dt), record_every=round(0.8 / dt), timestep=dt, seed=1)
+        for dt in (0.4, 0.2)
+    )
     assert_allclose(coarse.time, fine.time)
     # The next order is (w dt)² / 12 ~ 1 % for the bonds' w = 0.65 / fs.
     assert_allclose(coarse.drift().fluctuation / fine.drift().fluctuation, 4, rtol=0.03)
-    # The shadow Hamiltonian differs by (w dt)² / 24 of the bonds' energy, each about kT: 2.5 kJ/mol * 0.07 / 24 = 7e-3
-    # kJ/mol per bond; and there is no drift.
+    # The shadow Hamiltonian differs by (w dt)² / 24 of the bonds' energy, each about kT: 2.5 kJ/mol * 0.07 /
+    # 24 = 7e-3 kJ/mol per bond; and there is no drift.
     assert coarse.drift().fluctuation < 7e-3
     assert abs(coarse.total[-50:].mean() - coarse.total[:50].mean()) < 0.3 * coarse.total.std()
 
@@ -92,7 +97,14 @@ def test_momentum_and_angular_momentum_are_conserved(generator):
 
 def test_time_runs_backwards_with_velocities_reversed(generator):
     there = nve(generator, START, steps=250, record_every=1, timestep=0.4, seed=1)
-    back = nve(generator, there.positions[-1], velocities=-there.velocities[-1], steps=250, record_every=1, timestep=0.4)
+    back = nve(
+        generator,
+        there.positions[-1],
+        velocities=-there.velocities[-1],
+        steps=250,
+        record_every=1,
+        timestep=0.4,
+    )
     # rounding grows with the distance of neighboring trajectories, a thousandfold at most in 100 fs
     assert_allclose(back.positions[::-1], there.positions, atol=1e-10)
     assert_allclose(back.velocities[::-1], -there.velocities, atol=1e-11)
@@ -106,7 +118,9 @@ def test_ase_takes_the_same_steps(generator):
     atoms.set_velocities(run.velocities[0] / fs)
     positions, energies = [], []
     dynamics = VelocityVerlet(atoms, 0.5 * fs)
-    dynamics.attach(lambda: (positions.append(atoms.get_positions()), energies.append(atoms.get_total_energy())))
+    dynamics.attach(
+        lambda: (positions.append(atoms.get_positions()), energies.append(atoms.get_total_energy()))
+    )
     dynamics.run(50)
     # the same formulas in other units: rounding
     assert_allclose(run.positions, positions, atol=1e-11)
@@ -115,16 +129,27 @@ def test_ase_takes_the_same_steps(generator):
 
 def test_a_bath_shares_energy_equally():
     start = np.tile(START, (MANY, 1, 1))
-    run = langevin(SPRING, start, velocities=0 * start, temperature=400.0, friction=0.05, timestep=0.5, steps=1200, record_every=200)
+    run = langevin(
+        SPRING,
+        start,
+        velocities=0 * start,
+        temperature=400.0,
+        friction=0.05,
+        timestep=0.5,
+        steps=1200,
+        record_every=200,
+    )
     assert run.kinetic[0].max() == 0
-    # What was put in at the start is gone as exp(-0.05 * 300) after 300 fs; the four records since are 100 fs apart,
-    # independent. kT / 2 for each coordinate and each velocity, all of the relative variance 2; in positions BAOAB of
-    # springs is exact, in velocities it is off by (w dt)² / 4 < 0.4 % with w < 0.23 / fs.
+    # What was put in at the start is gone as exp(-0.05 * 300) after 300 fs; the four records since are 100 fs
+    # apart, independent. kT / 2 for each coordinate and each velocity, all of the relative variance 2; in
+    # positions BAOAB of springs is exact, in velocities it is off by (w dt)² / 4 < 0.4 % with w < 0.23 / fs.
     kT, error = BOLTZMANN * 400.0, 4 * np.sqrt(2 / (4 * 3 * MANY))
     squares = (run.positions[3:] ** 2).mean((0, 1, 3))
     k = 20_000 * BOLTZMANN * peroxide.TEMPERATURE / 10**2  # eV/Å²
     assert_allclose(k * squares, kT, rtol=error)
-    assert_allclose(run.masses * (run.velocities[3:] ** 2).mean((0, 1, 3)) / ACCELERATION, kT, rtol=error + 4e-3)
+    assert_allclose(
+        run.masses * (run.velocities[3:] ** 2).mean((0, 1, 3)) / ACCELERATION, kT, rtol=error + 4e-3
+    )
     assert_allclose(run.temperatures[3:].mean(), 400.0, rtol=error / 2 + 4e-3)
     assert_allclose(run.temperatures[3:].std() / 400.0, np.sqrt(2 / 12), rtol=0.1)
 
@@ -134,15 +159,21 @@ def test_a_bath_gives_the_molecule_the_distribution_of_the_flow(generator):
     replicas, freedom = 100, 12
     # all start from one arrangement, at rest; 300 fs are six times the time of the friction
     start = np.tile(START, (replicas, 1, 1))
-    run = langevin(generator, start, velocities=0 * start, friction=0.02, timestep=0.4, steps=2250, record_every=75)
+    run = langevin(
+        generator, start, velocities=0 * start, friction=0.02, timestep=0.4, steps=2250, record_every=75
+    )
     assert run.kinetic[0].max() == 0
     # 21 records, 30 fs apart: correlated over about 50 fs, as good as 10 independent ones
     samples = 10 * replicas
     settled = run.temperatures[10:]
-    # the relative variance of a temperature is 2 / freedom; BAOAB's own error is (w dt)² / 4 = 2 % in the bonds' 3 of 12
-    assert_allclose(settled.mean(), peroxide.TEMPERATURE, rtol=4 * np.sqrt(2 / freedom / samples) + 0.25 * 0.02)
+    # the relative variance of a temperature is 2 / freedom; BAOAB's own error is (w dt)² / 4 = 2 % in the
+    # bonds' 3 of 12
+    assert_allclose(
+        settled.mean(), peroxide.TEMPERATURE, rtol=4 * np.sqrt(2 / freedom / samples) + 0.25 * 0.02
+    )
     assert_allclose(settled.std() / peroxide.TEMPERATURE, np.sqrt(2 / freedom), rtol=0.1)
-    # In positions BAOAB of springs is exact. The flow's distribution, from normal numbers and the volume element:
+    # In positions BAOAB of springs is exact. The flow's distribution, from normal numbers and the volume
+    # element:
     z = np.random.default_rng(1).normal(size=(200_000, 5))
     width = np.array([peroxide.BOND_WIDTH] * 3 + [peroxide.ANGLE_WIDTH] * 2)
     x = np.array([peroxide.OH, peroxide.OO, peroxide.OH] + [peroxide.ANGLE] * 2) + width * z
@@ -184,7 +215,10 @@ def test_a_seed_gives_the_same_run_bit_for_bit_and_replicas_do_not_depend_on_eac
 
 
 def test_a_run_alone_is_the_first_of_many():
-    alone, many = (nve(SPRING, start, steps=60, record_every=4, seed=5) for start in (START, np.tile(START, (MANY, 1, 1))))
+    alone, many = (
+        nve(SPRING, start, steps=60, record_every=4, seed=5)
+        for start in (START, np.tile(START, (MANY, 1, 1)))
+    )
     assert alone.positions.shape == (16, 4, 3) and alone.total.shape == (16,)
     # compiled for another number of replicas: rounding
     assert_allclose(alone.positions, many.positions[:, 0], atol=1e-12)
@@ -199,7 +233,9 @@ def test_a_run_goes_on_from_its_last_record_and_reports_on_the_way():
     steps = [report.step for report in seen]
     assert steps == sorted(set(steps)) and steps[-1] == 600 == seen[-1].steps
     last = seen[-1]
-    assert (last.time, last.potential, last.total) == pytest.approx((600.0, whole.potential[-1], whole.total[-1]), rel=1e-14)
+    assert (last.time, last.potential, last.total) == pytest.approx(
+        (600.0, whole.potential[-1], whole.total[-1]), rel=1e-14
+    )
     assert last.temperature == pytest.approx(whole.temperatures[-1], rel=1e-14)
 
 
@@ -209,7 +245,9 @@ def test_a_run_that_leaves_the_range_of_the_energy_stops_there_and_keeps_what_it
     v = np.zeros_like(x)
     v[:, 0, 0] = 0.1
     # replica 1 goes 0.1 Å a step: after 30 steps it is at 4.999 Å, after 31 behind the wall
-    with pytest.raises(NonFiniteError, match=re.escape("atom 0 of replica 1 is not finite at step 31 (31 fs)")) as caught:
+    with pytest.raises(
+        NonFiniteError, match=re.escape("atom 0 of replica 1 is not finite at step 31 (31 fs)")
+    ) as caught:
         nve(wall, x, velocities=v, steps=100, record_every=4)
     partial = caught.value.partial
     assert isinstance(partial, Trajectory)
@@ -233,7 +271,11 @@ def _with(index, value):
         ({"positions": _with((2, 1), np.nan)}, NonFiniteError, r"positions: atom 2 has"),
         ({"positions": START[:3]}, InputError, r"give \(4, 3\)"),
         ({"positions": START / 10}, InputError, r"multiply them by 10"),
-        ({"positions": np.stack([START, _with(1, START[0])])}, InputError, r"atoms 0 and 1 of replica 1 are 0 Å apart"),
+        (
+            {"positions": np.stack([START, _with(1, START[0])])},
+            InputError,
+            r"atoms 0 and 1 of replica 1 are 0 Å apart",
+        ),
         ({"velocities": np.zeros((2, 4, 3))}, InputError, r"must be the same"),
         ({"velocities": np.full((4, 3), np.inf)}, NonFiniteError, r"velocities: atom 0"),
         ({"masses": [1.0, 16.0, 16.0, 0.0]}, InputError, r"give 4 positive ones"),

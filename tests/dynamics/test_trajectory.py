@@ -72,7 +72,12 @@ def test_hdf5_holds_everything_with_its_units(tmp_path):
     read = ms.read_hdf5(tmp_path / "md.h5")
     for name in ("time", "positions", "velocities", "potential", "kinetic", "masses"):
         assert np.array_equal(read[name].value, getattr(written, name))
-    assert [read[name].unit for name in ("time", "positions", "velocities", "potential")] == ["fs", "Å", "Å/fs", "eV"]
+    assert [read[name].unit for name in ("time", "positions", "velocities", "potential")] == [
+        "fs",
+        "Å",
+        "Å/fs",
+        "eV",
+    ]
     assert read["positions"].axes == "records, replicas, atoms, xyz"
     assert read["species"].tolist() == [1, 8, 1] and int(read["seed"]) == 7 and "friction" not in read
     with pytest.raises(OutputExistsError):
@@ -85,7 +90,11 @@ def test_other_programs_read_the_positions(tmp_path, name):
     written.write(tmp_path / name, replica=1)
     frames = ase.io.read(tmp_path / name, index=":")
     # .pdb has three decimals, .xyz eight or more
-    assert_allclose([frame.positions for frame in frames], written.positions[:, 1], atol=5.1e-4 if name == "md.pdb" else 1e-8)
+    assert_allclose(
+        [frame.positions for frame in frames],
+        written.positions[:, 1],
+        atol=5.1e-4 if name == "md.pdb" else 1e-8,
+    )
     assert frames[0].symbols.get_chemical_formula("reduce") == "HOH"
     with pytest.raises(InputError, match="replica = None: there are 2"):
         written.write(tmp_path / "other.xyz")

@@ -21,7 +21,9 @@ UNITS = {"positions": "nm", "forces": "kJ/mol/nm", "potential_energy": "kJ/mol"}
 KT = {"kJ/mol": 2.494338785, "kcal/mol": 2.494338785 / 4.184, "eV": 0.025851999786, "kT": 1.0}
 
 
-def write(path: Path, *, temperature: object = 300.0, units: dict[str, str] = UNITS, **arrays: np.ndarray) -> Path:
+def write(
+    path: Path, *, temperature: object = 300.0, units: dict[str, str] = UNITS, **arrays: np.ndarray
+) -> Path:
     arrays = {"positions": POSITIONS, "forces": FORCES, "potential_energy": ENERGIES} | arrays
     with h5py.File(path, "w") as file:
         if temperature is not None:
@@ -49,12 +51,17 @@ def test_options_name_the_units_of_a_file_that_does_not(tmp_path):
     path = write(tmp_path / "md.h5", units={})
     data = read_force_data(path, length_unit="angstrom", energy_unit="kcal/mol")
     expected = read_force_data(
-        write(tmp_path / "same.h5", units={"positions": "Å", "forces": "kcal/mol/Å", "potential_energy": "kcal/mol"})
+        write(
+            tmp_path / "same.h5",
+            units={"positions": "Å", "forces": "kcal/mol/Å", "potential_energy": "kcal/mol"},
+        )
     )
     for one, other in zip(data, expected, strict=True):
         assert_array_equal(one, other)
     # what the file says counts for more
-    assert_array_equal(read_force_data(write(tmp_path / "own.h5"), length_unit="angstrom").positions, POSITIONS)
+    assert_array_equal(
+        read_force_data(write(tmp_path / "own.h5"), length_unit="angstrom").positions, POSITIONS
+    )
 
 
 def test_precision_stays_and_whole_numbers_are_not_cut(tmp_path):
@@ -78,7 +85,10 @@ def test_the_temperature_given_counts_for_more_than_that_of_the_file(tmp_path):
     hot = read_force_data(path, temperature=600.0)
     assert hot.temperature == 600.0
     assert_allclose(hot.energies, ENERGIES / (2 * KT["kJ/mol"]), rtol=1e-9)
-    with pytest.raises(InputError, match=r"does not say at which temperature it was made: give temperature= \(--temperature\)"):
+    with pytest.raises(
+        InputError,
+        match=r"does not say at which temperature it was made: give temperature= \(--temperature\)",
+    ):
         read_force_data(silent)
     for wrong in (0.0, -300.0, float("nan")):
         with pytest.raises(InputError, match="K: must be positive"):
@@ -109,7 +119,10 @@ def test_a_number_without_unit_is_not_read(name, tmp_path):
 )
 def test_a_unit_that_is_not_known_is_named(name, unit, tmp_path):
     path = write(tmp_path / "md.h5", units=UNITS | {name: unit})
-    with pytest.raises(InputError, match=f"the unit '{unit}' of '{name}' is not known. Lengths: nm, angstrom.*energies: kJ/mol"):
+    with pytest.raises(
+        InputError,
+        match=f"the unit '{unit}' of '{name}' is not known. Lengths: nm, angstrom.*energies: kJ/mol",
+    ):
         read_force_data(path)
 
 
@@ -122,13 +135,25 @@ def with_nan(array: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"positions": with_nan(POSITIONS)}, "positions of 2 frames are not finite, first in frame 3. Remove"),
+        (
+            {"positions": with_nan(POSITIONS)},
+            "positions of 2 frames are not finite, first in frame 3. Remove",
+        ),
         ({"forces": with_nan(FORCES)}, "forces of 2 frames are not finite, first in frame 3"),
-        ({"potential_energy": with_nan(ENERGIES)}, "potential_energy of 2 frames are not finite, first in frame 3"),
-        ({"positions": POSITIONS[0]}, r"positions of shape \(4, 3\); two frames or more of \(frames, atoms, 3\) are needed"),
+        (
+            {"potential_energy": with_nan(ENERGIES)},
+            "potential_energy of 2 frames are not finite, first in frame 3",
+        ),
+        (
+            {"positions": POSITIONS[0]},
+            r"positions of shape \(4, 3\); two frames or more of \(frames, atoms, 3\) are needed",
+        ),
         ({"positions": POSITIONS[..., :2]}, r"positions of shape \(10, 4, 2\)"),
         ({"positions": POSITIONS[:1]}, r"positions of shape \(1, 4, 3\)"),
-        ({"forces": FORCES[:, :3]}, r"forces of shape \(10, 3, 3\) do not belong to positions of shape \(10, 4, 3\)"),
+        (
+            {"forces": FORCES[:, :3]},
+            r"forces of shape \(10, 3, 3\) do not belong to positions of shape \(10, 4, 3\)",
+        ),
         ({"potential_energy": ENERGIES[:, None]}, r"potential_energy of shape \(10, 1\) do not belong"),
         ({"positions": None}, r"has no dataset 'positions' but \['forces', 'potential_energy'\]"),
     ],
@@ -142,7 +167,10 @@ def test_arrays_that_are_no_frames_are_refused(arrays, message, tmp_path):
 def test_files_that_are_no_trajectories_are_refused(tmp_path):
     with pytest.raises(FileFormatError, match=r"no file '.*nothing.h5'. The path is relative to"):
         read_force_data(tmp_path / "nothing.h5")
-    for ending, message in ((".h5", "is not an HDF5 file, or damaged"), (".xyz", "cannot be read as a trajectory by ASE")):
+    for ending, message in (
+        (".h5", "is not an HDF5 file, or damaged"),
+        (".xyz", "cannot be read as a trajectory by ASE"),
+    ):
         path = tmp_path / f"text{ending}"
         path.write_text("hello\n")
         with pytest.raises(FileFormatError, match=message):
@@ -189,7 +217,8 @@ def test_the_last_frames_are_held_out():
 def test_the_dipeptide_of_the_examples_is_read_with_its_units():
     data = read_force_data(ALANINE)
     assert data.n_frames == 2000 and data.positions.shape[1:] == (22, 3) and data.temperature == 300.0
-    # a C-H bond has 0.11 nm; and <x . dU/dx> of a bound molecule is kT for each of its 3 N - 3 coordinates relative to the center
+    # a C-H bond has 0.11 nm; and <x . dU/dx> of a bound molecule is kT for each of its 3 N - 3 coordinates
+    # relative to the center
     bond = np.linalg.norm(data.positions[:, 1] - data.positions[:, 0], axis=1)
     assert 0.105 < bond.mean() < 0.115
     centered = data.positions - data.positions.mean(1, keepdims=True)

@@ -22,8 +22,8 @@ from mdsens.flows.layers import Inverted
 from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
 from mdsens.flows.reference_block import MixedCoordinates
-from mdsens.flows.topology import read_molecule
 from mdsens.flows.transforms import AffineFamily
+from mdsens.molecules.topology import read_molecule
 
 DATA = Path(__file__).parents[2] / "data"
 PEROXIDE = peroxide.generator()
@@ -56,7 +56,8 @@ def test_a_flow_stands_for_its_own_energy_and_a_constant_is_a_free_energy(sample
 
 
 def test_a_stiffer_bond_costs_its_free_energy(samples):
-    # a Gaussian of variance s² in u = k (b - b0)²: F = log(1 + 2 k s²) / 2, KL = k s² - F, and <w²> / <w>² by the same integral
+    # a Gaussian of variance s² in u = k (b - b0)²: F = log(1 + 2 k s²) / 2, KL = k s² - F, and <w²> / <w>² by
+    # the same integral
     k = 0.5 / peroxide.BOND_WIDTH**2
     found = evaluate_on_samples(PEROXIDE, target(0.0, k), samples)
     assert_allclose(found.free_energy.value, 0.5 * np.log(2), atol=4 * found.free_energy.error)
@@ -82,12 +83,20 @@ def test_a_flow_agrees_with_its_own_frames(samples):
     assert_allclose(found.nll, data.energies.mean() - 7, rtol=1e-12)
     assert_allclose(found.nll_error, data.energies.std() / 20, rtol=1e-12)
     assert_allclose(found.force_rms, np.sqrt(np.mean(data.forces**2)), rtol=1e-12)
-    # the entropy of five Gaussians and an angle, less the mean of the volume element 2 sum log b + sum log sin t
-    gaussians = 5 * 0.5 * np.log(2 * np.pi * np.e) + 3 * np.log(peroxide.BOND_WIDTH) + 2 * np.log(peroxide.ANGLE_WIDTH)
+    # the entropy of five Gaussians and an angle, less the mean of the volume element 2 sum log b + sum log
+    # sin t
+    gaussians = (
+        5 * 0.5 * np.log(2 * np.pi * np.e)
+        + 3 * np.log(peroxide.BOND_WIDTH)
+        + 2 * np.log(peroxide.ANGLE_WIDTH)
+    )
     volume = 4 * np.log(peroxide.OH) + 2 * np.log(peroxide.OO) + 2 * np.log(np.sin(peroxide.ANGLE))
     assert_allclose(found.nll, gaussians + np.log(2 * np.pi) + volume, atol=4 * found.nll_error)
     without = evaluate_on_data(PEROXIDE, data._replace(forces=None, energies=None))
-    assert np.isnan([without.force_rmse, without.force_rms, without.energy_std]).all() and without.nll == found.nll
+    assert (
+        np.isnan([without.force_rmse, without.force_rms, without.energy_std]).all()
+        and without.nll == found.nll
+    )
 
 
 def test_frames_of_something_else_are_refused(samples):
@@ -133,7 +142,10 @@ def test_architectures_have_names():
     smooth, spline = (MoleculeArchitecture.of(name, hidden=(8,)) for name in ("smooth", "spline"))
     assert smooth.hidden == spline.hidden == (8,) and type(smooth.line) is not type(spline.line)
     # of as many parameters
-    assert abs(smooth.circle.n_raw - spline.circle.n_raw) <= 1 and abs(smooth.line.n_raw - spline.line.n_raw) <= 3
+    assert (
+        abs(smooth.circle.n_raw - spline.circle.n_raw) <= 1
+        and abs(smooth.line.n_raw - spline.line.n_raw) <= 3
+    )
     with pytest.raises(InputError, match="transforms = 'nonsense': there are 'smooth' and 'spline'"):
         MoleculeArchitecture.of("nonsense")
 
@@ -144,7 +156,10 @@ def energies(flow: Flow, frames: jax.Array) -> jax.Array:
 
 
 def test_the_flow_of_a_peptide_knows_its_soft_torsions():
-    data, peptide = read_force_data(DATA / "alanine-dipeptide.h5"), read_molecule(DATA / "alanine-dipeptide.pdb")
+    data, peptide = (
+        read_force_data(DATA / "alanine-dipeptide.h5"),
+        read_molecule(DATA / "alanine-dipeptide.pdb"),
+    )
     coordinates = choose_coordinates(peptide.topology, data.positions)
     assert isinstance(coordinates, ZMatrix)
     flow = SMALL.build(coordinates, data.positions, jax.random.key(0))
@@ -155,8 +170,8 @@ def test_the_flow_of_a_peptide_knows_its_soft_torsions():
     psi = tuple(atoms[name] for name in ("N1", "CA1", "C1", "N2"))
     found = set(model.rotatable) | {row[::-1] for row in model.rotatable}
     assert len(model.rotatable) == 2 and {phi, psi} <= found
-    # centered and scaled to the frames it is a crude density of them already: 55 white numbers have a sum of squares of 55,
-    # which differs by sqrt(2 * 55) from frame to frame
+    # centered and scaled to the frames it is a crude density of them already: 55 white numbers have a sum of
+    # squares of 55, which differs by sqrt(2 * 55) from frame to frame
     nll = np.asarray(energies(flow, jnp.asarray(data.positions[::40], float)))
     assert np.isfinite(nll).all() and nll.std() < np.sqrt(2 * 55)
     with pytest.raises(InputError, match="no inverse"):
@@ -174,6 +189,8 @@ def test_the_flow_of_a_ring_without_soft_torsions_samples_what_it_evaluates():
     flow = gaussian.build(coordinates, frames, jax.random.key(0))
     assert {name: base.n for name, base in flow.base.items()} == {"stiff": 24, "soft": 0}
     assert any(isinstance(layer, Inverted) for layer in flow.layers.layers)
-    x, log_p = quick_jit(lambda flow, keys: jax.vmap(flow.draw)(keys))(flow, jax.random.split(jax.random.key(1), 8))
+    x, log_p = quick_jit(lambda flow, keys: jax.vmap(flow.draw)(keys))(
+        flow, jax.random.split(jax.random.key(1), 8)
+    )
     assert_allclose(-energies(flow, x), log_p, rtol=1e-9)
     assert np.abs(x - x.mean(1, keepdims=True)).max() < 0.3  # nm: a ring, not a cloud

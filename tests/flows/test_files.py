@@ -36,10 +36,27 @@ RNG = np.random.default_rng(0)
 
 def everything() -> Flow:
     """A flow with every class of layer, base and transform (that it makes no sense as a whole is no matter here)."""
-    families = [Elementwise("b", family, jnp.asarray(RNG.normal(size=(2, family.n_raw)))) for family in FAMILIES]
+    families = [
+        Elementwise("b", family, jnp.asarray(RNG.normal(size=(2, family.n_raw)))) for family in FAMILIES
+    ]
     split = Split((("x", 3),), (("a", (2,)), ("b", (0, 1))))
-    coupling = Coupling.create("a", ["b"], {"a": 1, "b": 2}, LineMixture(2), jax.random.key(0), periodic=["b"], hidden=(3,), harmonics=2)
-    others = (Turns("b"), Cut("a", jnp.ones(1)), Whiten.of("b", RNG.normal(size=(9, 2))), coupling, Inverted(Chain((coupling,))))
+    coupling = Coupling.create(
+        "a",
+        ["b"],
+        {"a": 1, "b": 2},
+        LineMixture(2),
+        jax.random.key(0),
+        periodic=["b"],
+        hidden=(3,),
+        harmonics=2,
+    )
+    others = (
+        Turns("b"),
+        Cut("a", jnp.ones(1)),
+        Whiten.of("b", RNG.normal(size=(9, 2))),
+        coupling,
+        Inverted(Chain((coupling,))),
+    )
     return Flow((Name("x"), split, *families, *others), {"a": Normal(1), "b": Uniform(2)})
 
 
@@ -56,8 +73,15 @@ CASES = {
     "every class": everything(),
     "float32": everything().astype(jnp.float32),
     "Z-matrix": peroxide.generator(),
-    "ring": BoltzmannGenerator(Flow((ring(), Whiten.of("block", RNG.normal(size=(20, 9)))), {"block": Normal(9)}), (6,) * 7, 300.0, "PDB"),
-    "large block": ReferenceBlock.from_frames(RNG.normal(size=(24, 3)) + 0.01 * RNG.normal(size=(100, 24, 3))),
+    "ring": BoltzmannGenerator(
+        Flow((ring(), Whiten.of("block", RNG.normal(size=(20, 9)))), {"block": Normal(9)}),
+        (6,) * 7,
+        300.0,
+        "PDB",
+    ),
+    "large block": ReferenceBlock.from_frames(
+        RNG.normal(size=(24, 3)) + 0.01 * RNG.normal(size=(100, 24, 3))
+    ),
     "arrays of numpy": Chain((RNG.normal(size=(2, 2)), [np.arange(3), 1.5, None, "text", True])),
     "not finite": Elementwise("b", AffineFamily(), jnp.array([[jnp.nan, jnp.inf], [-0.0, 5e-324]])),
 }
@@ -89,7 +113,11 @@ def test_a_flow_from_a_file_computes_what_it_did(tmp_path):
     back, x = load(path), jnp.asarray(0.1 * peroxide.positions())
     energy = eqx.filter_jit(lambda model, x: model.energy(x))
     assert energy(back, x) == energy(model, x)
-    assert back.temperature == model.temperature and back.species == model.species and back.rotatable == model.rotatable
+    assert (
+        back.temperature == model.temperature
+        and back.species == model.species
+        and back.rotatable == model.rotatable
+    )
 
 
 def test_files_hold_numbers_and_text_only(tmp_path):
@@ -97,7 +125,9 @@ def test_files_hold_numbers_and_text_only(tmp_path):
     save(path, CASES["ring"], steps=100, note="trained")
     kinds = set()
     with h5py.File(path) as file:
-        file.visititems(lambda _, item: kinds.add(item.dtype.kind) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda _, item: kinds.add(item.dtype.kind) if isinstance(item, h5py.Dataset) else None
+        )
         assert dict(file["notes"].attrs) == {"steps": 100, "note": "trained"}
     assert kinds <= {"f", "i", "u", "b", "S"}  # no objects, references or opaque bytes
     assert b"pickle" not in path.read_bytes()
@@ -199,7 +229,9 @@ def test_a_file_is_never_overwritten_unless_asked_for(file):
 
 def test_float64_numbers_are_not_cut_to_float32(file):
     with jax.enable_x64(False):
-        with pytest.raises(InputError, match="holds float64 numbers and JAX would cut them to float32: set JAX_ENABLE_X64=1"):
+        with pytest.raises(
+            InputError, match="holds float64 numbers and JAX would cut them to float32: set JAX_ENABLE_X64=1"
+        ):
             load(file)
         save(file, CASES["float32"], overwrite=True)
         assert load(file).dtype == np.float32

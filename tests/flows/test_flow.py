@@ -24,14 +24,23 @@ BASE = {"turn": Uniform(1), "number": Normal(1)}
 def two_dimensional(direction) -> Flow:
     """A density of (turn, number) on the circle times the line; `direction` wraps both layers that have roots to find."""
     number = Coupling.create(
-        "number", ["turn"], {"turn": 1, "number": 1}, LineMixture(2), jax.random.key(0), periodic=["turn"], hidden=(4,)
+        "number",
+        ["turn"],
+        {"turn": 1, "number": 1},
+        LineMixture(2),
+        jax.random.key(0),
+        periodic=["turn"],
+        hidden=(4,),
     )
     turn = Elementwise.zeros("turn", 1, CircleMixture(2))
     split = Split((("x", 2),), (("turn", (0,)), ("number", (1,))))
     return Flow((Name("x"), split, direction(shaken(number)), direction(shaken(turn, 0.5))), BASE)
 
 
-FLOWS = {"explicit density": two_dimensional(lambda layer: layer), "density by roots": two_dimensional(Inverted)}
+FLOWS = {
+    "explicit density": two_dimensional(lambda layer: layer),
+    "density by roots": two_dimensional(Inverted),
+}
 POINTS = np.array([[0.1, -0.3], [0.45, 0.8], [0.7, -1.6], [0.95, 2.2]])
 FORCES = np.array([[1.0, -2.0], [0.3, 0.4], [-0.5, 0.1], [2.0, 1.0]])
 
@@ -74,7 +83,8 @@ def moments(x: np.ndarray) -> np.ndarray:
 def test_samples_have_the_density_and_it_is_normalized(flow):
     x, area = quadrature()
     p = area * np.exp(-at(flow, x)[0])
-    # smooth functions that are periodic or vanish at the ends: the rule converges faster than any power, to 2e-5 here
+    # smooth functions that are periodic or vanish at the ends: the rule converges faster than any power, to
+    # 2e-5 here
     assert_allclose(p.sum(), 1, rtol=0, atol=5e-5)
     samples, log_p = flow.sample(jax.random.key(1), 2500, batch=1000)
     assert len(np.unique(samples, axis=0)) == len(log_p) == 2500
@@ -90,9 +100,11 @@ def test_samples_have_the_density_and_it_is_normalized(flow):
 def test_forces_and_hessian_are_derivatives_of_the_energy(flow):
     h = 1e-5
     steps = h * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
-    energies, forces, hessian = (part.reshape(5, 4, *part.shape[1:]) for part in at(flow, (POINTS + steps[:, None]).reshape(-1, 2)))
-    # steps leave h² = 1e-10 times third and fourth derivatives, which are 1e4 times the first for such ramps; energies by
-    # roots carry 1e-12, and 1e-12 / h = 1e-7
+    energies, forces, hessian = (
+        part.reshape(5, 4, *part.shape[1:]) for part in at(flow, (POINTS + steps[:, None]).reshape(-1, 2))
+    )
+    # steps leave h² = 1e-10 times third and fourth derivatives, which are 1e4 times the first for such ramps;
+    # energies by roots carry 1e-12, and 1e-12 / h = 1e-7
     slopes = ((energies[1:3] - energies[3:]) / (2 * h)).T
     assert_allclose(forces[0], -slopes, rtol=0, atol=1e-6 * np.abs(forces[0]).max())
     curvature = -np.moveaxis((forces[1:3] - forces[3:]) / (2 * h), 0, 2)
@@ -107,10 +119,18 @@ def test_gradients_of_the_losses_are_those_of_central_differences(flow):
     coupling_only = Flow(flow.layers.layers[:-1], BASE)  # half of the flow compiles in half of the time
     trained, fixed = eqx.partition(coupling_only, eqx.is_inexact_array)
     numbers, flow_of = ravel_pytree(trained)
-    loss = Loss(likelihood=1.0, force=1.0, reverse_kl=1.0, energy=lambda x: jnp.cos(2 * np.pi * x[0]) + 0.5 * x[1] ** 2, n_draws=4)
+    loss = Loss(
+        likelihood=1.0,
+        force=1.0,
+        reverse_kl=1.0,
+        energy=lambda x: jnp.cos(2 * np.pi * x[0]) + 0.5 * x[1] ** 2,
+        n_draws=4,
+    )
 
     def terms(numbers):
-        total, parts = loss(eqx.combine(flow_of(numbers), fixed), jnp.asarray(POINTS), jnp.asarray(FORCES), jax.random.key(2))
+        total, parts = loss(
+            eqx.combine(flow_of(numbers), fixed), jnp.asarray(POINTS), jnp.asarray(FORCES), jax.random.key(2)
+        )
         vector = jnp.stack([parts["nll"], parts["force_mse"], parts["reverse_kl"]])
         return vector, (vector, total)
 
@@ -169,7 +189,9 @@ def test_a_flow_in_float32_computes_in_float32(flow):
 
 @all_flows
 def test_energies_and_forces_far_out_are_finite_and_those_of_a_gaussian(flow):
-    x = np.array([[turn, number] for turn in (0.0, 0.3, 0.999) for number in (-1e3, -30.0, -10.0, 10.0, 30.0, 1e3)])
+    x = np.array(
+        [[turn, number] for turn in (0.0, 0.3, 0.999) for number in (-1e3, -30.0, -10.0, 10.0, 30.0, 1e3)]
+    )
     energies, forces, hessians = at(flow, x)
     assert np.isfinite(energies).all() and np.isfinite(forces).all() and np.isfinite(hessians).all()
     # out there a component is straight: its force is linear in x, as that of a Gaussian
@@ -177,7 +199,11 @@ def test_energies_and_forces_far_out_are_finite_and_those_of_a_gaussian(flow):
     assert np.all(np.sign(forces[far, 1]) == -np.sign(x[far, 1]))
     single_energies, single_forces = energies_and_forces(flow.astype(jnp.float32), x.astype(np.float32))
     assert_allclose(single_energies, energies, rtol=1e-5)
-    assert_allclose(single_forces / np.abs(forces).max(1, keepdims=True), forces / np.abs(forces).max(1, keepdims=True), atol=1e-4)
+    assert_allclose(
+        single_forces / np.abs(forces).max(1, keepdims=True),
+        forces / np.abs(forces).max(1, keepdims=True),
+        atol=1e-4,
+    )
 
 
 def test_a_flow_without_parameters_has_the_density_of_its_base():

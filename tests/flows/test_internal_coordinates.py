@@ -49,7 +49,12 @@ def probe(x):
     def scalar(x):
         fields, log_det = PEPTIDE.forward(x)
         weights = jnp.arange(1.0, 20.0, dtype=x.dtype)
-        return log_det + 30 * jnp.sum(fields["bonds"] ** 2) + jnp.sum(fields["angles"] ** 3) + weights @ jnp.sin(fields["torsions"])
+        return (
+            log_det
+            + 30 * jnp.sum(fields["bonds"] ** 2)
+            + jnp.sum(fields["angles"] ** 3)
+            + weights @ jnp.sin(fields["torsions"])
+        )
 
     return jax.value_and_grad(scalar)(x)
 
@@ -104,7 +109,11 @@ def test_log_determinant_of_the_inverse_is_that_of_its_jacobian(hydrogens_on):
     def probe(fields):
         jacobian = jax.jacfwd(lambda f: full.inverse(f)[0].ravel())(fields)
         positions, log_det = full.inverse(fields)
-        return log_det, jnp.linalg.slogdet(jnp.concatenate(jax.tree.leaves(jacobian), axis=1))[1], full.forward(positions)[0]
+        return (
+            log_det,
+            jnp.linalg.slogdet(jnp.concatenate(jax.tree.leaves(jacobian), axis=1))[1],
+            full.forward(positions)[0],
+        )
 
     log_det, from_jacobian, back = probe(fields)
     assert_allclose(log_det, from_jacobian, rtol=1e-12)
@@ -143,7 +152,8 @@ def test_chirality_is_the_sign_of_an_improper_torsion(coordinates):
     names = [atom.name for atom in TOPOLOGY.atoms]
     quartets = [[names[i] for i in row] for row in PEPTIDE.rows[3:]]
     side_chain = np.asarray(coordinates[0]["torsions"])[:, quartets.index(["CB", "CA", "N", "C"])]
-    # L-alanine: seen from HA, the groups CO, R, N follow each other clockwise ("CORN"), which puts CB at -120° from C
+    # L-alanine: seen from HA, the groups CO, R, N follow each other clockwise ("CORN"), which puts CB at
+    # -120° from C
     assert np.all(np.abs(side_chain + np.radians(120)) < np.radians(40))
 
 
@@ -154,7 +164,9 @@ def test_shape_does_not_change_when_the_molecule_moves_and_forces_turn_with_it(s
         x = file["positions"][seed % 2000].astype(float)
     R, shift = Rotation.random(random_state=int(seed % 2**31)).as_matrix(), random.normal(size=3)
     moved = x @ R.T + shift
-    (value, forces), (moved_value, moved_forces) = jax.device_get((probe(jnp.asarray(x)), probe(jnp.asarray(moved))))
+    (value, forces), (moved_value, moved_forces) = jax.device_get(
+        (probe(jnp.asarray(x)), probe(jnp.asarray(moved)))
+    )
     assert_allclose(moved_value, value, rtol=1e-11)
     # rounding of positions, 1e-16, over the smallest length that torsions divide by, 0.02 nm, squared
     scale = np.abs(forces).max()
@@ -180,14 +192,22 @@ def test_any_shape_comes_back(bonds, angles, torsion):
 
 @pytest.mark.parametrize("torsion", [0.0, np.pi], ids=["cis", "trans"])
 def test_planar_torsions_have_right_derivatives(torsion):
-    # the last atom, moved out of the plane by h, turns about the axis at distance b sin(angle): dp = h / (b sin(angle))
-    fields = {"bonds": jnp.array([0.145, 0.097, 0.098]), "angles": jnp.array([1.7, 1.8]), "torsions": jnp.array([torsion])}
+    # the last atom, moved out of the plane by h, turns about the axis at distance b sin(angle): dp = h / (b
+    # sin(angle))
+    fields = {
+        "bonds": jnp.array([0.145, 0.097, 0.098]),
+        "angles": jnp.array([1.7, 1.8]),
+        "torsions": jnp.array([torsion]),
+    }
     x = inverse_of_peroxide(fields)[0]
     value, slope = torsion_gradient(x)
     assert_allclose(np.abs(value), torsion, atol=1e-15)
     assert_allclose(np.abs(slope[PEROXIDE.rows[3][0], 1]), 1 / (0.098 * np.sin(1.8)), rtol=1e-12)
-    assert_allclose(torsion_gradient(x.astype(jnp.float32))[1], slope, rtol=0, atol=1e-6 * np.abs(slope).max())
-    # the torsion is odd in all displacements out of the plane, so its curvature has no part within the plane alone
+    assert_allclose(
+        torsion_gradient(x.astype(jnp.float32))[1], slope, rtol=0, atol=1e-6 * np.abs(slope).max()
+    )
+    # the torsion is odd in all displacements out of the plane, so its curvature has no part within the plane
+    # alone
     curvature = torsion_curvature(x).reshape(4, 3, 4, 3)
     assert_allclose(curvature[:, ::2][:, :, :, ::2], 0, atol=1e-10)
     assert_allclose(curvature[:, 1, :, 1], 0, atol=1e-10)
@@ -206,8 +226,11 @@ def test_float32_keeps_its_digits_there_back_and_in_forces(frames, coordinates):
     fields, _ = forward_all(jnp.asarray(frames, jnp.float32))
     positions, log_det = inverse_all(fields)
     assert {value.dtype for value in [*fields.values(), positions, log_det]} == {np.dtype(np.float32)}
-    # positions up to 0.5 nm carry 3e-8 nm; a torsion sees them at 0.1 nm from its axis, and at 0.02 nm for rare bent angles
-    turned = np.remainder(np.asarray(fields["torsions"]) - coordinates[0]["torsions"] + np.pi, 2 * np.pi) - np.pi
+    # positions up to 0.5 nm carry 3e-8 nm; a torsion sees them at 0.1 nm from its axis, and at 0.02 nm for
+    # rare bent angles
+    turned = (
+        np.remainder(np.asarray(fields["torsions"]) - coordinates[0]["torsions"] + np.pi, 2 * np.pi) - np.pi
+    )
     assert np.abs(turned).max() < 1e-5
     assert_allclose(positions, inverse_all(coordinates[0])[0], rtol=0, atol=3e-6)
     for x in frames[:4]:
@@ -219,8 +242,14 @@ def test_float32_keeps_its_digits_there_back_and_in_forces(frames, coordinates):
 def test_three_atoms_have_two_bonds_and_an_angle():
     water = ZMatrix.from_topology(molecule("H2O"))
     x = jnp.asarray(0.1 * molecule("H2O").positions)
-    fields, log_det, (back, _) = jax.jit(lambda x: (*water.forward(x), water.forward(water.inverse(water.forward(x)[0])[0])))(x)
-    assert {name: value.shape for name, value in fields.items()} == {"bonds": (2,), "angles": (1,), "torsions": (0,)}
+    fields, log_det, (back, _) = jax.jit(
+        lambda x: (*water.forward(x), water.forward(water.inverse(water.forward(x)[0])[0]))
+    )(x)
+    assert {name: value.shape for name, value in fields.items()} == {
+        "bonds": (2,),
+        "angles": (1,),
+        "torsions": (0,),
+    }
     assert_allclose(fields["angles"], np.radians(molecule("H2O").get_angle(1, 0, 2)), rtol=1e-12)
     assert_allclose(back["bonds"], fields["bonds"], rtol=1e-14)
     assert_allclose(log_det, -np.log(np.prod(fields["bonds"] ** 2) * np.sin(fields["angles"][0])), rtol=1e-14)

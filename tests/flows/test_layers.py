@@ -34,7 +34,9 @@ DOMAINS = {
 
 def coupling(moved: str, family, *, harmonics: int = 1) -> Coupling:
     given = [name for name in SIZES if name != moved]
-    layer = Coupling.create(moved, given, SIZES, family, jax.random.key(0), periodic=("turn",), hidden=(4,), harmonics=harmonics)
+    layer = Coupling.create(
+        moved, given, SIZES, family, jax.random.key(0), periodic=("turn",), hidden=(4,), harmonics=harmonics
+    )
     return shaken(layer)
 
 
@@ -50,7 +52,11 @@ CASES = {
     "Inverted-Split": Inverted(Split((("number", 3),), (("number", (2, 0, 1)),))),
     "Inverted-Coupling": Inverted(coupling("turn", CircleMixture(2))),
 }
-CASES |= {f"Coupling-{type(family).__name__}": coupling(field, family) for field, families in DOMAINS.items() for family in families}
+CASES |= {
+    f"Coupling-{type(family).__name__}": coupling(field, family)
+    for field, families in DOMAINS.items()
+    for family in families
+}
 
 
 @quick_jit
@@ -98,7 +104,9 @@ def test_couplings_see_periodic_fields_on_the_circle():
     layer = coupling("number", AffineFamily(), harmonics=2)
     y = forward_of(layer, STATE)["number"]
     whole = STATE | {"turn": STATE["turn"] + np.array([1.0, -2.0, 3.0])}
-    assert_allclose(forward_of(layer, whole)["number"], y, rtol=0, atol=1e-13)  # rounding of 2 turns, times the network's slopes
+    assert_allclose(
+        forward_of(layer, whole)["number"], y, rtol=0, atol=1e-13
+    )  # rounding of 2 turns, times the network's slopes
     half = STATE | {"turn": STATE["turn"] + 0.5}
     assert np.abs(forward_of(layer, half)["number"] - y).min() > 1e-4
     # a field that is not named periodic is seen as it is
@@ -109,7 +117,9 @@ def test_couplings_see_periodic_fields_on_the_circle():
 def test_new_couplings_are_near_the_same_for_all_samples():
     """A training starts from functions that do not depend on what is given."""
     family = LineMixture(2)
-    layer = Coupling.create("number", ["turn", "share"], SIZES, family, jax.random.key(0), periodic=("turn",), hidden=(4,))
+    layer = Coupling.create(
+        "number", ["turn", "share"], SIZES, family, jax.random.key(0), periodic=("turn",), hidden=(4,)
+    )
     moved = forward_of(layer, STATE)["number"]
     alone = forward_of(Elementwise.zeros("number", 3, family), STATE)["number"]
     assert_allclose(moved, alone, rtol=0, atol=0.05)
@@ -126,7 +136,9 @@ def test_white_samples_have_mean_zero_and_unit_covariance():
 
 
 def test_whitening_is_not_trained():
-    gradient = eqx.filter_grad(lambda layer: jnp.sum(layer.forward({"angle": jnp.ones(3)})[0]["angle"]))(WHITEN)
+    gradient = eqx.filter_grad(lambda layer: jnp.sum(layer.forward({"angle": jnp.ones(3)})[0]["angle"]))(
+        WHITEN
+    )
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
@@ -136,7 +148,9 @@ def test_turns_and_cuts_bring_angles_into_their_range():
     assert np.all((turns >= 0) & (turns < 1))
     assert_allclose(np.exp(2j * np.pi * turns), np.exp(1j * angles), atol=1e-13)  # 100 rad to 16 digits
     center = np.array([3.0, -3.0, 0.0])
-    cut = np.asarray(forward_of(Cut("angle", jnp.asarray(center)), {"angle": center + np.array([0.5, -0.5, 6.0])})["angle"])
+    cut = np.asarray(
+        forward_of(Cut("angle", jnp.asarray(center)), {"angle": center + np.array([0.5, -0.5, 6.0])})["angle"]
+    )
     assert_allclose(cut, [0.5, -0.5, 6.0 - 2 * np.pi], atol=1e-14)
 
 
@@ -157,7 +171,10 @@ def test_splits_take_every_element_once(taken):
 @pytest.mark.parametrize(
     ("frames", "message"),
     [
-        (np.stack([RANDOM.normal(size=50), np.full(50, 0.1)], axis=1), "leave out elements that never change"),
+        (
+            np.stack([RANDOM.normal(size=50), np.full(50, 0.1)], axis=1),
+            "leave out elements that never change",
+        ),
         (RANDOM.normal(size=(3, 3)), "from 3 frames of 3 elements has no inverse"),
         (RANDOM.normal(size=(1, 2)), "from 1 frames of 2 elements has no inverse"),
         (np.full((50, 1), 2.0), "leave out elements that never change"),
@@ -173,7 +190,9 @@ def test_couplings_that_cannot_be_are_refused():
     create = lambda moved, given: Coupling.create(moved, given, SIZES, AffineFamily(), jax.random.key(0))
     with pytest.raises(InputError, match=r"'turn' given \['turn', 'share'\]: a field cannot look at itself"):
         create("turn", ["turn", "share"])
-    with pytest.raises(InputError, match=r"sizes are known of \['number', 'share', 'turn'\], not of \['bonds'\]"):
+    with pytest.raises(
+        InputError, match=r"sizes are known of \['number', 'share', 'turn'\], not of \['bonds'\]"
+    ):
         create("turn", ["bonds"])
     with pytest.raises(InputError, match=r"not of \['bonds'\]"):
         create("bonds", ["turn"])

@@ -49,7 +49,12 @@ def by_singular_values(C: np.ndarray) -> np.ndarray:
 def test_ring_is_the_block_and_hydrogens_hang_on_it(coordinates):
     assert RING == [1, 2, 3, 4, 5] and sorted(PYRROLE.symbols[RING]) == ["C", "C", "C", "C", "N"]
     fields, _ = coordinates
-    assert {name: value.shape[1] for name, value in fields.items()} == {"block": 9, "bonds": 5, "angles": 5, "torsions": 5}
+    assert {name: value.shape[1] for name, value in fields.items()} == {
+        "block": 9,
+        "bonds": 5,
+        "angles": 5,
+        "torsions": 5,
+    }
     assert not any(MIXED.proper)
     # each hydrogen lies in the plane of the ring: its torsion from the far neighbor is 180°
     assert np.all(np.abs(fields["torsions"]) > 2.5)
@@ -94,13 +99,18 @@ def test_pose_is_in_the_eckart_frame(coordinates):
 
 
 def test_shape_does_not_change_when_the_molecule_moves_and_forces_turn_with_it():
-    probe = jax.jit(jax.value_and_grad(lambda x: sum(jnp.sum(jnp.sin(value)) for value in jax.tree.leaves(MIXED.forward(x)))))
+    probe = jax.jit(
+        jax.value_and_grad(
+            lambda x: sum(jnp.sum(jnp.sin(value)) for value in jax.tree.leaves(MIXED.forward(x)))
+        )
+    )
     x = FRAMES[7]
     value, forces = jax.device_get(probe(jnp.asarray(x)))
     for R in Rotation.random(5, random_state=1).as_matrix():
         moved, moved_forces = probe(jnp.asarray(x @ R.T + [1.0, -2.0, 0.5]))
         assert_allclose(moved, value, rtol=1e-10)
-        # a width of 1e-3 nm amplifies the rounding of positions, 4e-16, a million times where it is divided by twice
+        # a width of 1e-3 nm amplifies the rounding of positions, 4e-16, a million times where it is divided
+        # by twice
         assert_allclose(moved_forces, forces @ R.T, rtol=0, atol=1e-9 * np.abs(forces).max())
     assert_allclose(forces.sum(0), 0, atol=1e-9 * np.abs(forces).max())
     assert_allclose(np.cross(x - x.mean(0), forces).sum(0), 0, atol=1e-9 * np.abs(forces).max())
@@ -108,7 +118,8 @@ def test_shape_does_not_change_when_the_molecule_moves_and_forces_turn_with_it()
 
 @given(st.integers(0, 2**31 - 1), st.floats(-4, 0), st.floats(-4, 0))
 def test_rotation_is_the_best_one(seed, second, third):
-    # points with extents 1, 10^second, 10^third: from a ball to a disc, and to a rod that is 20 times as long as thick
+    # points with extents 1, 10^second, 10^third: from a ball to a disc, and to a rod that is 20 times as long
+    # as thick
     random = np.random.default_rng(seed)
     extents = np.array([1.0, 10 ** max(second, -1.3), 10**third])
     x0 = random.normal(size=(8, 3)) * extents
@@ -143,7 +154,9 @@ def test_rotation_has_derivatives_where_singular_values_coincide():
         step = h * np.outer(np.eye(3)[a], np.eye(3)[b])
         plus, minus, middle = (by_singular_values(np.asarray(C) + sign * step) for sign in (1, -1, 0))
         assert_allclose(first[..., a, b], (plus - minus) / (2 * h), atol=1e-7)  # error h²
-        assert_allclose(second[..., a, b, a, b], (plus - 2 * middle + minus) / h**2, atol=1e-6)  # h², and 1e-16 / h²
+        assert_allclose(
+            second[..., a, b, a, b], (plus - 2 * middle + minus) / h**2, atol=1e-6
+        )  # h², and 1e-16 / h²
     single = jax.jit(slope)(C.astype(jnp.float32))
     assert single.dtype == jnp.float32
     assert_allclose(single, first, atol=1e-6)
@@ -154,7 +167,9 @@ def test_float32_keeps_its_digits(coordinates):
     x = jnp.asarray(FRAMES - FRAMES[:, :1], jnp.float32)
     single, log_det = forward_all(x)
     assert {value.dtype for value in [*single.values(), log_det]} == {np.dtype(np.float32)}
-    assert_allclose(single["block"], fields["block"], rtol=0, atol=1e-3)  # positions carry 2e-8 nm, the stiffest width is 1e-3 nm
+    assert_allclose(
+        single["block"], fields["block"], rtol=0, atol=1e-3
+    )  # positions carry 2e-8 nm, the stiffest width is 1e-3 nm
     assert_allclose(log_det, exact, rtol=1e-5)
 
 
@@ -167,7 +182,12 @@ def test_a_linear_group_goes_into_a_block():
     frames = vibrating(0.1 * acetonitrile.positions, 50)
     mixed = MixedCoordinates.from_topology(acetonitrile, frames, atoms=line)
     fields, _ = jax.eval_shape(mixed.forward, jnp.asarray(frames[0]))
-    assert {name: value.shape for name, value in fields.items()} == {"block": (6,), "bonds": (2,), "angles": (2,), "torsions": (2,)}
+    assert {name: value.shape for name, value in fields.items()} == {
+        "block": (6,),
+        "bonds": (2,),
+        "angles": (2,),
+        "torsions": (2,),
+    }
 
 
 def test_a_molecule_may_be_all_block():
@@ -175,7 +195,12 @@ def test_a_molecule_may_be_all_block():
     pairs = [(i, (i + 1) % 6) for i in range(6)]
     mixed = MixedCoordinates.from_topology((6, pairs), frames)
     fields, _ = jax.eval_shape(mixed.forward, jnp.asarray(frames[0]))
-    assert {name: value.shape for name, value in fields.items()} == {"block": (12,), "bonds": (0,), "angles": (0,), "torsions": (0,)}
+    assert {name: value.shape for name, value in fields.items()} == {
+        "block": (12,),
+        "bonds": (0,),
+        "angles": (0,),
+        "torsions": (0,),
+    }
     positions, _ = jax.eval_shape(mixed.inverse, fields)
     assert positions.shape == (6, 3)
 

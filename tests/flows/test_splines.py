@@ -13,7 +13,9 @@ from mdsens.flows.transforms import CircleMixture, IntervalMixture, LineMixture
 
 rng = np.random.default_rng(0)
 FAMILIES = pytest.mark.parametrize(
-    "family", [CircularSpline(5), IntervalSpline(5), LineSpline(5, bound=2.0)], ids=["circle", "interval", "line"]
+    "family",
+    [CircularSpline(5), IntervalSpline(5), LineSpline(5, bound=2.0)],
+    ids=["circle", "interval", "line"],
 )
 N = 40
 
@@ -55,7 +57,10 @@ def test_a_spline_increases_and_its_inverse_undoes_it_at_knots_ends_and_between(
         f, _, _, x = random_spline(family, dtype, seed)
         y, log_slope, slope, bend = forward(f, x)
         back, log_inverse, inverse_slope, inverse_bend = backward(f, y)
-        assert all(part.dtype == dtype and np.all(np.isfinite(part)) for part in (y, log_slope, slope, bend, back, inverse_bend))
+        assert all(
+            part.dtype == dtype and np.all(np.isfinite(part))
+            for part in (y, log_slope, slope, bend, back, inverse_bend)
+        )
         assert np.all(np.diff(y) >= 0) and np.all(slope > 0)
         assert_allclose(slope, np.exp(log_slope), rtol=1e3 * eps)
         # y is rounded, at |y| ~ 10, and slopes are as low as 0.1
@@ -102,7 +107,11 @@ def test_a_spline_on_the_line_is_straight_beyond_its_knots():
 
 @pytest.mark.parametrize(
     ("spline", "mixture"),
-    [(CircularSpline(5), CircleMixture(3)), (IntervalSpline(5), IntervalMixture(3)), (LineSpline(5, bound=2.0), LineMixture(3))],
+    [
+        (CircularSpline(5), CircleMixture(3)),
+        (IntervalSpline(5), IntervalMixture(3)),
+        (LineSpline(5, bound=2.0), LineMixture(3)),
+    ],
     ids=["circle", "interval", "line"],
 )
 def test_the_force_of_a_spline_jumps_at_knots_and_that_of_a_mixture_nowhere(spline, mixture):
@@ -128,5 +137,7 @@ def test_the_force_of_a_spline_jumps_at_knots_and_that_of_a_mixture_nowhere(spli
 @pytest.mark.parametrize("n_bins", [1, 500])
 @pytest.mark.parametrize("family", [CircularSpline, IntervalSpline, LineSpline])
 def test_too_few_or_too_many_bins_are_refused(family, n_bins):
-    with pytest.raises(InputError, match=rf"^{family.__name__}\(n_bins={n_bins}\): needs between 2 and 499 bins"):
+    with pytest.raises(
+        InputError, match=rf"^{family.__name__}\(n_bins={n_bins}\): needs between 2 and 499 bins"
+    ):
         family(n_bins=n_bins)

@@ -36,7 +36,9 @@ def data() -> ForceData:
 
 @pytest.fixture(scope="module")
 def untrained(data) -> BoltzmannGenerator:
-    architecture = MoleculeArchitecture(CircleMixture(4), AffineFamily(), soft_layers=0, stiff_layers=0, hidden=(8,), harmonics=1)
+    architecture = MoleculeArchitecture(
+        CircleMixture(4), AffineFamily(), soft_layers=0, stiff_layers=0, hidden=(8,), harmonics=1
+    )
     flow = architecture.build(peroxide.generator().coordinates, data.positions, jax.random.key(1))
     return BoltzmannGenerator(flow, peroxide.SPECIES, peroxide.TEMPERATURE).astype(jnp.float32)
 
@@ -50,7 +52,8 @@ def trained(data, untrained, tmp_path_factory):
 def test_training_reaches_the_density_of_the_data(data, trained):
     _, done = trained
     _, held_out = data.split(SCHEDULE.held_out)
-    # the entropy of the held-out frames is known, and the KL divergence to it is never negative but for their fluctuation
+    # the entropy of the held-out frames is known, and the KL divergence to it is never negative but for their
+    # fluctuation
     excess = done.history["held_out/nll"][-1] - held_out.energies.mean()
     assert -0.1 < excess < 0.15
     # harmonic bonds are learned from the forces to a few percent
@@ -63,16 +66,22 @@ def test_a_training_that_was_cut_off_ends_with_the_same_bits(data, untrained, tr
     train(untrained, data, schedule=SCHEDULE, checkpoint=path, stop_after=30)
     assert read_history(path)["step"][-1] == 30
     again = train(untrained, data, schedule=SCHEDULE, checkpoint=path, resume=True)
-    jax.tree.map(assert_array_equal, eqx.filter(again.model, eqx.is_array), eqx.filter(whole.model, eqx.is_array))
+    jax.tree.map(
+        assert_array_equal, eqx.filter(again.model, eqx.is_array), eqx.filter(whole.model, eqx.is_array)
+    )
     assert again.history["held_out/nll"][-1] == whole.history["held_out/nll"][-1]
 
 
 def test_the_checkpoint_is_the_model_with_its_history(trained):
     path, done = trained
-    jax.tree.map(assert_array_equal, eqx.filter(load(path), eqx.is_array), eqx.filter(done.model, eqx.is_array))
+    jax.tree.map(
+        assert_array_equal, eqx.filter(load(path), eqx.is_array), eqx.filter(done.model, eqx.is_array)
+    )
     history = read_history(path)
     assert_array_equal(history["step"], [20, 40, 60])
-    assert {"train/nll", "train/force_rmse", "held_out/nll", "held_out/force_rmse", "learning_rate"} < set(history)
+    assert {"train/nll", "train/force_rmse", "held_out/nll", "held_out/force_rmse", "learning_rate"} < set(
+        history
+    )
 
 
 def test_every_frame_is_seen_once_before_any_is_seen_again():
@@ -81,7 +90,9 @@ def test_every_frame_is_seen_once_before_any_is_seen_again():
     assert_array_equal(np.sort(seen[:21]), np.arange(21))
     assert_array_equal(np.sort(seen[21:]), np.arange(21))
     assert not np.array_equal(seen[:21], seen[21:])
-    across = np.concatenate([Schedule(batch=8, seed=3).frames(step, 21) for step in range(6)])  # batches that cross an epoch
+    across = np.concatenate(
+        [Schedule(batch=8, seed=3).frames(step, 21) for step in range(6)]
+    )  # batches that cross an epoch
     assert_array_equal(across[:42], seen)
 
 
@@ -97,11 +108,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_model(data, untraine
     broken = ForceData(data.positions.copy(), data.forces, data.energies, data.temperature)
     row = schedule.frames(12, 900)[0]  # of the first epoch: no step before saw it
     broken.positions[row, 1] = broken.positions[row, 0]
-    with pytest.raises(NonFiniteError, match=r"before step 15.*training nll.*The model of step 10 is good.*Lower learning_rate") as raised:
+    with pytest.raises(
+        NonFiniteError,
+        match=r"before step 15.*training nll.*The model of step 10 is good.*Lower learning_rate",
+    ) as raised:
         train(untrained, broken, schedule=schedule, checkpoint=path)
     good = raised.value.partial
     assert good.history["step"][-1] == 10 and np.isfinite(good.history["held_out/nll"]).all()
-    jax.tree.map(assert_array_equal, eqx.filter(load(path), eqx.is_array), eqx.filter(good.model, eqx.is_array))
+    jax.tree.map(
+        assert_array_equal, eqx.filter(load(path), eqx.is_array), eqx.filter(good.model, eqx.is_array)
+    )
 
 
 def test_progress_is_told_at_every_look(data, untrained):

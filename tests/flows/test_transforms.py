@@ -41,7 +41,9 @@ def orders(function, x, n):
 
 # --- the ramp ----------------------------------------------------------------------------------------------------------------
 
-ramp_orders = jax.jit(lambda z, steepness, power: orders(lambda z: ramp(z, steepness, power)[0], z, 4), static_argnums=2)
+ramp_orders = jax.jit(
+    lambda z, steepness, power: orders(lambda z: ramp(z, steepness, power)[0], z, 4), static_argnums=2
+)
 
 
 @POWERS
@@ -49,11 +51,15 @@ ramp_orders = jax.jit(lambda z, steepness, power: orders(lambda z: ramp(z, steep
 def test_a_ramp_joins_its_ends_without_a_corner_in_any_derivative(power, dtype):
     edge = np.array([EDGE[power]], dtype)
     around = np.concatenate([np.nextafter(edge, 0), edge, np.nextafter(edge, 1)])
-    before = np.array([-np.inf, -1e30, -1.0, -0.0, 0.0, np.finfo(dtype).tiny, np.finfo(dtype).eps, *around], dtype)
+    before = np.array(
+        [-np.inf, -1e30, -1.0, -0.0, 0.0, np.finfo(dtype).tiny, np.finfo(dtype).eps, *around], dtype
+    )
     after = 1 - before
     middle = np.linspace(0, 1, 77, dtype=dtype)
     for steepness in (LEAST_STEEPNESS[power], 3.0, 40.0):
-        found = np.asarray(ramp_orders(jnp.asarray([*before, *after, *middle], dtype), jnp.asarray(steepness, dtype), power))
+        found = np.asarray(
+            ramp_orders(jnp.asarray([*before, *after, *middle], dtype), jnp.asarray(steepness, dtype), power)
+        )
         assert found.dtype == dtype and np.all(np.isfinite(found))
         assert not np.any(found[:, : before.size])
         assert np.all(found[0, before.size : 2 * before.size] == 1)
@@ -88,7 +94,8 @@ def test_the_bump_has_one_maximum_from_the_least_steepness_on_and_two_below(powe
     assert_allclose(ramp(1 - z, jnp.asarray(3.0), power)[1], bump(3.0), atol=1e-12)
 
 
-# --- mixtures, for any output of a network --------------------------------------------------------------------------------------
+# --- mixtures, for any output of a network
+# --------------------------------------------------------------------------------------
 
 N = 48
 
@@ -167,7 +174,9 @@ def test_around_the_circle_values_rise_by_one_and_derivatives_come_back():
 def wide_ramps(sharpness):
     """Ramps as long as the circle, or longer."""
     height, center, steepness = (jnp.asarray(a) for a in ([0.6, 0.3], [0.2, 0.7], [LEAST_STEEPNESS[1], 1.1]))
-    return RampMixture(jnp.asarray(0.1), jnp.asarray(0.0), height, center, jnp.full(2, sharpness), steepness, domain="circle")
+    return RampMixture(
+        jnp.asarray(0.1), jnp.asarray(0.0), height, center, jnp.full(2, sharpness), steepness, domain="circle"
+    )
 
 
 def jumps(f, at, gap):
@@ -179,7 +188,8 @@ def jumps(f, at, gap):
 
 def test_a_ramp_as_long_as_the_circle_meets_itself_smoothly_and_a_longer_one_does_not():
     for center in (0.2, 0.7):
-        # half a turn away from its center: the other ramp and the straight part go on, by 2 gap times the next derivative
+        # half a turn away from its center: the other ramp and the straight part go on, by 2 gap times the
+        # next derivative
         assert np.all(jumps(wide_ramps(1.0), center + 0.5, 1e-8) < 1e-6)
         assert np.max(jumps(wide_ramps(0.7), center + 0.5, 1e-8)) > 1e-3
 
@@ -218,13 +228,19 @@ def there_and_back(family, raw, x):
 def test_what_a_network_builds_is_inverted(case):
     family, dtype = CASES[case]
     raw = jnp.asarray(2 * rng.normal(size=(1000, family.n_raw)), dtype)
-    x = jnp.asarray(rng.random(1000) if "interval" in case else rng.normal(size=1000), dtype).at[:2].set(jnp.asarray([0, 1], dtype))
+    x = (
+        jnp.asarray(rng.random(1000) if "interval" in case else rng.normal(size=1000), dtype)
+        .at[:2]
+        .set(jnp.asarray([0, 1], dtype))
+    )
     (_, log_slope), (back, log_inverse) = there_and_back(family, raw, x)
     eps = np.finfo(dtype).eps
     # y is rounded; where f is flat that moves x, and the slope with it
     assert np.all(np.abs(back - x) * np.minimum(1, np.exp(log_slope)) < 64 * eps)
     moved = np.abs(back - x) > 64 * eps
-    assert_allclose(log_inverse[~moved], -log_slope[~moved], atol=1e5 * eps)  # log-slopes change by up to 1000 a unit
+    assert_allclose(
+        log_inverse[~moved], -log_slope[~moved], atol=1e5 * eps
+    )  # log-slopes change by up to 1000 a unit
 
 
 @pytest.mark.parametrize("family", [AffineFamily(), RotationFamily()], ids=["affine", "rotation"])
@@ -242,7 +258,9 @@ def test_affine_functions_and_rotations_are_what_they_say():
     assert_allclose(Rotation(jnp.array(0.25)).forward(jnp.array(0.5)), (0.75, 0), rtol=1e-15)
 
 
-@pytest.mark.parametrize("family", [IntervalMixture(3), CircleMixture(3), LineMixture(3), AffineFamily(), RotationFamily()])
+@pytest.mark.parametrize(
+    "family", [IntervalMixture(3), CircleMixture(3), LineMixture(3), AffineFamily(), RotationFamily()]
+)
 def test_float32_stays_float32(family):
     raw, x = jnp.zeros((2, family.n_raw), np.float32), jnp.zeros(2, np.float32)
     for shape in jax.tree.leaves(eqx.filter_eval_shape(there_and_back, family, raw, x)):

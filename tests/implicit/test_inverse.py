@@ -21,7 +21,9 @@ rng = np.random.default_rng(0)
 # derivative along v of a function that passes on what it was derived from
 STEPS = {
     "forward": lambda f: lambda p, v: jax.jvp(lambda p: f(p, v), (p,), (v,), has_aux=True)[1:],
-    "reverse": lambda f: lambda p, v: (lambda slope, lower: (slope @ v, lower))(*jax.grad(f, has_aux=True)(p, v)),
+    "reverse": lambda f: (
+        lambda p, v: (lambda slope, lower: (slope @ v, lower))(*jax.grad(f, has_aux=True)(p, v))
+    ),
 }
 MODES = {"forward": ["forward"] * 3, "reverse": ["reverse"] * 3, "mixed": ["forward", "reverse", "forward"]}
 
@@ -33,7 +35,8 @@ ALLOWED = {np.float64: 1e-12, np.float32: 1e-6}
 
 @eqx.filter_jit
 def roots(f, y):
-    # Measured: one guard step for ordinary batches, up to 25 for the others. What takes more than are allowed here is NaN.
+    # Measured: one guard step for ordinary batches, up to 25 for the others. What takes more than are allowed
+    # here is NaN.
     return inverse(f, y, *f.bracket(y), solver=BracketedNewton(guard_steps=40))
 
 
@@ -44,7 +47,9 @@ def off(f, y, x, allowed):
     h = allowed * jnp.maximum(1, jnp.abs(x))
     # f increases: f(x - h) <= y <= f(x + h) puts the root between
     x_is_right = (f(x - h) <= y) & (y <= f(x + h))
-    return x_is_right | (jnp.abs(value - y) <= allowed * jnp.maximum(1, jnp.abs(y))), jnp.abs(value - y) / jnp.maximum(1, slope)
+    return x_is_right | (jnp.abs(value - y) <= allowed * jnp.maximum(1, jnp.abs(y))), jnp.abs(
+        value - y
+    ) / jnp.maximum(1, slope)
 
 
 @pytest.mark.parametrize("domain", ["interval", "circle", "line"])
@@ -70,12 +75,14 @@ def assert_right_with_50_digits(f, y, x, allowed):
         value, before, after = (f(mpmath.mpf(x) + s) - y for s in (0, -h, h))
         assert before <= 0 <= after or abs(value) <= allowed * max(1, abs(y))
         if allowed == ALLOWED[np.float64]:
-            # the root itself. In float32 it can be anywhere on a flat stretch, and the slope there another than at x.
+            # the root itself. In float32 it can be anywhere on a flat stretch, and the slope there another
+            # than at x.
             root = mpmath.findroot(lambda x: f(x) - y, (x, x + 1e-9), tol=1e-40)
             assert abs(root - x) * min(1, mpmath.diff(f, root)) <= h
 
 
-# --- derivatives in closed form ------------------------------------------------------------------------------------------
+# --- derivatives in closed form
+# ------------------------------------------------------------------------------------------
 
 
 class Cubic(eqx.Module):
@@ -117,25 +124,34 @@ def orders_along(g, mode):
     """(p, v) -> g(p + t v) and its first three derivatives in t at t = 0."""
     nest = lambda p, v: (g(p), ())
     for step in MODES[mode]:
-        nest = STEPS[step](lambda p, v, inner=nest: (lambda value, lower: (value, (*lower, value)))(*inner(p, v)))
+        nest = STEPS[step](
+            lambda p, v, inner=nest: (lambda value, lower: (value, (*lower, value)))(*inner(p, v))
+        )
     return jax.jit(lambda p, v: (lambda value, lower: jnp.stack([*lower, value]))(*nest(p, v)))
 
 
-@pytest.mark.parametrize(("kind", "mode"), [(Cubic, "forward"), (HyperbolicSine, "reverse"), (Exponential, "mixed")])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [(Cubic, "forward"), (HyperbolicSine, "reverse"), (Exponential, "mixed")]
+)
 def test_derivatives_to_third_order_are_those_of_the_closed_inverse(kind, mode):
     found = orders_along(lambda p: inverse(kind(p[0], p[1]), p[2], -20.0, 20.0), mode)
     closed = orders_along(lambda p: kind(p[0], p[1]).closed(p[2]), "forward")
     p = jnp.array([1.3, 0.4, 0.7])
-    for v in jnp.asarray([*np.eye(3), *rng.normal(size=(7, 3))]):  # ten directions fix a third derivative in three numbers
+    for v in jnp.asarray(
+        [*np.eye(3), *rng.normal(size=(7, 3))]
+    ):  # ten directions fix a third derivative in three numbers
         assert_allclose(found(p, v), closed(p, v), rtol=1e-12, atol=1e-12)
 
 
 def test_the_bracket_does_not_move_the_root():
-    slopes = jax.grad(lambda ends: inverse(jnp.sinh, jnp.array(0.5), ends[0], ends[1]))(jnp.array([-1.0, 2.0]))
+    slopes = jax.grad(lambda ends: inverse(jnp.sinh, jnp.array(0.5), ends[0], ends[1]))(
+        jnp.array([-1.0, 2.0])
+    )
     assert not np.any(slopes)
 
 
-# --- derivatives of a mixture, from 50 digits and from differences --------------------------------------------------------
+# --- derivatives of a mixture, from 50 digits and from differences
+# --------------------------------------------------------
 
 # slope, offset, two heights, centers, sharpnesses and steepnesses, and y: the numbers that x depends on
 POINT = jnp.array([0.05, -0.1, 0.45, 0.55, 0.31, 0.64, 2.1, 3.7, 1.2, 2.3, 0.47])
@@ -181,7 +197,9 @@ def test_derivatives_are_those_of_differences():
     for v in map(jnp.asarray, DIRECTIONS):
         orders = lambda t, v=v: mixture_orders("reverse")(POINT + t * v, v)
         # each order is some 100 times the one before it: (100 step)⁴
-        assert_allclose(orders(0.0)[1:], central_difference(orders, 0.0, step=1e-4, order=4)[:3], rtol=1e-7, atol=1e-7)
+        assert_allclose(
+            orders(0.0)[1:], central_difference(orders, 0.0, step=1e-4, order=4)[:3], rtol=1e-7, atol=1e-7
+        )
 
 
 # --- triangular maps ---------------------------------------------------------------------------------------------------------
@@ -282,5 +300,8 @@ def test_nan_and_infinity_have_no_root():
 
 @pytest.mark.parametrize("counts", [{"guard_steps": 0}, {"newton_steps": -1}, {"bisections": -1}])
 def test_a_solver_without_steps_is_refused(counts):
-    with pytest.raises(InputError, match=rf"BracketedNewton\(.*{next(iter(counts))}={next(iter(counts.values()))}.*at least one"):
+    with pytest.raises(
+        InputError,
+        match=rf"BracketedNewton\(.*{next(iter(counts))}={next(iter(counts.values()))}.*at least one",
+    ):
         BracketedNewton(**counts)

@@ -28,7 +28,9 @@ def distance(A, y, b):
 def cg(A, b, start=None, shift=NONE, diagonal=ONES):
     """`shift`: a unit vector to project out, or zero."""
     project = lambda v: v - shift * (shift @ v)
-    return conjugate_gradient(lambda v: A @ v, b, project, lambda v: v / diagonal, rtol=1e-12, max_steps=400, start=start)
+    return conjugate_gradient(
+        lambda v: A @ v, b, project, lambda v: v / diagonal, rtol=1e-12, max_steps=400, start=start
+    )
 
 
 def test_conjugate_gradients_solve_a_definite_system():
@@ -75,11 +77,15 @@ def test_negative_curvature_is_seen_and_leaves_a_way_down():
 
 @jax.jit
 def run_gmres(A, b, diagonal=ONES):
-    return gmres(lambda v: A @ v, b, precondition=lambda v: v / diagonal, rtol=1e-12, restart=15, max_steps=3000)
+    return gmres(
+        lambda v: A @ v, b, precondition=lambda v: v / diagonal, rtol=1e-12, restart=15, max_steps=3000
+    )
 
 
 @pytest.mark.parametrize(
-    "A", [DEFINITE / 100 + jnp.eye(N), CROOKED / 30 + 10 * jnp.eye(N), -jnp.eye(N)], ids=["symmetric", "crooked", "negative"]
+    "A",
+    [DEFINITE / 100 + jnp.eye(N), CROOKED / 30 + 10 * jnp.eye(N), -jnp.eye(N)],
+    ids=["symmetric", "crooked", "negative"],
 )
 def test_gmres_solves_with_a_space_smaller_than_the_system(A):
     y, residual, products = run_gmres(A, B)

@@ -17,7 +17,8 @@ MODES = pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev], ids=["forward"
 rng = np.random.default_rng(0)
 
 
-# --- ridge regression: x = (X^T X + lambda)^-1 X^T y, found by a program JAX cannot see into -------------------------
+# --- ridge regression: x = (X^T X + lambda)^-1 X^T y, found by a program JAX cannot see into
+# -------------------------
 
 FEATURES, TARGETS = jnp.asarray(rng.normal(size=(12, 4))), jnp.asarray(rng.normal(size=12))
 
@@ -47,7 +48,9 @@ def test_ridge_regression_moves_as_its_closed_form(mode):
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(jax.jacrev, jax.jacfwd), (jax.jacrev, jax.jacrev)], ids=["forward-reverse", "reverse-reverse"]
+    ("first", "second"),
+    [(jax.jacrev, jax.jacfwd), (jax.jacrev, jax.jacrev)],
+    ids=["forward-reverse", "reverse-reverse"],
 )
 def test_second_derivatives_come_from_the_same_rule(first, second):
     mine = second(first(lambda s: ridge(jnp.zeros(4), s, FEATURES)))(jnp.array(0.7))
@@ -75,16 +78,22 @@ def test_square_root_by_iteration_has_the_derivatives_of_the_square_root():
     square_root = fixed_point(heron, iterate_heron)
     f = lambda a: square_root(jnp.array(1.0), a)
     a = jnp.array(2.0)
-    first, second, third = jax.jit(lambda a: (jax.grad(f)(a), jax.grad(jax.grad(f))(a), jax.jacfwd(jax.grad(jax.grad(f)))(a)))(a)
+    first, second, third = jax.jit(
+        lambda a: (jax.grad(f)(a), jax.grad(jax.grad(f))(a), jax.jacfwd(jax.grad(jax.grad(f)))(a))
+    )(a)
     assert_allclose([first, second, third], [0.5 / np.sqrt(2), -0.25 * 2**-1.5, 0.375 * 2**-2.5], rtol=1e-13)
 
 
 def test_plain_numbers_of_python_are_parameters():
     # Kepler: E - e sin E = M, so dE/dM = 1 / (1 - e cos E)
-    newton = lambda E, e, M: jax.lax.fori_loop(0, 8, lambda _, E: E - (E - e * jnp.sin(E) - M) / (1 - e * jnp.cos(E)), E)
+    newton = lambda E, e, M: jax.lax.fori_loop(
+        0, 8, lambda _, E: E - (E - e * jnp.sin(E) - M) / (1 - e * jnp.cos(E)), E
+    )
     anomaly = root(lambda E, e, M: E - e * jnp.sin(E) - M, newton)
     slope = jax.grad(anomaly, argnums=2)(1.0, 0.3, 1.0)
-    assert_allclose(slope, 1 / (1 - 0.3 * np.cos(anomaly(1.0, 0.3, 1.0))), rtol=1e-14)  # rounding of two divisions
+    assert_allclose(
+        slope, 1 / (1 - 0.3 * np.cos(anomaly(1.0, 0.3, 1.0))), rtol=1e-14
+    )  # rounding of two divisions
 
 
 def test_a_solver_jax_can_trace_works_under_jit_and_vmap():
@@ -95,7 +104,8 @@ def test_a_solver_jax_can_trace_works_under_jit_and_vmap():
     assert_allclose(slopes[1], 0.5 / np.sqrt(a), rtol=1e-13)
 
 
-# --- a quadratic program through its Karush-Kuhn-Tucker conditions ----------------------------------------------------
+# --- a quadratic program through its Karush-Kuhn-Tucker conditions
+# ----------------------------------------------------
 
 Q = jnp.array([[3.0, 0.5, 0.2], [0.5, 2.0, 0.1], [0.2, 0.1, 1.5]])
 E = jnp.array([[1.0, 1.0, 1.0]])
@@ -140,7 +150,8 @@ def test_constrained_optimum_and_its_multipliers_move_as_in_closed_form(mode):
         assert_allclose(a, b, atol=1e-13)
 
 
-# --- operators without symmetry, pytrees, null spaces ---------------------------------------------------------------------
+# --- operators without symmetry, pytrees, null spaces
+# ---------------------------------------------------------------------
 
 COUPLING = jnp.asarray(np.eye(6) * 3 + rng.normal(size=(6, 6)) * 0.5)
 
@@ -185,11 +196,19 @@ class Well(eqx.Module):
 
 def test_x_and_theta_are_any_pytrees():
     def optimality(x, well, scale):
-        return {"a": well.depth * (x["a"] - well.place), "b": well.depth * (x["b"] - scale * well.place) - jnp.sum(well.counts)}
+        return {
+            "a": well.depth * (x["a"] - well.place),
+            "b": well.depth * (x["b"] - scale * well.place) - jnp.sum(well.counts),
+        }
 
     def solver(init, well, scale):
         place, load = np.asarray(well.place), np.sum(np.asarray(well.counts))
-        return {"a": place, "b": scale * place + load / float(well.depth), "steps": jnp.array(3), "by": "hand"}
+        return {
+            "a": place,
+            "b": scale * place + load / float(well.depth),
+            "steps": jnp.array(3),
+            "by": "hand",
+        }
 
     well = Well(jnp.array(2.0), jnp.array([1.0, 3.0]), jnp.array([1, 2]), "silicon")
     solution = root(optimality, solver, symmetric=True)
@@ -211,17 +230,27 @@ def chain_energy(x, stiffness):
 def relax_chain(init, stiffness):
     gradient, hessian = jax.grad(chain_energy), jax.hessian(chain_energy)
     pinned = jnp.ones((init.shape[0],) * 2)  # a weight on the mean: same shape of the chain, mean zero
-    step = lambda _, x: x - jnp.linalg.solve(hessian(x, stiffness) + pinned, gradient(x, stiffness) + pinned @ x)
+    step = lambda _, x: (
+        x - jnp.linalg.solve(hessian(x, stiffness) + pinned, gradient(x, stiffness) + pinned @ x)
+    )
     return jax.lax.fori_loop(0, 30, step, init)
 
 
 def slide_free(linear_solver):
-    solution = root(jax.grad(chain_energy), relax_chain, project=lambda v, x: v - jnp.mean(v), symmetric=True, linear_solver=linear_solver)
+    solution = root(
+        jax.grad(chain_energy),
+        relax_chain,
+        project=lambda v, x: v - jnp.mean(v),
+        symmetric=True,
+        linear_solver=linear_solver,
+    )
     return lambda stiffness: solution(jnp.zeros(6), stiffness)
 
 
 def twins(function, at, h=1e-4):
-    return jnp.stack([(function(at.at[k].add(h)) - function(at.at[k].add(-h))) / (2 * h) for k in range(6)], axis=-1)
+    return jnp.stack(
+        [(function(at.at[k].add(h)) - function(at.at[k].add(-h))) / (2 * h) for k in range(6)], axis=-1
+    )
 
 
 @pytest.mark.parametrize("linear_solver", [Dense(), ConjugateGradient()], ids=["dense", "cg"])
@@ -252,7 +281,9 @@ def test_systems_too_large_for_a_matrix_are_solved_by_products(symmetric):
     f = lambda load: solution(None, load)
     _, forward = jax.jvp(f, (load,), (weight,))
     (reverse,) = jax.vjp(f, load)[1](weight)
-    assert_allclose(forward, inverse @ weight, rtol=0, atol=1e-9)  # rtol 1e-11 of the solver times the condition number
+    assert_allclose(
+        forward, inverse @ weight, rtol=0, atol=1e-9
+    )  # rtol 1e-11 of the solver times the condition number
     assert_allclose(reverse, inverse.T @ weight, rtol=0, atol=1e-9)
 
 
@@ -283,8 +314,15 @@ def test_a_point_that_is_no_solution_is_refused():
 @pytest.mark.parametrize("linear_solver", [ConjugateGradient(), GMRES()], ids=["cg", "gmres"])
 def test_a_singular_operator_is_an_error_not_a_number(linear_solver):
     # the mean of x is free, nobody projects it out, and the load has a part along it
-    solution = root(lambda x, a: x - jnp.mean(x) + 0 * a, lambda init, a: jnp.zeros(4), linear_solver=linear_solver)
-    broken = root(lambda x, a: x - jnp.mean(x) + a, lambda init, a: jnp.zeros(4), linear_solver=linear_solver, check=None)
+    solution = root(
+        lambda x, a: x - jnp.mean(x) + 0 * a, lambda init, a: jnp.zeros(4), linear_solver=linear_solver
+    )
+    broken = root(
+        lambda x, a: x - jnp.mean(x) + a,
+        lambda init, a: jnp.zeros(4),
+        linear_solver=linear_solver,
+        check=None,
+    )
     assert not np.any(jax.jacfwd(lambda a: solution(None, a))(jnp.array(0.0)))
     with pytest.raises(Exception, match="did not converge"):
         jax.block_until_ready(jax.jacfwd(lambda a: broken(None, a))(jnp.array(0.0)))

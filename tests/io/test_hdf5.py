@@ -27,7 +27,14 @@ def structure() -> ms.Structure:
     """Slab with a fixed atom and a fixed coordinate."""
     atoms = ase.build.fcc111("Cu", (1, 1, 3), vacuum=5.0)
     s = ms.Structure.from_ase(atoms)
-    return ms.Structure.create(s.positions, s.species, s.cell, s.pbc, [63.0, 64.0, 65.0], [[True] * 3, [False, False, True], [False] * 3])
+    return ms.Structure.create(
+        s.positions,
+        s.species,
+        s.cell,
+        s.pbc,
+        [63.0, 64.0, 65.0],
+        [[True] * 3, [False, False, True], [False] * 3],
+    )
 
 
 def test_nested_content_comes_back_with_its_units(tmp_path):
@@ -37,7 +44,11 @@ def test_nested_content_comes_back_with_its_units(tmp_path):
     assert_array_equal(back["numbers"].value, CONTENT["numbers"].value)
     assert back["numbers"][1:] == ("eV/Å", "atoms, xyz")
     assert back["deeper"] == {"and": {"deeper": Quantity(2.5, "GPa")}, "empty": {}}
-    assert (back["count"], back["name"], list(back["names"])) == (3, "Ångström, ²", ["epsilon[Ni-Cu]", "sigma"])
+    assert (back["count"], back["name"], list(back["names"])) == (
+        3,
+        "Ångström, ²",
+        ["epsilon[Ni-Cu]", "sigma"],
+    )
     assert_array_equal(back["flags"], [True, False])
     # for those who read it without mdsens
     with h5py.File(tmp_path / "results.h5") as file:
@@ -69,7 +80,9 @@ def test_nothing_is_overwritten_unless_asked_for(tmp_path):
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = tmp_path / "a.h5"
     ms.write_hdf5(path, {"x": 1})
-    with pytest.raises(ms.errors.InputError, match=r"'/deeper/bad' is of type object|'/deeperbad' is of type object"):
+    with pytest.raises(
+        ms.errors.InputError, match=r"'/deeper/bad' is of type object|'/deeperbad' is of type object"
+    ):
         ms.write_hdf5(path, {"x": 2, "deeper": {"bad": object()}}, overwrite=True)
     assert ms.read_hdf5(path)["x"] == 1
     # a file that appears while another is being written is not replaced either

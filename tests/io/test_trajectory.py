@@ -24,7 +24,9 @@ def test_extxyz_holds_results_and_what_the_atoms_had(tmp_path, slab):
     forces = np.arange(9.0).reshape(3, 3)
     stress = np.array([[1.0, 0.6, 0.5], [0.6, 2.0, 0.4], [0.5, 0.4, 3.0]])
     path = tmp_path / "slab.extxyz"
-    ms.write_structure(path, structure, like=slab, energy=np.float64(-1.25), forces=forces, stress=stress, info={"steps": 7})
+    ms.write_structure(
+        path, structure, like=slab, energy=np.float64(-1.25), forces=forces, stress=stress, info={"steps": 7}
+    )
     back = ase.io.read(path)
     # extxyz writes eight decimals of positions and forces
     assert_allclose(back.positions, slab.positions, atol=1e-8)
@@ -40,7 +42,11 @@ def test_extxyz_holds_results_and_what_the_atoms_had(tmp_path, slab):
 @pytest.mark.parametrize("name", ["POSCAR", "slab.cif", "slab.xyz.gz", "slab.traj"])
 def test_the_name_of_the_file_says_its_format(tmp_path, slab, name):
     ms.write_structure(tmp_path / name, ms.Structure.from_ase(slab))
-    assert_allclose(np.sort(ase.io.read(tmp_path / name).get_all_distances(), axis=None)[-1], slab.get_all_distances().max(), atol=1e-5)
+    assert_allclose(
+        np.sort(ase.io.read(tmp_path / name).get_all_distances(), axis=None)[-1],
+        slab.get_all_distances().max(),
+        atol=1e-5,
+    )
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 

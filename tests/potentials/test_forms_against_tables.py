@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from references import assert_agrees, structure, table
 
 import mdsens as ms
-from mdsens.potentials.base import follow_path
+from mdsens.potentials.parameters import follow_path
 from mdsens.quantities import evaluate
 from mdsens.strain import VOIGT
 
@@ -43,19 +43,33 @@ def lennard_jones(identity: str, cutoff: float = np.inf, cut: Any = None) -> Cas
     elements, order = ("Ar",), None
     if "epsilon_12" in parameters:
         elements, order = ("Ar", "Kr"), {"11": "Ar-Ar", "12": "Ar-Kr", "22": "Kr-Kr"}
-        names = {f"{name}_{ij}": f"{name}[{label}]" for name in ("epsilon", "sigma") for ij, label in order.items()}
-    arrays = [parameters[n] if order is None else [parameters[f"{n}_{ij}"] for ij in order] for n in ("epsilon", "sigma")]
-    return Case(ms.LennardJones(*arrays, elements, cutoff, cut or ms.ForceShifted()), structure(record), record, names)
+        names = {
+            f"{name}_{ij}": f"{name}[{label}]" for name in ("epsilon", "sigma") for ij, label in order.items()
+        }
+    arrays = [
+        parameters[n] if order is None else [parameters[f"{n}_{ij}"] for ij in order]
+        for n in ("epsilon", "sigma")
+    ]
+    return Case(
+        ms.LennardJones(*arrays, elements, cutoff, cut or ms.ForceShifted()), structure(record), record, names
+    )
 
 
 def stillinger_weber(identity: str) -> Case:
     record = table("stillinger_weber")[identity]
-    return Case(ms.load_potential("si-stillinger-weber-1985"), structure(record), record, {n: n for n in record["potential"]["parameters"]})
+    return Case(
+        ms.load_potential("si-stillinger-weber-1985"),
+        structure(record),
+        record,
+        {n: n for n in record["potential"]["parameters"]},
+    )
 
 
 def morse(identity: str) -> Case:
     record = table("morse")[identity]
-    return Case(ms.load_potential("cu-morse"), structure(record), record, {n: n for n in ("D0", "alpha", "r0")})
+    return Case(
+        ms.load_potential("cu-morse"), structure(record), record, {n: n for n in ("D0", "alpha", "r0")}
+    )
 
 
 RATTLED = {
@@ -82,7 +96,9 @@ def evaluated(make: Any, relaxed: bool = False) -> tuple[Case, Result]:
     """Values and derivatives of a case; at its relaxed positions if these are part of it."""
     case = make()
     if relaxed:
-        case = case._replace(structure=case.structure.at(jnp.array(case.record["values"]["positions"]["value"])))
+        case = case._replace(
+            structure=case.structure.at(jnp.array(case.record["values"]["positions"]["value"]))
+        )
     neighbors = ms.neighbors_of(case.potential, case.structure)
 
     @jax.jit
@@ -95,8 +111,14 @@ def evaluated(make: Any, relaxed: bool = False) -> tuple[Case, Result]:
     rows = {}
     for entry in ms.parameter_entries(case.potential):
         theta = float(np.asarray(follow_path(case.potential, entry.path))[entry.index])
-        pick = lambda slope, entry=entry, theta=theta: theta * np.asarray(follow_path(slope, entry.path))[(..., *entry.index)]
-        rows[entry.name] = {"energy": pick(slopes.energy), "forces": pick(slopes.forces), "stress": voigt(pick(slopes.stress))}
+        pick = lambda slope, entry=entry, theta=theta: (
+            theta * np.asarray(follow_path(slope, entry.path))[(..., *entry.index)]
+        )
+        rows[entry.name] = {
+            "energy": pick(slopes.energy),
+            "forces": pick(slopes.forces),
+            "stress": voigt(pick(slopes.stress)),
+        }
     return case, Result(float(values.energy), np.asarray(values.forces), voigt(values.stress), rows)
 
 
@@ -106,7 +128,9 @@ def test_energy_forces_and_stress_of_rattled_crystals_are_those_of_lammps(name):
     for quantity in ("energy", "forces", "stress"):
         value = np.array(case.record["values"][quantity]["value"])
         # two codes that add the same numbers in another order
-        assert_allclose(getattr(mine, quantity), value, atol=1e-10 * np.abs(value).max(), rtol=0, err_msg=quantity)
+        assert_allclose(
+            getattr(mine, quantity), value, atol=1e-10 * np.abs(value).max(), rtol=0, err_msg=quantity
+        )
 
 
 @pytest.mark.parametrize("name", RATTLED)
@@ -142,7 +166,9 @@ def test_crystals_smaller_than_the_cutoff_are_free_of_stress_and_have_the_energy
     case, mine = evaluated(CRYSTALS[name])
     n = case.structure.n_atoms
     assert_allclose(mine.energy / n, case.record["values"]["energy_per_atom"]["value"], rtol=1e-12)
-    assert_allclose(mine.stress, 0.0, atol=1e-12)  # eV/Å³; the other code relaxed to 1e-14 of the lattice constant
+    assert_allclose(
+        mine.stress, 0.0, atol=1e-12
+    )  # eV/Å³; the other code relaxed to 1e-14 of the lattice constant
     for theta, record in case.record["sensitivities"]["energy_per_atom"].items():
         assert_agrees(mine.rows[case.names[theta]]["energy"] / n, record, theta)
 
@@ -160,7 +186,8 @@ def test_relaxed_binary_glass_has_the_energy_and_stress_of_lammps():
         assert_agrees(mine.rows[case.names[theta]]["energy"], record, theta)
 
 
-# --- identities, exact for any positions -------------------------------------------------------------------------
+# --- identities, exact for any positions
+# -------------------------------------------------------------------------
 
 
 def virial(case: Case, mine: Result) -> float:
@@ -201,14 +228,17 @@ def test_sigmas_are_the_only_lengths_of_a_cluster_without_cutoff():
     rng = np.random.default_rng(4)
     case = CLUSTERS["lj13 binary"]()
     # far from equilibrium, so that there is something to balance
-    strained = case._replace(structure=case.structure.at(case.structure.positions * 1.1 + 0.05 * rng.normal(size=(13, 3))))
+    strained = case._replace(
+        structure=case.structure.at(case.structure.positions * 1.1 + 0.05 * rng.normal(size=(13, 3)))
+    )
     case, mine = evaluated(lambda: strained)
     lengths = sum(row["energy"] for name, row in mine.rows.items() if name.startswith("sigma"))
     assert abs(virial(case, mine)) > 1.0
     assert_allclose(lengths, -virial(case, mine), rtol=1e-11)
 
 
-# --- NIST's configurations ---------------------------------------------------------------------------------------
+# --- NIST's configurations
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("cutoff", [3, 4])
@@ -230,7 +260,8 @@ def test_pair_energy_and_virial_of_nist_configurations(configuration, cutoff):
         assert_allclose(value, values[f"{name}_published"], rtol=5e-5, err_msg=name)
 
 
-# --- packings of soft spheres ------------------------------------------------------------------------------------
+# --- packings of soft spheres
+# ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -257,7 +288,9 @@ def test_soft_spheres_have_the_energy_of_the_packing_tables(seed):
 
 @jax.jit
 def _soft(potential, packing, neighbors):
-    return evaluate(potential, packing, neighbors), jax.grad(lambda p: p.energy(packing, neighbors))(potential)
+    return evaluate(potential, packing, neighbors), jax.grad(lambda p: p.energy(packing, neighbors))(
+        potential
+    )
 
 
 def _packing_shape():

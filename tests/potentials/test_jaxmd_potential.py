@@ -42,7 +42,9 @@ def theirs(jax_md, structure):
     units = {"sigma": "Å", "epsilon": "eV", "alpha": "1"}
 
     def build(form):
-        return JaxMDPotential(by_list if form else all_pairs, parameters, DIAMETER, neighbor_format=form, units=units)
+        return JaxMDPotential(
+            by_list if form else all_pairs, parameters, DIAMETER, neighbor_format=form, units=units
+        )
 
     return build
 

@@ -12,7 +12,18 @@ SILICON = "Si Si Si 2.1683 2.0951 1.80 21.0 1.20 -0.333333333333 7.049556277 0.6
 
 
 def entry(triple, **numbers):
-    row = {"epsilon": 2.0, "sigma": 2.1, "a": 1.8, "lambda": 21.0, "gamma": 1.2, "costheta0": -0.3, "A": 7.0, "B": 0.6, "p": 4.0, "q": 0.0}
+    row = {
+        "epsilon": 2.0,
+        "sigma": 2.1,
+        "a": 1.8,
+        "lambda": 21.0,
+        "gamma": 1.2,
+        "costheta0": -0.3,
+        "A": 7.0,
+        "B": 0.6,
+        "p": 4.0,
+        "q": 0.0,
+    }
     return f"{triple} " + " ".join(str(v) for v in {**row, **numbers}.values()) + " 0.0"
 
 
@@ -29,19 +40,29 @@ def read(text, tmp_path, elements=None):
 
 
 def test_one_element_is_read_as_the_paper_has_it(tmp_path):
-    assert ms.parameter_values(read(SILICON, tmp_path)) == ms.parameter_values(ms.load_potential("si-stillinger-weber-1985"))
+    assert ms.parameter_values(read(SILICON, tmp_path)) == ms.parameter_values(
+        ms.load_potential("si-stillinger-weber-1985")
+    )
 
 
 def test_comments_blank_lines_and_entries_over_several_lines(tmp_path):
     words = SILICON.split()
-    text = "# DATE: today UNITS: metal CITATION: Some One (1999)\n\n" + " ".join(words[:5]) + " # the rest follows\n\n"
+    text = (
+        "# DATE: today UNITS: metal CITATION: Some One (1999)\n\n"
+        + " ".join(words[:5])
+        + " # the rest follows\n\n"
+    )
     potential = read(text + " ".join(words[5:9]) + "\n# nothing\n" + " ".join(words[9:]) + "\n", tmp_path)
-    assert ms.parameter_values(potential) == ms.parameter_values(ms.load_potential("si-stillinger-weber-1985"))
+    assert ms.parameter_values(potential) == ms.parameter_values(
+        ms.load_potential("si-stillinger-weber-1985")
+    )
     assert potential.source == "Some One (1999)"
 
 
 def test_pair_numbers_come_from_the_entry_with_the_second_element_twice(tmp_path):
-    text = binary(Si_C_C={"epsilon": 3.0, "gamma": 1.1}, C_Si_Si={"epsilon": 3.0, "gamma": 1.3}, C_C_C={"sigma": 1.5})
+    text = binary(
+        Si_C_C={"epsilon": 3.0, "gamma": 1.1}, C_Si_Si={"epsilon": 3.0, "gamma": 1.3}, C_C_C={"sigma": 1.5}
+    )
     values = ms.parameter_values(read(text, tmp_path))
     assert values["epsilon[Si-C]"] == 3.0
     assert values["sigma[C-C]"] == 1.5
@@ -95,7 +116,10 @@ def test_pair_of_zeros_does_not_interact(tmp_path):
         (binary(Si_C_C={"sigma": 2.2}), "lines 4 and 5: sigma is 2.2 for Si C C and 2.1 for C Si Si"),
         (binary(Si_Si_C={"lambda": 20.0}), "lambda epsilon is 40 for Si Si C and 42 for Si C Si"),
         (binary(Si_Si_C={"costheta0": 0.0}), "costheta0 is 0 for Si Si C"),
-        (binary(Si_C_C={"epsilon": 0.0}, C_Si_Si={"epsilon": 0.0}), "epsilon = 0 for Si C C, but angles with this pair cost energy"),
+        (
+            binary(Si_C_C={"epsilon": 0.0}, C_Si_Si={"epsilon": 0.0}),
+            "epsilon = 0 for Si C C, but angles with this pair cost energy",
+        ),
     ],
 )
 def test_mistake_is_said_with_its_line(tmp_path, text, message):

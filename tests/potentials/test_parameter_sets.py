@@ -9,13 +9,24 @@ import pytest
 
 import mdsens as ms
 from mdsens.errors import FileFormatError, InputError, OutputExistsError, PrecisionError
-from mdsens.potentials.parameter_sets import available_potentials, load_potential, parameter_table, save_potential
+from mdsens.potentials.parameter_sets import (
+    available_potentials,
+    load_potential,
+    parameter_table,
+    save_potential,
+)
 
 NAMES = [record.name for record in available_potentials()]
 
 
 def test_every_set_says_where_its_numbers_come_from():
-    assert {"si-stillinger-weber-1985", "ar-lennard-jones", "lennard-jones-reduced", "cu-morse", "kob-andersen"} <= set(NAMES)
+    assert {
+        "si-stillinger-weber-1985",
+        "ar-lennard-jones",
+        "lennard-jones-reduced",
+        "cu-morse",
+        "kob-andersen",
+    } <= set(NAMES)
     for record in available_potentials():
         assert re.search(r"doi:10\.\d+/\S+|arXiv:\d+\.\d+", record.source), record.name
         assert record.file.is_file()
@@ -25,7 +36,11 @@ def test_every_set_says_where_its_numbers_come_from():
 def test_every_set_loads_and_survives_being_written(name, tmp_path):
     potential = load_potential(name)
     record = next(r for r in available_potentials() if r.name == name)
-    assert (type(potential).__name__, potential.elements, potential.source) == (record.form, record.elements, record.source)
+    assert (type(potential).__name__, potential.elements, potential.source) == (
+        record.form,
+        record.elements,
+        record.source,
+    )
     file = tmp_path / "copy.toml"
     save_potential(potential, file)
     copy = load_potential(file)
@@ -36,7 +51,9 @@ def test_every_set_loads_and_survives_being_written(name, tmp_path):
 
 def test_settings_survive_being_written(tmp_path):
     odd = 0.1 + 0.2  # 0.30000000000000004
-    potential = ms.LennardJones([odd, 1e-7], [3.4, 3.5], ("Ar", "Kr"), 9.1, ms.Smooth(onset=0.55), "geometric", 'a "quoted" µ source')
+    potential = ms.LennardJones(
+        [odd, 1e-7], [3.4, 3.5], ("Ar", "Kr"), 9.1, ms.Smooth(onset=0.55), "geometric", 'a "quoted" µ source'
+    )
     save_potential(potential, tmp_path / "set.toml")
     copy = load_potential(tmp_path / "set.toml")
     assert jax.tree.structure(copy) == jax.tree.structure(potential)
@@ -45,12 +62,23 @@ def test_settings_survive_being_written(tmp_path):
 
 def test_silicon_has_the_numbers_of_the_paper():
     values = ms.parameter_values(load_potential("si-stillinger-weber-1985"))
-    paper = {"A": 7.049556277, "B": 0.6022245584, "p": 4, "q": 0, "a": 1.80, "lambda": 21.0, "gamma": 1.20, "sigma": 2.0951}
+    paper = {
+        "A": 7.049556277,
+        "B": 0.6022245584,
+        "p": 4,
+        "q": 0,
+        "a": 1.80,
+        "lambda": 21.0,
+        "gamma": 1.20,
+        "sigma": 2.0951,
+    }
     assert {name: values[name] for name in paper} == paper
 
 
 def test_unknown_name_suggests_the_nearest_and_lists_all():
-    with pytest.raises(InputError, match=r"no parameter set is called 'cu-mors'\. Did you mean 'cu-morse'") as caught:
+    with pytest.raises(
+        InputError, match=r"no parameter set is called 'cu-mors'\. Did you mean 'cu-morse'"
+    ) as caught:
         load_potential("cu-mors")
     assert all(name in str(caught.value) for name in NAMES)
 
@@ -114,7 +142,8 @@ def test_what_is_more_than_numbers_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-# --- some elements of a set --------------------------------------------------------------------------------------
+# --- some elements of a set
+# --------------------------------------------------------------------------------------
 
 
 def test_elements_wanted_come_with_their_own_numbers_in_the_order_wanted():
@@ -136,7 +165,8 @@ def test_element_that_is_not_there_is_named():
         load_potential("lennard-jones-reduced", elements=["Ar"])
 
 
-# --- a file with a mistake ---------------------------------------------------------------------------------------
+# --- a file with a mistake
+# ---------------------------------------------------------------------------------------
 
 GOOD = """
 form = "LennardJones"
@@ -171,7 +201,11 @@ def test_settings_of_a_cut(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('form = "LennardJones"', 'form = "LenardJones"', "form = 'LenardJones' is unknown. Did you mean 'LennardJones'"),
+        (
+            'form = "LennardJones"',
+            'form = "LenardJones"',
+            "form = 'LenardJones' is unknown. Did you mean 'LennardJones'",
+        ),
         ('form = "LennardJones"', "", "form = None is unknown"),
         ("cutoff = 6.0", "cutof = 6.0", "no setting 'cutof'. Did you mean 'cutoff'"),
         ("cutoff = 6.0", 'cutoff = "far"', "cutoff = 'far': give a number in Å, or inf"),
@@ -192,7 +226,11 @@ def test_settings_of_a_cut(tmp_path):
         ('"Cu-Cu" = 2.3', '"Cu-Cu" = 2.3\n"Ni-Cu" = 2.2', "two values for 'Ni-Cu'"),
         ('"Cu-Cu" = 2.3', '"Cu-Cu" = "long"', "entry 'Cu-Cu': 'long' is not a number"),
         ('"Cu-Cu" = 2.3', '"Cu-Cu" = ', "not a TOML file"),
-        (GOOD[GOOD.index("[parameters]") :], "parameters = 3", r"\[parameters\] must be a table with epsilon, sigma"),
+        (
+            GOOD[GOOD.index("[parameters]") :],
+            "parameters = 3",
+            r"\[parameters\] must be a table with epsilon, sigma",
+        ),
         ("[parameters]\nepsilon = 0.4\n[parameters.sigma]", "parameters = 3\n[other]", "no setting 'other'"),
     ],
 )
@@ -205,14 +243,20 @@ def test_mistake_is_said_with_what_to_write_instead(tmp_path, old, new, message)
 
 def test_table_for_a_parameter_that_has_no_entries(tmp_path):
     with pytest.raises(FileFormatError, match="takes one number"):
-        load('form = "LennardJones"\nelements = ["Ni"]\n[parameters]\nsigma = 2.0\n[parameters.epsilon]\n"Ni-Ni" = 1.0', tmp_path)
+        load(
+            'form = "LennardJones"\nelements = ["Ni"]\n[parameters]\nsigma = '
+            '2.0\n[parameters.epsilon]\n"Ni-Ni" = 1.0',
+            tmp_path,
+        )
 
 
 def test_form_of_a_users_own_is_found_once_it_is_defined(tmp_path):
     class OwnForm(ms.LennardJones):
         """A form that mdsens does not know."""
 
-    potential = load('form = "OwnForm"\nelements = ["Ni"]\n[parameters]\nsigma = 2.0\nepsilon = 1.0', tmp_path)
+    potential = load(
+        'form = "OwnForm"\nelements = ["Ni"]\n[parameters]\nsigma = 2.0\nepsilon = 1.0', tmp_path
+    )
     assert type(potential) is OwnForm
 
 
@@ -265,6 +309,8 @@ def test_parts_of_a_potential_show_their_own_sources():
 
     parts = Sum(load_potential("cu-morse"), ms.Morse(1.0, 1.0, 1.0, ("Cu",), 3.0))
     table = parameter_table(parts)
-    assert [row.name for row in table.rows] == [f"{part}.{name}" for part in ("first", "second") for name in ("D0", "alpha", "r0")]
+    assert [row.name for row in table.rows] == [
+        f"{part}.{name}" for part in ("first", "second") for name in ("D0", "alpha", "r0")
+    ]
     assert table.rows[0].source.startswith("Girifalco")
     assert table.rows[3].source == "the whole"

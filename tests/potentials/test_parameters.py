@@ -29,7 +29,12 @@ def test_one_species_has_plain_names():
 def test_several_species_are_named_by_pairs_ordered_pairs_and_triples():
     assert list(ms.parameter_values(binary()))[:3] == ["epsilon[Ni-Ni]", "epsilon[Ni-Cu]", "epsilon[Cu-Cu]"]
     names = list(ms.parameter_values(two_species()))
-    assert [n for n in names if n.startswith("gamma")] == ["gamma[Cd-Cd]", "gamma[Cd-Te]", "gamma[Te-Cd]", "gamma[Te-Te]"]
+    assert [n for n in names if n.startswith("gamma")] == [
+        "gamma[Cd-Cd]",
+        "gamma[Cd-Te]",
+        "gamma[Te-Cd]",
+        "gamma[Te-Te]",
+    ]
     triples = ["Cd-Cd-Cd", "Cd-Cd-Te", "Cd-Te-Te", "Te-Cd-Cd", "Te-Cd-Te", "Te-Te-Te"]
     assert [n for n in names if n.startswith("lambda")] == [f"lambda[{t}]" for t in triples]
 
@@ -55,7 +60,11 @@ def test_units_and_bounds_come_with_the_form():
 def test_replaced_values_are_read_back_and_the_old_potential_keeps_its_own():
     old = binary()
     new = ms.replace_parameters(old, {"epsilon[Ni-Cu]": 1.7, "sigma[Cu-Cu]": 0.9})
-    assert ms.parameter_values(new) == {**ms.parameter_values(old), "epsilon[Ni-Cu]": 1.7, "sigma[Cu-Cu]": 0.9}
+    assert ms.parameter_values(new) == {
+        **ms.parameter_values(old),
+        "epsilon[Ni-Cu]": 1.7,
+        "sigma[Cu-Cu]": 0.9,
+    }
     assert ms.parameter_values(old)["epsilon[Ni-Cu]"] == 1.5
 
 
@@ -88,7 +97,10 @@ def test_integers_are_parameters_like_any_other():
 
 
 def test_wrong_number_of_values_says_the_order_expected():
-    with pytest.raises(InputError, match=r"epsilon has shape \(2,\); species Ni, Cu need 3 values, in the order Ni-Ni, Ni-Cu, Cu-Cu"):
+    with pytest.raises(
+        InputError,
+        match=r"epsilon has shape \(2,\); species Ni, Cu need 3 values, in the order Ni-Ni, Ni-Cu, Cu-Cu",
+    ):
         ms.LennardJones([1.0, 1.0], [1.0, 1.0, 1.0], ("Ni", "Cu"), 2.5)
 
 
@@ -123,11 +135,15 @@ def alloy():
 def test_two_species_with_the_numbers_of_one_have_its_energy(alloy):
     silicon = ms.load_potential("si-stillinger-weber-1985")
     entries = {"lambda_": 6, "costheta0": 6, "gamma": 4}
-    arrays = {name: np.full(entries.get(name, 3), getattr(silicon, name)) for name in silicon.parameter_fields()}
+    arrays = {
+        name: np.full(entries.get(name, 3), getattr(silicon, name)) for name in silicon.parameter_fields()
+    }
     twins = ms.StillingerWeber(**arrays, elements=("Si", "Ge"))
     only = ms.Structure.create(alloy.positions, ["Si"] * 10, alloy.cell)
     neighbors = ms.neighbors_of(silicon, alloy)
-    result, sites = jax.jit(lambda p: (evaluate(p, alloy, neighbors), p.site_energies(alloy, neighbors)))(twins)
+    result, sites = jax.jit(lambda p: (evaluate(p, alloy, neighbors), p.site_energies(alloy, neighbors)))(
+        twins
+    )
     one = ms.energy_forces_stress(silicon, only)
     for a, b in zip(one, result, strict=True):
         assert_allclose(a, b, atol=1e-11 * float(jnp.abs(one.forces).max()))
@@ -141,7 +157,11 @@ def test_mixed_parameters_are_those_of_the_rule(alloy, mixing):
     mean = {"arithmetic": sigma.mean(), "geometric": np.sqrt(sigma.prod())}[mixing]
     mixed = ms.LennardJones(epsilon, sigma, ("Si", "Ge"), 5.0, ms.Smooth(), mixing)
     explicit = ms.LennardJones(
-        [epsilon[0], np.sqrt(epsilon.prod()), epsilon[1]], [sigma[0], mean, sigma[1]], ("Si", "Ge"), 5.0, ms.Smooth()
+        [epsilon[0], np.sqrt(epsilon.prod()), epsilon[1]],
+        [sigma[0], mean, sigma[1]],
+        ("Si", "Ge"),
+        5.0,
+        ms.Smooth(),
     )
     neighbors = ms.neighbors_of(mixed, alloy)
     assert_allclose(ms.energy(mixed, alloy, neighbors), ms.energy(explicit, alloy, neighbors), rtol=1e-13)

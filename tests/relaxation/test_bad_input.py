@@ -15,7 +15,10 @@ from mdsens import errors
     ("options", "message"),
     [
         ({"fmax": 0.0}, r"fmax = 0\.0: it must be positive"),
-        ({"cell": "cubic"}, r"cell='cubic' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz xz xy"),
+        (
+            {"cell": "cubic"},
+            r"cell='cubic' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz xz xy",
+        ),
         ({"cell": (True, False)}, r"shape \(2,\); give six bools in the order xx yy zz yz xz xy"),
         ({"pressure": 0.1}, r"needs a cell that can move: add cell='isotropic', 'full' or a Voigt mask"),
         ({"stress": [0.0, 0.0, 0.0, 0.1, 0.0, 0.0]}, r"needs a cell that can move"),
@@ -31,21 +34,31 @@ def test_options_that_contradict_are_refused(options, message):
 @pytest.mark.parametrize("cell", ["isotropic", "full", (False, False, True, False, False, False)])
 def test_a_cluster_has_no_cell_to_relax(cell):
     potential, start = cluster()
-    with pytest.raises(errors.InputError, match=r"without periodic boundaries \(pbc = \(False, False, False\)\).*relax with cell=None"):
+    with pytest.raises(
+        errors.InputError,
+        match=r"without periodic boundaries \(pbc = \(False, False, False\)\).*relax with cell=None",
+    ):
         ms.relax(potential, start, cell=cell)
 
 
 def test_a_slab_relaxes_in_its_plane_only():
     potential, start = copper()
-    slab = ms.Structure.create(start.positions, start.symbols, np.diag([2.7, 4.7, 20.0]), pbc=(True, True, False))
-    with pytest.raises(errors.InputError, match=r"pbc = \(True, True, False\).*free only the periodic strains with a Voigt mask"):
+    slab = ms.Structure.create(
+        start.positions, start.symbols, np.diag([2.7, 4.7, 20.0]), pbc=(True, True, False)
+    )
+    with pytest.raises(
+        errors.InputError,
+        match=r"pbc = \(True, True, False\).*free only the periodic strains with a Voigt mask",
+    ):
         ms.relax(potential, slab, cell="full")
 
 
 def test_atoms_at_one_place_are_named():
     potential, start = cluster()
     twins = start.at(start.positions.at[7].set(start.positions[2]))
-    with pytest.raises(errors.NonFiniteError, match=r"atoms 2 \(\w+\) and 7 \(\w+\) are 0\.00e\+00 Å apart.*move them apart"):
+    with pytest.raises(
+        errors.NonFiniteError, match=r"atoms 2 \(\w+\) and 7 \(\w+\) are 0\.00e\+00 Å apart.*move them apart"
+    ):
         ms.relax(potential, twins)
 
 
@@ -53,7 +66,9 @@ def test_atoms_at_one_place_are_named():
 def test_nan_is_caught_before_it_spreads(where):
     potential, start = copper()
     broken = eqx.tree_at(lambda s: getattr(s, where), start, getattr(start, where).at[1, 2].set(jnp.nan))
-    with pytest.raises(errors.NonFiniteError, match="atom 1 is at" if where == "positions" else "the cell is not finite"):
+    with pytest.raises(
+        errors.NonFiniteError, match="atom 1 is at" if where == "positions" else "the cell is not finite"
+    ):
         ms.relax(potential, broken)
 
 
@@ -63,7 +78,9 @@ def test_elements_and_parameters_are_checked():
     with pytest.raises(errors.InputError, match=r"no parameters for Kr; it knows Ar"):
         ms.relax(argon_only, start)
     shrunk = eqx.tree_at(lambda p: p.sigma, potential, potential.sigma.at[1].set(-0.9))
-    with pytest.raises(errors.InputError, match=r"sigma\[Ar-Kr\] = -0\.9 Å lies outside its bounds \(0, inf\)"):
+    with pytest.raises(
+        errors.InputError, match=r"sigma\[Ar-Kr\] = -0\.9 Å lies outside its bounds \(0, inf\)"
+    ):
         ms.relax(shrunk, start)
 
 
@@ -78,11 +95,17 @@ def test_elements_and_parameters_are_checked():
 )
 def test_under_jit_the_error_says_to_jit_what_comes_after(transform):
     potential, start = cluster()
-    with pytest.raises(errors.TracedError, match=r"jit what comes after: jax\.grad, jacfwd, jacrev and hessian work without jit"):
+    with pytest.raises(
+        errors.TracedError,
+        match=r"jit what comes after: jax\.grad, jacfwd, jacrev and hessian work without jit",
+    ):
         transform(lambda p: ms.relax(p, start).energy, potential)
 
 
 def test_float32_is_refused():
     potential, start = cluster()
-    with jax.enable_x64(False), pytest.raises(errors.PrecisionError, match=r'jax_enable_x64", True\).*JAX_ENABLE_X64=1'):
+    with (
+        jax.enable_x64(False),
+        pytest.raises(errors.PrecisionError, match=r'jax_enable_x64", True\).*JAX_ENABLE_X64=1'),
+    ):
         ms.relax(potential, start)

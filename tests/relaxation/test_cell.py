@@ -35,12 +35,16 @@ def test_a_pressure_is_a_stress_with_a_minus_sign():
     stressed = ms.relax(potential, start, cell="full", stress=[-0.02] * 3 + [0.0] * 3, fmax=1e-10)
     assert_allclose(pressed.stress, -0.02 * np.eye(3), rtol=0, atol=1e-12)
     assert_allclose(stressed.structure.cell, pressed.structure.cell, rtol=0, atol=1e-9)
-    assert float(ms.volume(pressed.structure)) < float(ms.volume(ms.relax(potential, start, cell="full", fmax=1e-10).structure))
+    assert float(ms.volume(pressed.structure)) < float(
+        ms.volume(ms.relax(potential, start, cell="full", fmax=1e-10).structure)
+    )
 
 
 def test_a_mask_frees_its_strains_and_no_other():
     potential, start = copper()
-    start = start.deformed(jnp.eye(3) + 0.02 * jnp.array([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))  # xy stays, xz goes
+    start = start.deformed(
+        jnp.eye(3) + 0.02 * jnp.array([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    )  # xy stays, xz goes
     relaxed = ms.relax(potential, start, cell=MASK, pressure=0.01, fmax=1e-10)
     free, held = np.array(MASK), ~np.array(MASK)
     moved, turned = strain(relaxed, start)
@@ -80,5 +84,8 @@ def test_relaxing_again_from_the_end_takes_no_step():
 
 def test_a_cell_that_runs_away_is_stopped_with_advice():
     potential, start = copper()
-    with pytest.raises(ms.errors.CellCollapseError, match=r"reached 5\.00 times .*\(allowed 0\.2 to 5\.0\).*check the sign of pressure"):
+    with pytest.raises(
+        ms.errors.CellCollapseError,
+        match=r"reached 5\.00 times .*\(allowed 0\.2 to 5\.0\).*check the sign of pressure",
+    ):
         ms.relax(potential, start, cell=MASK, pressure=-0.5)

@@ -32,8 +32,11 @@ def test_fire_walks_as_in_ase_step_for_step(argon):
         path.append(argon.positions.copy())
         time_steps.append(theirs.dt)
         mine = ms.relax(LJ, start, fmax=1e-30, solver=LIKE_ASE, max_steps=k, throw=False, check_minimum=False)
-        # The same formulas in another order of summation: rounding of 1e-15 Å a step, hardly amplified on the way down.
-        assert_allclose(np.asarray(mine.structure.positions), path[-1], rtol=0, atol=1e-10, err_msg=f"after {k} steps")
+        # The same formulas in another order of summation: rounding of 1e-15 Å a step, hardly amplified on the
+        # way down.
+        assert_allclose(
+            np.asarray(mine.structure.positions), path[-1], rtol=0, atol=1e-10, err_msg=f"after {k} steps"
+        )
     # The walk took each branch: faster, uphill, at the longest time step, and a step cut short.
     assert max(time_steps) == 0.3
     assert min(np.diff(time_steps)) < 0
@@ -45,4 +48,6 @@ def test_relax_finds_the_energy_that_ase_finds(argon, theirs):
     start = ms.Structure.from_ase(argon)
     assert theirs(argon, logfile=None).run(fmax=1e-5, steps=2000)
     # The error of the energy is F² / curvature ~ (1e-5)² / 0.01 eV/Å² = 1e-8 at most.
-    assert_allclose(float(ms.relax(LJ, start, solver=LIKE_ASE).energy), argon.get_potential_energy(), rtol=0, atol=1e-8)
+    assert_allclose(
+        float(ms.relax(LJ, start, solver=LIKE_ASE).energy), argon.get_potential_energy(), rtol=0, atol=1e-8
+    )

@@ -18,7 +18,9 @@ def test_a_cluster_grows_with_its_lengths_and_not_with_its_energies():
     relaxed = ms.relax(potential, start, fmax=1e-10)
     observables = lambda p: {"x": (r := ms.relax(p, start, fmax=1e-10)).structure.positions, "E": r.energy}
     rows = log_derivatives(observables, potential)
-    total = lambda quantity, letter: sum(row for name, row in rows[quantity].items() if name.startswith(letter))
+    total = lambda quantity, letter: sum(
+        row for name, row in rows[quantity].items() if name.startswith(letter)
+    )
     x = relaxed.structure.positions
     # E = epsilon f(x / sigma) for all epsilons, all sigmas together
     assert_allclose(total("x", "sigma"), x - jnp.mean(x, axis=0), rtol=0, atol=EXACT)
@@ -32,7 +34,9 @@ def test_the_derivative_of_a_relaxed_energy_is_the_partial_one():
     potential, start = cluster()
     relaxed = ms.relax(potential, start, fmax=1e-10)
     whole = by_parameter(potential, jax.grad(lambda p: ms.relax(p, start, fmax=1e-10).energy)(potential))
-    partial = by_parameter(potential, jax.grad(lambda p: ms.energy(p, relaxed.structure, relaxed.neighbors))(potential))
+    partial = by_parameter(
+        potential, jax.grad(lambda p: ms.energy(p, relaxed.structure, relaxed.neighbors))(potential)
+    )
     for name, value in partial.items():
         assert_allclose(whole[name], value, rtol=0, atol=EXACT)
 
@@ -45,7 +49,11 @@ def test_a_vacancy_at_zero_pressure_has_one_length_and_one_energy():
     def observables(p):
         relaxed = ms.relax(p, start, cell="isotropic", fmax=1e-10)
         x, h = relaxed.structure.positions, relaxed.structure.cell
-        return {"V": ms.volume(relaxed.structure), "E": relaxed.energy, "s": (x - jnp.mean(x, axis=0)) @ jnp.linalg.inv(h)}
+        return {
+            "V": ms.volume(relaxed.structure),
+            "E": relaxed.energy,
+            "s": (x - jnp.mean(x, axis=0)) @ jnp.linalg.inv(h),
+        }
 
     here, rows = observables(potential), log_derivatives(observables, potential)
     assert_allclose(rows["V"]["sigma"], 3 * here["V"], rtol=EXACT)
@@ -55,5 +63,11 @@ def test_a_vacancy_at_zero_pressure_has_one_length_and_one_energy():
     assert_allclose(rows["E"]["epsilon"], here["E"], rtol=EXACT)
     # every term of the energy is proportional to epsilon, and to A or to lambda
     for quantity, row in rows.items():
-        assert_allclose(row["A"] + row["lambda"], row["epsilon"], rtol=0, atol=EXACT * (1 + np.abs(row["A"]).max()), err_msg=quantity)
+        assert_allclose(
+            row["A"] + row["lambda"],
+            row["epsilon"],
+            rtol=0,
+            atol=EXACT * (1 + np.abs(row["A"]).max()),
+            err_msg=quantity,
+        )
     assert np.abs(rows["s"]["lambda"]).max() > 1e-3  # and lambda does move atoms

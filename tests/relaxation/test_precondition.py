@@ -37,7 +37,9 @@ def response_to_a_dipole(scene, w, use=True):
     pull = jnp.zeros_like(x).at[i].set(x[i] - x[j]).at[j].set(x[j] - x[i])
     b = jnp.concatenate([pull.reshape(-1), jnp.zeros(w.shape[0] - x.size)])
     precondition = lambda v: jnp.where(use, scene.preconditioner(v), v)
-    return conjugate_gradient(lambda v: scene.landscape.product(w, v), b, scene.gauge.project, precondition, rtol=1e-9)
+    return conjugate_gradient(
+        lambda v: scene.landscape.product(w, v), b, scene.gauge.project, precondition, rtol=1e-9
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,9 @@ def test_it_is_symmetric_and_positive_definite_strains_included(medium):
 def test_it_saves_steps_and_changes_nothing_else(medium):
     with_it, without = (response_to_a_dipole(*medium, jnp.array(use)) for use in (True, False))
     assert not with_it.negative
-    assert_allclose(with_it.solution, without.solution, rtol=0, atol=1e-7 * float(jnp.max(jnp.abs(without.solution))))
+    assert_allclose(
+        with_it.solution, without.solution, rtol=0, atol=1e-7 * float(jnp.max(jnp.abs(without.solution)))
+    )
     assert with_it.steps < 0.8 * without.steps
 
 

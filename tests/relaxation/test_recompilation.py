@@ -21,7 +21,9 @@ def test_relaxation_and_gradient_compile_once_for_a_size():
     def once(gamma: float, seed: int) -> float:
         changed = ms.replace_parameters(potential, {"gamma": gamma, "sigma": 2.0951 + 0.01 * seed})
         move = 0.02 * np.random.default_rng(seed).normal(size=structure.positions.shape)
-        value, gradient = jax.value_and_grad(stretched)(changed, structure.at(structure.positions + jnp.asarray(move)))
+        value, gradient = jax.value_and_grad(stretched)(
+            changed, structure.at(structure.positions + jnp.asarray(move))
+        )
         return float(value) + float(gradient.gamma)
 
     first = once(1.2, 0)

@@ -24,13 +24,17 @@ def test_positions_follow_the_parameters_as_in_the_tables(name, case):
     case = references.table(name)[case]
     potential, start = references.potential(case), references.structure(case)
     values, rows = (case[k].get("fixed_cell", case[k]) for k in ("values", "sensitivities"))
-    if not any(start.pbc):  # the starts of free clusters, rounded to 1e-6, are turned by as much: take the table's orientation
+    if not any(
+        start.pbc
+    ):  # the starts of free clusters, rounded to 1e-6, are turned by as much: take the table's orientation
         start = start.at(jnp.asarray(values["positions"]["value"]))
     relaxed = ms.relax(potential, start, fmax=1e-10)
     references.assert_agrees(relaxed.energy, values["energy"], "energy")
     # the tables have the mean displacement taken out, as a relaxation has
     references.assert_agrees(relaxed.structure.positions, values["positions"], "positions")
-    mine = log_derivatives(lambda p: {"positions": ms.relax(p, start, fmax=1e-10).structure.positions}, potential)["positions"]
+    mine = log_derivatives(
+        lambda p: {"positions": ms.relax(p, start, fmax=1e-10).structure.positions}, potential
+    )["positions"]
     for parameter, row in rows["positions"].items():
         references.assert_agrees(mine[references.flat_name(parameter)], row, f"positions, {parameter}")
 
@@ -48,7 +52,9 @@ def test_box_and_energy_of_a_vacancy_at_zero_pressure_follow_the_parameters():
     for quantity, value in here.items():
         references.assert_agrees(value, case["values"]["zero_pressure"][quantity], quantity)
         for parameter, row in case["sensitivities"]["zero_pressure"][quantity].items():
-            references.assert_agrees(mine[quantity][references.flat_name(parameter)], row, f"{quantity}, {parameter}")
+            references.assert_agrees(
+                mine[quantity][references.flat_name(parameter)], row, f"{quantity}, {parameter}"
+            )
 
 
 def test_the_one_species_cluster_is_the_two_species_one_with_one_species():
@@ -57,7 +63,11 @@ def test_the_one_species_cluster_is_the_two_species_one_with_one_species():
     start = references.structure(case)
     potential, _ = cluster()
     ms.relax(potential, start, fmax=1e-10)
-    mine = log_derivatives(lambda p: {"positions": ms.relax(p, start, fmax=1e-10).structure.positions}, potential)["positions"]
+    mine = log_derivatives(
+        lambda p: {"positions": ms.relax(p, start, fmax=1e-10).structure.positions}, potential
+    )["positions"]
     references.assert_agrees(mine.pop("sigma[Ar-Ar]"), case["sensitivities"]["positions"]["sigma"], "sigma")
-    assert np.abs(mine.pop("epsilon[Ar-Ar]")).max() < 1e-11  # an energy scale moves nothing; left is |F| of the solution
+    assert (
+        np.abs(mine.pop("epsilon[Ar-Ar]")).max() < 1e-11
+    )  # an energy scale moves nothing; left is |F| of the solution
     assert not any(np.any(rest) for rest in mine.values())

@@ -26,7 +26,9 @@ def central_difference(function, x, direction, h):
 def random_like(tree):
     """A direction that changes every number by its own size, so that no parameter goes untested."""
     rng = np.random.default_rng(5)
-    return jax.tree.map(lambda a: jnp.asarray(rng.uniform(0.5, 1.5, np.shape(a))) * jnp.where(a == 0, 0.001, a), tree)
+    return jax.tree.map(
+        lambda a: jnp.asarray(rng.uniform(0.5, 1.5, np.shape(a))) * jnp.where(a == 0, 0.001, a), tree
+    )
 
 
 def along(jacobian, direction):
@@ -34,16 +36,24 @@ def along(jacobian, direction):
     return sum(np.tensordot(j, d, np.ndim(d)) for j, d in pairs)
 
 
-# --- a free cluster: parameters of both species, rotations in the gauge ------------------------------------------------
+# --- a free cluster: parameters of both species, rotations in the gauge
+# ------------------------------------------------
 
 
 def test_cluster_forward_is_reverse_with_the_matrix_and_with_products():
     potential, start = cluster()
-    positions = lambda p, linear_solver=None: ms.relax(p, start, fmax=FMAX, linear_solver=linear_solver).structure.positions
+    positions = lambda p, linear_solver=None: (
+        ms.relax(p, start, fmax=FMAX, linear_solver=linear_solver).structure.positions
+    )
     forward = jax.jacfwd(positions)(potential)
-    for reverse in (jax.jacrev(positions)(potential), jax.jacrev(lambda p: positions(p, ms.ConjugateGradient()))(potential)):
+    for reverse in (
+        jax.jacrev(positions)(potential),
+        jax.jacrev(lambda p: positions(p, ms.ConjugateGradient()))(potential),
+    ):
         for a, b in zip(jax.tree.leaves(forward), jax.tree.leaves(reverse), strict=True):
-            assert_allclose(a, b, rtol=0, atol=1e-9)  # conjugate gradients stop at 1e-11 of a response of order one
+            assert_allclose(
+                a, b, rtol=0, atol=1e-9
+            )  # conjugate gradients stop at 1e-11 of a response of order one
 
 
 def test_cluster_derivatives_are_finite_differences():
@@ -54,7 +64,8 @@ def test_cluster_derivatives_are_finite_differences():
     # start from the relaxed state: the rigid motion of a start is kept
     positions = lambda p: ms.relax(p, here, fmax=1e-11).structure.positions
     _, mine = jax.jvp(positions, (potential,), (direction,))
-    # the walk may turn the cluster at second order: superposed on the unmoved one, sum_i x_i x dx_i = 0, as in the gauge
+    # the walk may turn the cluster at second order: superposed on the unmoved one, sum_i x_i x dx_i = 0, as
+    # in the gauge
     twin = central_difference(positions, potential, direction, 1e-3)
     motion = twin - mine
     spin = np.cross(here.positions - here.positions.mean(0), motion).sum(0)
@@ -76,7 +87,9 @@ def test_free_starting_positions_have_no_derivative():
 
 def test_all_of_a_structure_can_be_differentiated_at_once():
     potential, start = cluster()
-    inertia = lambda s: jnp.sum((r := ms.relax(potential, s, fmax=FMAX).structure).masses[:, None] * r.positions**2)
+    inertia = lambda s: jnp.sum(
+        (r := ms.relax(potential, s, fmax=FMAX).structure).masses[:, None] * r.positions**2
+    )
     slope = eqx.filter_grad(inertia)(start)
     x = ms.relax(potential, start, fmax=FMAX).structure.positions
     assert_allclose(slope.masses, jnp.sum(x**2, axis=1), rtol=1e-14)  # masses move nothing, and pass through
@@ -84,7 +97,8 @@ def test_all_of_a_structure_can_be_differentiated_at_once():
 
 
 def test_what_is_found_under_jacfwd_is_remembered_as_plain_numbers():
-    # jacfwd is a vmap, and wraps what is computed inside: kept in memory that would be a tracer of a trace that has ended
+    # jacfwd is a vmap, and wraps what is computed inside: kept in memory that would be a tracer of a trace
+    # that has ended
     potential, start = cluster()
     start = start.at(start.positions * 1.0003)
     jax.jacfwd(lambda p: ms.relax(p, start).structure.positions)(potential)
@@ -109,24 +123,40 @@ def test_positions_of_fixed_atoms_are_parameters_like_any_other():
     assert_allclose(mine, twin, rtol=0, atol=1e-8)
 
 
-# --- a crystal under load: cell and positions together ---------------------------------------------------------------------
+# --- a crystal under load: cell and positions together
+# ---------------------------------------------------------------------
 
 WEIGHT = random(7, 3)
 
 
 def shape(relaxed):
-    return jnp.concatenate([relaxed.structure.positions - jnp.mean(relaxed.structure.positions, axis=0), relaxed.structure.cell])
+    return jnp.concatenate(
+        [relaxed.structure.positions - jnp.mean(relaxed.structure.positions, axis=0), relaxed.structure.cell]
+    )
 
 
 def relax_copper(parameters, load, start_cell, linear_solver=None, **options):
     start = copper()[1]
     kind = {"stress" if jnp.ndim(load) else "pressure": load}
-    return shape(ms.relax(parameters, start.at(start.positions, start_cell), fmax=FMAX, linear_solver=linear_solver, **kind, **options))
+    return shape(
+        ms.relax(
+            parameters,
+            start.at(start.positions, start_cell),
+            fmax=FMAX,
+            linear_solver=linear_solver,
+            **kind,
+            **options,
+        )
+    )
 
 
 @pytest.mark.parametrize(
     ("cell", "load"),
-    [("full", jnp.asarray(SHEAR)), ((True, False, True, False, True, False), jnp.array(0.01)), (None, jnp.array(0.0))],
+    [
+        ("full", jnp.asarray(SHEAR)),
+        ((True, False, True, False, True, False), jnp.array(0.01)),
+        (None, jnp.array(0.0)),
+    ],
     ids=["full-shear", "mask-pressure", "held"],
 )
 def test_a_crystal_follows_parameters_load_and_what_is_held_of_its_cell(cell, load):
@@ -134,10 +164,14 @@ def test_a_crystal_follows_parameters_load_and_what_is_held_of_its_cell(cell, lo
     final = lambda args: relax_copper(*args, cell=cell)
     args = (potential, load, start.cell)
     stretch = random(3, 3) * 0.1
-    direction = (random_like(potential), 0.0 * load if cell is None else random_like(load), start.cell @ stretch)
+    direction = (
+        random_like(potential),
+        0.0 * load if cell is None else random_like(load),
+        start.cell @ stretch,
+    )
     _, mine = jax.jvp(final, (args,), (direction,))
-    # A pair that crosses the cutoff within the step would show: its second derivative jumps there. So h is small, and what
-    # is left is 1e-10 eV/Å over a curvature of 0.4 eV/Å² over h.
+    # A pair that crosses the cutoff within the step would show: its second derivative jumps there. So h is
+    # small, and what is left is 1e-10 eV/Å over a curvature of 0.4 eV/Å² over h.
     assert_allclose(mine, central_difference(final, args, direction, 5e-4), rtol=0, atol=1e-6)
     (pulled,) = jax.vjp(final, args)[1](WEIGHT)
     assert_allclose(along(pulled, direction), np.sum(WEIGHT * mine), rtol=1e-9)
@@ -148,7 +182,9 @@ def test_under_shear_conjugate_gradients_agree_with_the_factorized_matrix_in_bot
     potential, start = copper()
     forward, reverse = [], []
     for linear_solver in (None, ms.ConjugateGradient()):
-        final = lambda load, linear_solver=linear_solver: relax_copper(potential, load, start.cell, linear_solver, cell="full")
+        final = lambda load, linear_solver=linear_solver: relax_copper(
+            potential, load, start.cell, linear_solver, cell="full"
+        )
         forward.append(jax.jvp(final, (jnp.asarray(SHEAR),), (jnp.ones(6),))[1])
         reverse.append(jax.vjp(final, jnp.asarray(SHEAR))[1](WEIGHT)[0])
     for dense, products in (forward, reverse):

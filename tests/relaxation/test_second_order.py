@@ -19,7 +19,9 @@ def in_logarithms(potential, names):
     """ln(theta) / ln(theta0) -> potential, at zero; parameters by their names in the tables."""
     names = [references.flat_name(name) for name in names]
     values = ms.parameter_values(potential)
-    return lambda s: ms.replace_parameters(potential, {name: values[name] * jnp.exp(s[k]) for k, name in enumerate(names)})
+    return lambda s: ms.replace_parameters(
+        potential, {name: values[name] * jnp.exp(s[k]) for k, name in enumerate(names)}
+    )
 
 
 def second_derivatives(case_id):
@@ -63,13 +65,16 @@ def test_hessian_of_an_observable_is_the_finite_difference_of_its_gradient():
         field, column = name.split("[")[0], potential.labels("epsilon").index(name.split("[")[1][:-1])
         for other in ("epsilon", "sigma"):
             # truncation: h² times a fourth derivative; the numbers reach 1e3
-            assert_allclose(getattr(getattr(H, other), field)[:, column], getattr(twin, other), rtol=1e-5, atol=1e-4)
+            assert_allclose(
+                getattr(getattr(H, other), field)[:, column], getattr(twin, other), rtol=1e-5, atol=1e-4
+            )
 
 
 @pytest.mark.validation
 def test_curvatures_of_a_vacancy_are_those_of_the_table():
     potential, start, rows = second_derivatives("second-order-sw-si-vacancy-63")
-    # The gradient of a relaxed energy is the partial one (Hellmann-Feynman), so one derivative of it is the Hessian.
+    # The gradient of a relaxed energy is the partial one (Hellmann-Feynman), so one derivative of it is the
+    # Hessian.
     names = rows["energy"]["parameters"]
     at = in_logarithms(potential, names)
 

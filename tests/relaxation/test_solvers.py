@@ -42,7 +42,9 @@ def test_every_solver_finds_the_minimum_of_the_cluster(solver, fmax):
     # the energy is off by F² / (2 curvature), 1e-18: what is left is rounding
     assert_allclose(relaxed.energy, case["values"]["energy"]["value"], rtol=0, atol=1e-11)
     # nothing of the walk shifts a cluster: forces sum to zero
-    assert_allclose(jnp.mean(relaxed.structure.positions, axis=0), jnp.mean(start.positions, axis=0), atol=1e-12)
+    assert_allclose(
+        jnp.mean(relaxed.structure.positions, axis=0), jnp.mean(start.positions, axis=0), atol=1e-12
+    )
 
 
 def test_newton_needs_few_steps_near_the_minimum():
@@ -71,7 +73,8 @@ def test_a_tolerance_below_rounding_ends_without_a_step_downhill():
         ms.relax(potential, start, fmax=1e-30, solver=ms.NewtonCG())
 
 
-# --- stationary states that are no minima, and one that is ------------------------------------------------------------------
+# --- stationary states that are no minima, and one that is
+# ------------------------------------------------------------------
 
 
 def raft() -> tuple[ms.Potential, ms.Structure]:
@@ -84,7 +87,9 @@ def raft() -> tuple[ms.Potential, ms.Structure]:
 
 def test_a_state_held_by_symmetry_alone_is_refused():
     potential, start = raft()
-    with pytest.raises(ms.errors.SaddlePointError, match=r"curvature along one mode is -.*displaced along it") as caught:
+    with pytest.raises(
+        ms.errors.SaddlePointError, match=r"curvature along one mode is -.*displaced along it"
+    ) as caught:
         ms.relax(potential, start)
     saddle = caught.value.partial
     assert float(saddle.fmax) < 1e-8
@@ -99,10 +104,12 @@ def test_a_state_held_by_symmetry_alone_is_refused():
 
 
 def test_the_ideal_silicon_vacancy_is_a_minimum_of_its_own():
-    # Its forces vanish by symmetry, but unlike most such states it is stable: the lowest curvature is 1.71 eV/Å². The
-    # deeper minimum, four neighbors drawn in, is the one in the tables.
+    # Its forces vanish by symmetry, but unlike most such states it is stable: the lowest curvature is 1.71
+    # eV/Å². The deeper minimum, four neighbors drawn in, is the one in the tables.
     case = references.table("stillinger_weber")["sw-si-vacancy-63"]
-    atoms = ase.build.bulk("Si", cubic=True, a=case["values"]["zero_pressure"]["lattice_constant"]["value"]) * (2, 2, 2)
+    atoms = ase.build.bulk(
+        "Si", cubic=True, a=case["values"]["zero_pressure"]["lattice_constant"]["value"]
+    ) * (2, 2, 2)
     del atoms[0]
     relaxed = ms.relax(references.potential(case), ms.Structure.from_ase(atoms))
     assert int(relaxed.steps) == 0

@@ -37,7 +37,15 @@ def parameters():
 def report(states, parameters):
     """The vacancy of 63 atoms at zero pressure, edge of the cubic cell relaxed as in the tables; re-relaxations too."""
     observables = [lattice_constant("bulk"), energy("defect"), formation()]
-    return ms.sensitivities(observables, potential_of(CASE), states, cell="isotropic", parameters=parameters, mode="forward", check=True)
+    return ms.sensitivities(
+        observables,
+        potential_of(CASE),
+        states,
+        cell="isotropic",
+        parameters=parameters,
+        mode="forward",
+        check=True,
+    )
 
 
 @pytest.mark.parametrize("mine, theirs", QUANTITIES.items())
@@ -47,24 +55,41 @@ def test_defect_and_bulk_together_agree_with_lammps(report, parameters, mine, th
     np.testing.assert_allclose(report.values[i], reference, rtol=1e-9)
     for k, parameter in enumerate(parameters):
         assert flat_name(parameter) == report.parameters[k]
-        assert_agrees(report.matrix("log")[i, k], CASE["sensitivities"]["zero_pressure"][theirs][parameter], f"{mine} by {parameter}")
+        assert_agrees(
+            report.matrix("log")[i, k],
+            CASE["sensitivities"]["zero_pressure"][theirs][parameter],
+            f"{mine} by {parameter}",
+        )
 
 
 def test_exact_identities(report):
     """epsilon scales energies, sigma lengths; A and lambda are the two terms of the energy."""
     E, column = report.matrix("elasticity"), report.parameters.index
     rows = report.observables.index
-    powers = {"lattice_constant": (0, 1), "energy": (1, 0), "formation_energy": (1, 0), "formation_volume": (0, 3)}
+    powers = {
+        "lattice_constant": (0, 1),
+        "energy": (1, 0),
+        "formation_energy": (1, 0),
+        "formation_volume": (0, 3),
+    }
     for name, (by_epsilon, by_sigma) in powers.items():
         np.testing.assert_allclose(E[rows(name), column("epsilon")], by_epsilon, atol=1e-10)
         np.testing.assert_allclose(E[rows(name), column("sigma")], by_sigma, atol=1e-10)
-        np.testing.assert_allclose(E[rows(name), column("A")] + E[rows(name), column("lambda")], by_epsilon, atol=1e-10)
+        np.testing.assert_allclose(
+            E[rows(name), column("A")] + E[rows(name), column("lambda")], by_epsilon, atol=1e-10
+        )
 
 
 def test_forward_and_reverse_agree(report, states, parameters):
     observables = [lattice_constant("bulk"), energy("defect"), formation()]
     reverse = ms.sensitivities(
-        observables, potential_of(CASE), states, cell="isotropic", parameters=parameters, mode="reverse", second_order=False
+        observables,
+        potential_of(CASE),
+        states,
+        cell="isotropic",
+        parameters=parameters,
+        mode="reverse",
+        second_order=False,
     )
     assert (report.mode, reverse.mode) == ("forward", "reverse")
     scale = np.abs(report.derivative).max(1, keepdims=True)
@@ -94,7 +119,11 @@ def test_first_order_is_off_by_a_tenth_where_the_report_says(report):
 def test_error_bars_are_true_bounds():
     """Stop the relaxation early on purpose: the error bar must cover the distance from the converged derivative."""
     potential, start = potential_of(CASE), structure(CASE)
-    squared = Observable(("spread",), ("Å²",), lambda potential, states: (jnp.sum(states["structure"].structure.positions[:4] ** 2),))
+    squared = Observable(
+        ("spread",),
+        ("Å²",),
+        lambda potential, states: (jnp.sum(states["structure"].structure.positions[:4] ** 2),),
+    )
     kwargs = dict(parameters=["gamma", "lambda"], second_order=False)
     exact = ms.sensitivities([squared], potential, start, **kwargs)
     loose = ms.sensitivities([squared], potential, start, fmax=3e-3, **kwargs)
@@ -110,10 +139,15 @@ def test_certificate_of_a_minimum(report):
     assert certificate.is_minimum and certificate.gauge == 3
     assert certificate.fmax < 1e-10
     assert np.linalg.norm(certificate.mode) <= 1 + 1e-12
-    # the table's lowest eigenvalue at fixed cell bounds the one with a free cell from above only up to the strain mode
+    # the table's lowest eigenvalue at fixed cell bounds the one with a free cell from above only up to the
+    # strain mode
     fixed = ms.certify(ms.relax(potential_of(CASE), structure(CASE), fmax=1e-10))
-    np.testing.assert_allclose(fixed.lowest_curvature, CASE["values"]["fixed_cell"]["smallest_eigenvalues"][0], rtol=1e-6)
-    np.testing.assert_allclose(fixed.highest_curvature, CASE["values"]["fixed_cell"]["largest_eigenvalue"], rtol=1e-6)
+    np.testing.assert_allclose(
+        fixed.lowest_curvature, CASE["values"]["fixed_cell"]["smallest_eigenvalues"][0], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        fixed.highest_curvature, CASE["values"]["fixed_cell"]["largest_eigenvalue"], rtol=1e-6
+    )
 
 
 def test_a_saddle_is_refused():
@@ -134,7 +168,9 @@ def test_report_is_written_and_never_overwrites(report, tmp_path):
             write(tmp_path / ("s.csv" if write == report.to_csv else "s.h5"))
     with h5py.File(tmp_path / "s.h5") as file:
         np.testing.assert_array_equal(file["derivative"][()], report.derivative)
-        np.testing.assert_allclose(file["states/defect/positions"], report.relaxed["defect"].structure.positions)
+        np.testing.assert_allclose(
+            file["states/defect/positions"], report.relaxed["defect"].structure.positions
+        )
         assert file["states/defect/dx_dtheta"].shape == (len(report.parameters), 63, 3)
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert len(lines) == 1 + len(report.observables) * len(report.parameters)
@@ -150,7 +186,10 @@ def test_derivative_from_the_report_is_that_of_relax(report):
         return ms.volume(ms.relax(p, structure(CASE), cell="isotropic", fmax=1e-10).structure)
 
     slope = jax.jvp(defect_energy_slope, (1.2,), (1.0,))[1]
-    volume_row = report.frozen[report.observables.index("formation_volume")] + report.moving[report.observables.index("formation_volume")]
+    volume_row = (
+        report.frozen[report.observables.index("formation_volume")]
+        + report.moving[report.observables.index("formation_volume")]
+    )
     # the bulk volume does not depend on gamma
     np.testing.assert_allclose(volume_row[report.parameters.index("gamma")], slope, rtol=1e-9)
 

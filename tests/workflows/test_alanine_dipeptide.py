@@ -17,7 +17,20 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_a_small_flow_is_trained_measured_and_moved(tmp_path: Path):
-    small = ("--steps", "40", "--size", "8", "--layers", "0", "--samples", "50", "--md-steps", "20", "--replicas", "2")
+    small = (
+        "--steps",
+        "40",
+        "--size",
+        "8",
+        "--layers",
+        "0",
+        "--samples",
+        "50",
+        "--md-steps",
+        "20",
+        "--replicas",
+        "2",
+    )
     run("alanine_dipeptide", *small, "--kinds", "smooth", "--output", "out", folder=tmp_path)
     table = rows(tmp_path)
     # half an hour of training later it is 11 kT/nm and -219.2 kT
@@ -25,7 +38,12 @@ def test_a_small_flow_is_trained_measured_and_moved(tmp_path: Path):
     assert float(table["NLL (kT)"]["smooth"]) < -214
     assert float(table["std of total energy per d.o.f. (kJ/mol)"]["smooth"]) < 0.02
     assert ms.flows.load(tmp_path / "out" / "smooth.h5").n_atoms == 22
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"smooth.h5", "smooth.png", "smooth-training.png", "table.csv"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "smooth.h5",
+        "smooth.png",
+        "smooth-training.png",
+        "table.csv",
+    }
 
 
 def test_the_script_that_makes_data_adds_to_its_file(tmp_path: Path):

@@ -38,7 +38,9 @@ def centered(v):
 
 def test_random_starts_are_those_of_the_references():
     for seed in range(5):
-        assert np.array_equal(script.random_start(seed), REFERENCES[f"packing-seed-{seed}"]["structure"]["positions"])
+        assert np.array_equal(
+            script.random_start(seed), REFERENCES[f"packing-seed-{seed}"]["structure"]["positions"]
+        )
 
 
 @pytest.mark.parametrize("name", REFERENCES)
@@ -47,14 +49,18 @@ def test_minimum_and_sensitivity_agree_with_the_reference(name):
     x = np.array(case["values"]["positions"]["value"])
     # the nearest contact change of these packings is 3e-6 away
     found, dx = script.implicit(x + np.random.default_rng(1).normal(0, 1e-7, x.shape), 1e-12)
-    # The residual force of 1e-12 over the softest curvature of 0.01 leaves 1e-10 in x, a hundred times that in dx/dD.
+    # The residual force of 1e-12 over the softest curvature of 0.01 leaves 1e-10 in x, a hundred times that
+    # in dx/dD.
     assert np.abs(centered(found) - centered(x)).max() < 1e-9
     assert np.abs(dx - case["sensitivities"]["positions"]["D"]["value"]).max() < 1e-7
 
 
 def test_error_of_the_implicit_derivative_is_linear_in_the_distance_to_the_minimum():
     case = REFERENCES["packing-seed-0"]
-    x, dx = np.array(case["values"]["positions"]["value"]), np.array(case["sensitivities"]["positions"]["D"]["value"])
+    x, dx = (
+        np.array(case["values"]["positions"]["value"]),
+        np.array(case["sensitivities"]["positions"]["D"]["value"]),
+    )
     direction = np.random.default_rng(2).normal(size=x.shape)
     near, far = (np.abs(script.implicit(x + h * direction, np.inf)[1] - dx).max() for h in (1e-6, 1e-5))
     # the next order is h times the softest contact's 1/lambda = 100 smaller: 1e-3
@@ -64,7 +70,9 @@ def test_error_of_the_implicit_derivative_is_linear_in_the_distance_to_the_minim
 def test_sensitivity_is_that_of_packings_relaxed_anew(starts):
     for start in starts:
         h, at = 1e-6, script.packing(start["minimum"])
-        up, down = (ms.relax(script.discs(script.D + s * h), at, fmax=1e-12).structure.positions for s in (1, -1))
+        up, down = (
+            ms.relax(script.discs(script.D + s * h), at, fmax=1e-12).structure.positions for s in (1, -1)
+        )
         twin = np.asarray(up - down)[:, :2] / (2 * h)
         moving = np.linalg.norm(start["dx_minimum"], axis=1) > 0
         twin = np.where(moving[:, None], twin - twin[moving].mean(axis=0), 0.0)
@@ -88,7 +96,9 @@ def test_rattlers_have_no_implicit_derivative_and_an_accidental_unrolled_one(sta
     assert np.sum(np.all(start["dx_minimum"] == 0, axis=1)) == 1
     assert start["lowest_curvature"] > 1e-3  # nothing soft is left once the rattler is out
     assert start["error_unrolled"][1] < script.RIGHT  # on the discs with contacts
-    assert start["l1_unrolled"][1] > 2 * start["l1_minimum"]  # the place where the rattler was left is history
+    assert (
+        start["l1_unrolled"][1] > 2 * start["l1_minimum"]
+    )  # the place where the rattler was left is history
 
 
 def test_table_and_pictures_are_written(folder):

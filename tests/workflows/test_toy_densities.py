@@ -34,7 +34,10 @@ def rows(folder):
     with (folder / "toy_densities.csv").open() as file:
         found = list(csv.DictReader(file))
     texts = ("density", "flow", "trained_on")
-    return {(row["flow"], row["trained_on"]): {k: float(v) for k, v in row.items() if k not in texts} for row in found}
+    return {
+        (row["flow"], row["trained_on"]): {k: float(v) for k, v in row.items() if k not in texts}
+        for row in found
+    }
 
 
 @pytest.mark.parametrize("name", script.TARGETS)
@@ -94,7 +97,9 @@ def test_divergence_by_quadrature_agrees_with_that_of_samples(rows, folder):
         log_p = file["torus/log_density"][()]
         for (flow, trained_on), row in rows.items():
             log_q = file[f"torus/{flow}, {trained_on}/log_density"][()]
-            assert_allclose(np.mean(np.exp(log_q)), 1, atol=1e-3)  # the kinks of splines cost the sum its digits
+            assert_allclose(
+                np.mean(np.exp(log_q)), 1, atol=1e-3
+            )  # the kinks of splines cost the sum its digits
             spread = np.sqrt(np.mean(np.exp(log_p) * (log_p - log_q - row["kl"]) ** 2) / n)
             assert row["kl"] > 0 and abs(row["kl_of_samples"] - row["kl"]) < 4 * spread
 

@@ -9,7 +9,10 @@ from mdsens.cli.flow.train import train
 from mdsens.cli.outcome import EPILOG, Commands
 
 app = typer.Typer(
-    cls=Commands, no_args_is_help=True, rich_markup_mode="markdown", help="Normalizing flows: densities of a molecule with exact forces."
+    cls=Commands,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Normalizing flows: densities of a molecule with exact forces.",
 )
 for verb in (train, evaluate, sample, md):
     app.command(epilog=EPILOG)(verb)

@@ -23,7 +23,13 @@ def evaluate(
     force_field: inputs.ForceField = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="DIR_OR_PREFIX", help="Where PREFIX.csv and PREFIX.png go.", show_default=False),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR_OR_PREFIX",
+            help="Where PREFIX.csv and PREFIX.png go.",
+            show_default=False,
+        ),
     ] = None,
     stride: inputs.Stride = 1,
     temperature: inputs.Temperature = None,
@@ -36,9 +42,9 @@ def evaluate(
 ) -> None:
     """Compare a flow with molecular dynamics it has not seen, and its samples with the force field.
 
-    Prints negative log-likelihood and force error on the data; with --force-field also reverse KL, effective sample
-    size and free energy difference. Writes PREFIX.csv (the table) and PREFIX.png (torsions beside those of the data,
-    forces and energies against each other).
+    Prints negative log-likelihood and force error on the data; with --force-field also reverse KL, effective
+    sample size and free energy difference. Writes PREFIX.csv (the table) and PREFIX.png (torsions beside
+    those of the data, forces and energies against each other).
     """
     options.turn_on_float64()
     import jax
@@ -94,7 +100,11 @@ def evaluation_rows(data: "OnData", samples: "OnSamples | None") -> list[tuple[s
             ("reverse KL divergence", f"{samples.reverse_kl:.4f}", "kT"),
             ("effective sample size", f"{100 * samples.ess:.2f}", "% of samples"),
             ("the same, largest 1 % of weights clipped", f"{100 * samples.ess_clipped:.2f}", "% of samples"),
-            ("free energy of the force field", f"{samples.free_energy.value:.4f} ± {samples.free_energy.error:.4f}", "kT"),
+            (
+                "free energy of the force field",
+                f"{samples.free_energy.value:.4f} ± {samples.free_energy.error:.4f}",
+                "kT",
+            ),
         ]
     return [row for row in rows if not math.isnan(float(row[1].split()[0]))]
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from mdsens.flows.boltzmann import BoltzmannGenerator
     from mdsens.flows.data import ForceData
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL.h5", help="A model of `mdsens flow train`.", show_default=False)]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL.h5", help="A model of `mdsens flow train`.", show_default=False)
+]
 Data = Annotated[
     Path,
     typer.Argument(
@@ -21,10 +23,18 @@ Data = Annotated[
         show_default=False,
     ),
 ]
-Temperature = Annotated[float | None, typer.Option(metavar="K", help="Of the data, if the file does not say.", show_default=False)]
-LengthUnit = Annotated[str | None, typer.Option(metavar="UNIT", help="nm or angstrom, if the file does not say.", show_default=False)]
+Temperature = Annotated[
+    float | None, typer.Option(metavar="K", help="Of the data, if the file does not say.", show_default=False)
+]
+LengthUnit = Annotated[
+    str | None,
+    typer.Option(metavar="UNIT", help="nm or angstrom, if the file does not say.", show_default=False),
+]
 EnergyUnit = Annotated[
-    str | None, typer.Option(metavar="UNIT", help="kJ/mol, kcal/mol, eV or kT, if the file does not say.", show_default=False)
+    str | None,
+    typer.Option(
+        metavar="UNIT", help="kJ/mol, kcal/mol, eV or kT, if the file does not say.", show_default=False
+    ),
 ]
 Stride = Annotated[int, typer.Option(min=1, metavar="N", help="Read every so many frames.")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.")]
@@ -50,12 +60,19 @@ def read_generator(path: Path) -> "BoltzmannGenerator":
 
     model = load(path)
     if not isinstance(model, BoltzmannGenerator):
-        raise FileFormatError(f"'{path}' holds a {type(model).__name__}, not the BoltzmannGenerator of a molecule.")
+        raise FileFormatError(
+            f"'{path}' holds a {type(model).__name__}, not the BoltzmannGenerator of a molecule."
+        )
     return model
 
 
 def read_frames(
-    path: Path, generator: "BoltzmannGenerator", temperature: float | None, length_unit: str | None, energy_unit: str | None, stride: int
+    path: Path,
+    generator: "BoltzmannGenerator",
+    temperature: float | None,
+    length_unit: str | None,
+    energy_unit: str | None,
+    stride: int,
 ) -> "ForceData":
     """Frames of the molecule that a model is of; at its temperature unless they say otherwise.
 
@@ -67,17 +84,25 @@ def read_frames(
 
     fallback = generator.temperature if temperature is None else temperature
     frames = read_force_data(
-        path, temperature=temperature, default_temperature=fallback, length_unit=length_unit, energy_unit=energy_unit, stride=stride
+        path,
+        temperature=temperature,
+        default_temperature=fallback,
+        length_unit=length_unit,
+        energy_unit=energy_unit,
+        stride=stride,
     )
     generator.coordinates.check(frames.positions)
     return frames
 
 
-def target_energy(generator: "BoltzmannGenerator", force_field: str | None, asked_by: str) -> Callable[[Any], Any]:
+def target_energy(
+    generator: "BoltzmannGenerator", force_field: str | None, asked_by: str
+) -> Callable[[Any], Any]:
     """Reduced energy of the force field, for the model's molecule.
 
     Raises:
-        InputError: no force field named, no topology in the model, OpenMM not installed, or a file it does not have.
+        InputError: no force field named, no topology in the model, OpenMM not installed, or a file it does
+        not have.
     """
     import io
 
@@ -85,10 +110,13 @@ def target_energy(generator: "BoltzmannGenerator", force_field: str | None, aske
 
     if force_field is None:
         raise InputError(
-            f"{asked_by} compares with an energy: name the OpenMM force field with --force-field amber99sbildn.xml,amber99_obc.xml."
+            f"{asked_by} compares with an energy: name the OpenMM force field with --force-field "
+            "amber99sbildn.xml,amber99_obc.xml."
         )
     if not generator.topology:
-        raise InputError("the model knows no residues, which a force field needs: train with --topology FILE.pdb.")
+        raise InputError(
+            "the model knows no residues, which a force field needs: train with --topology FILE.pdb."
+        )
     try:
         from openmm import app
     except ImportError as error:

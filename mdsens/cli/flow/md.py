@@ -20,17 +20,28 @@ def md(
     model: inputs.Model,
     steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps of the integrator.")] = 10_000,
     timestep: Annotated[float, typer.Option(metavar="FS", help="Step in fs.")] = 1.0,
-    friction: Annotated[float, typer.Option(metavar="1/PS", help="Langevin bath; 0 for constant energy.")] = 0.0,
+    friction: Annotated[
+        float, typer.Option(metavar="1/PS", help="Langevin bath; 0 for constant energy.")
+    ] = 0.0,
     start: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Frames to start from (as DATA.h5); default: samples of the flow.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Frames to start from (as DATA.h5); default: samples of the flow.",
+            show_default=False,
+        ),
     ] = None,
     replicas: Annotated[int, typer.Option(min=1, metavar="N", help="Independent runs, side by side.")] = 1,
     record_every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps between records.")] = 10,
     temperature: Annotated[
-        float | None, typer.Option(metavar="K", help="Of velocities and bath; default: that of the flow.", show_default=False)
+        float | None,
+        typer.Option(
+            metavar="K", help="Of velocities and bath; default: that of the flow.", show_default=False
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5", help="The trajectory.")] = Path("md.h5"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5", help="The trajectory.")] = Path(
+        "md.h5"
+    ),
     seed: inputs.Seed = 0,
     overwrite: options.Overwrite = False,
     config: options.Config = None,
@@ -86,7 +97,11 @@ def md(
     table.add_row("mean temperature", f"{np.mean(trajectory.temperatures):.1f}", "K")
     if friction == 0:
         drift = trajectory.drift()
-        table.add_row("standard deviation of the total energy per degree of freedom", f"{np.mean(drift.fluctuation):.6g}", "kJ/mol")
+        table.add_row(
+            "standard deviation of the total energy per degree of freedom",
+            f"{np.mean(drift.fluctuation):.6g}",
+            "kJ/mol",
+        )
         table.add_row("its drift per degree of freedom", f"{np.mean(drift.slope):.4g}", "kJ/mol/ns")
         table.add_row("degrees of freedom (3 per atom)", f"{drift.degrees_of_freedom}", "")
     console.print(table)

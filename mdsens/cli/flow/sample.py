@@ -15,7 +15,13 @@ def sample(
     samples: inputs.Samples = 1000,
     force_field: inputs.ForceField = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help=".h5 (positions, log density, weights) or anything ASE writes (.extxyz).")
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help=".h5 (positions, log density, weights) or anything ASE writes (.extxyz).",
+        ),
     ] = Path("samples.h5"),
     seed: inputs.Seed = 0,
     overwrite: options.Overwrite = False,
@@ -24,8 +30,8 @@ def sample(
 ) -> None:
     """Draw independent samples of a flow.
 
-    HDF5 holds positions (nm), log_density (shape, nm) and, with --force-field, potential_energy (kJ/mol) and log_weights:
-    averages over samples weighted with their exponentials are those of the force field.
+    HDF5 holds positions (nm), log_density (shape, nm) and, with --force-field, potential_energy (kJ/mol) and
+    log_weights: averages over samples weighted with their exponentials are those of the force field.
     """
     options.turn_on_float64()
     import jax
@@ -59,6 +65,14 @@ def sample(
             content["potential_energy"] = Quantity((energies - found.log_weights) * kT, "kJ/mol", "samples")
         write_hdf5(output, content, overwrite=overwrite)
     else:
-        write_trajectory(output, [Structure.create(10.0 * frame, generator.species) for frame in positions], overwrite=overwrite)
-    said = f"{samples} samples" if found is None else f"{samples} samples, effective {100 * found.ess:.1f} % of them"
+        write_trajectory(
+            output,
+            [Structure.create(10.0 * frame, generator.species) for frame in positions],
+            overwrite=overwrite,
+        )
+    said = (
+        f"{samples} samples"
+        if found is None
+        else f"{samples} samples, effective {100 * found.ess:.1f} % of them"
+    )
     console.print(f"{said}; wrote {output}", soft_wrap=True, markup=False, highlight=False)

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdsens.errors import InputError
-from mdsens.flows.topology import place_atoms, read_bonds, rings, z_matrix_rows
+from mdsens.molecules.topology import place_atoms, read_bonds, rings, z_matrix_rows
 
 DATA = Path(__file__).parents[2] / "data"
-BIPHENYL = (12, [(i, (i + 1) % 6) for i in range(6)] + [(6 + i, 6 + (i + 1) % 6) for i in range(6)] + [(0, 6)])
+BIPHENYL = (
+    12,
+    [(i, (i + 1) % 6) for i in range(6)] + [(6 + i, 6 + (i + 1) % 6) for i in range(6)] + [(0, 6)],
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,12 @@ def test_one_torsion_about_each_bond_is_proper_and_the_others_follow_it(topology
     rows, proper = place_atoms(topology)
     axes = [frozenset(row[1:3]) for row in rows[3:][proper].tolist()]
     bonds = read_bonds(topology)
-    inner = {frozenset((i, j)) for i in range(topology[0]) for j in bonds.neighbors[i] if min(len(bonds.neighbors[k]) for k in (i, j)) > 1}
+    inner = {
+        frozenset((i, j))
+        for i in range(topology[0])
+        for j in bonds.neighbors[i]
+        if min(len(bonds.neighbors[k]) for k in (i, j)) > 1
+    }
     assert len(axes) == len(set(axes)) and set(axes) == inner
 
 
@@ -83,7 +91,9 @@ def test_torsions_of_a_peptide_are_phi_and_psi(peptide):
 
 
 def test_hydrogens_come_after_the_heavy_atoms(peptide):
-    light = np.array([atom.element.number == 1 for atom in peptide.topology.atoms])[z_matrix_rows(peptide.topology)[:, 0]]
+    light = np.array([atom.element.number == 1 for atom in peptide.topology.atoms])[
+        z_matrix_rows(peptide.topology)[:, 0]
+    ]
     assert np.all(np.diff(light.astype(int)) >= 0)
 
 
@@ -99,7 +109,9 @@ def test_mdtraj_ase_and_pairs_give_the_same_order(peptide):
 
 def test_openmm_topology_gives_the_same_order(peptide):
     pytest.importorskip("openmm")
-    np.testing.assert_array_equal(z_matrix_rows(peptide.topology.to_openmm()), z_matrix_rows(peptide.topology))
+    np.testing.assert_array_equal(
+        z_matrix_rows(peptide.topology.to_openmm()), z_matrix_rows(peptide.topology)
+    )
 
 
 @pytest.mark.parametrize(("n", "rows"), [(1, [[0, -1, -1, -1]]), (2, [[0, -1, -1, -1], [1, 0, -1, -1]])])
@@ -109,7 +121,13 @@ def test_one_and_two_atoms_have_no_more_parents_than_there_are(n, rows):
 
 @pytest.mark.parametrize(
     ("name", "sizes"),
-    [("C6H6", [6]), ("C4H4NH", [5]), ("bicyclobutane", [4]), ("methylenecyclopropane", [3]), ("trans-butane", [])],
+    [
+        ("C6H6", [6]),
+        ("C4H4NH", [5]),
+        ("bicyclobutane", [4]),
+        ("methylenecyclopropane", [3]),
+        ("trans-butane", []),
+    ],
 )
 def test_rings_are_found(name, sizes):
     assert [len(ring) for ring in rings(molecule(name))] == sizes
@@ -123,8 +141,18 @@ def test_rings_joined_by_one_bond_are_two_and_by_one_atom_are_one():
 @pytest.mark.parametrize(
     ("topology", "block", "message"),
     [
-        ((5, [(0, 1), (1, 2), (3, 4)]), (), r"no chain of bonds leads from atom 1 .* to atom 3 \(index 3\), atom 4"),
-        (Atoms("OH2OH2", np.arange(6)[:, None] * [0.9, 0.0, 0.0] + np.repeat([[0, 0, 0], [0, 9, 0]], 3, 0)), (), "no chain of bonds"),
+        (
+            (5, [(0, 1), (1, 2), (3, 4)]),
+            (),
+            r"no chain of bonds leads from atom 1 .* to atom 3 \(index 3\), atom 4",
+        ),
+        (
+            Atoms(
+                "OH2OH2", np.arange(6)[:, None] * [0.9, 0.0, 0.0] + np.repeat([[0, 0, 0], [0, 9, 0]], 3, 0)
+            ),
+            (),
+            "no chain of bonds",
+        ),
         ((3, [(0, 3)]), (), "bonds join two different atoms out of 0 to 2"),
         ((3, [(1, 1)]), (), "bonds join two different atoms"),
         ((3, [(0, 1), (1, 2)], [1, 8]), (), "2 atomic numbers for 3 atoms"),

@@ -29,7 +29,9 @@ def canonical(i, j, shifts) -> list[Pair]:
 def pairs_of(neighbors: ms.Neighbors) -> set[Pair]:
     """What a list holds; fails if a pair stands twice."""
     valid = np.asarray(neighbors.valid)
-    pairs = canonical(np.asarray(neighbors.i)[valid], np.asarray(neighbors.j)[valid], np.asarray(neighbors.shift)[valid])
+    pairs = canonical(
+        np.asarray(neighbors.i)[valid], np.asarray(neighbors.j)[valid], np.asarray(neighbors.shift)[valid]
+    )
     assert len(set(pairs)) == len(pairs)
     return set(pairs)
 
@@ -81,7 +83,12 @@ def test_every_pair_stands_once(case):
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**16), n=st.integers(1, 6), pbc=st.tuples(*[st.booleans()] * 3), cutoff=st.floats(0.5, 6.0))
+@given(
+    seed=st.integers(0, 2**16),
+    n=st.integers(1, 6),
+    pbc=st.tuples(*[st.booleans()] * 3),
+    cutoff=st.floats(0.5, 6.0),
+)
 def test_every_pair_stands_once_in_random_cells(seed, n, pbc, cutoff):
     cell = np.random.default_rng(seed).normal(size=(3, 3)) * 2 + 3 * np.eye(3)
     if abs(np.linalg.det(cell)) < 10:
@@ -161,7 +168,10 @@ def slack_of(neighbors: ms.Neighbors, structure: ms.Structure):
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
-    seed=st.integers(0, 2**16), move=st.floats(0, 0.6), strain=st.floats(0, 0.2), pbc=st.sampled_from([True, (True, False, True), False])
+    seed=st.integers(0, 2**16),
+    move=st.floats(0, 0.6),
+    strain=st.floats(0, 0.2),
+    pbc=st.sampled_from([True, (True, False, True), False]),
 )
 def test_a_list_with_slack_misses_no_pair(seed, move, strain, pbc):
     rng = np.random.default_rng(seed)
@@ -208,7 +218,11 @@ def test_padded_slots_change_no_number_and_no_derivative(potential):
     def everything(potential, neighbors):
         energy = lambda potential, x: potential.energy(structure.at(x), neighbors)
         parameters = jax.grad(energy)(potential, structure.positions)
-        return energy(potential, structure.positions), jax.hessian(energy, 1)(potential, structure.positions), parameters
+        return (
+            energy(potential, structure.positions),
+            jax.hessian(energy, 1)(potential, structure.positions),
+            parameters,
+        )
 
     exact = everything(potential, ms.find_neighbors(structure, 6.0))
     padded = everything(potential, ms.find_neighbors(structure, 6.0, capacity=Capacity(2000, 500)))
@@ -235,12 +249,16 @@ def test_derivatives_pass_through_a_list_found_on_the_way():
 
     def energy(strain, neighbors=None):
         deformed = structure.deformed(jnp.eye(3) + strain)
-        return ms.energy(potential, deformed, ms.find_neighbors(deformed, 6.0) if neighbors is None else neighbors)
+        return ms.energy(
+            potential, deformed, ms.find_neighbors(deformed, 6.0) if neighbors is None else neighbors
+        )
 
     zero = jnp.zeros((3, 3))
     # the same list, found once inside the derivative and once outside
     assert_allclose(jax.grad(energy)(zero), jax.grad(energy)(zero, neighbors), rtol=1e-12)
-    assert_allclose(jax.jacfwd(jax.grad(energy))(zero), jax.jacfwd(jax.grad(energy))(zero, neighbors), rtol=1e-12)
+    assert_allclose(
+        jax.jacfwd(jax.grad(energy))(zero), jax.jacfwd(jax.grad(energy))(zero, neighbors), rtol=1e-12
+    )
 
 
 def test_what_cannot_be_searched_is_an_error():

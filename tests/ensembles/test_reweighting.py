@@ -8,9 +8,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.calculators.reduced import reduced_potential
-from mdsens.errors import InputError, NonFiniteError, NotConvergedError
-from mdsens.flows.flow import Flow, Normal
-from mdsens.flows.free_energy import (
+from mdsens.ensembles.reweighting import (
     average_sensitivity,
     bennett,
     effective_sample_size,
@@ -20,6 +18,8 @@ from mdsens.flows.free_energy import (
     log_weights,
     reweighted_average,
 )
+from mdsens.errors import InputError, NonFiniteError, NotConvergedError
+from mdsens.flows.flow import Flow, Normal
 from mdsens.flows.internal_coordinates import ZMatrix
 from mdsens.flows.layers import Elementwise, Name, Split, Whiten
 from mdsens.flows.transforms import AffineFamily, LineMixture
@@ -97,12 +97,14 @@ def test_clipping_sets_the_largest_weights_to_the_smallest_among_them():
     assert_allclose(effective_sample_size(log_w, clip=0.0), effective_sample_size(log_w), rtol=0)
     w = np.exp(np.sort(np.random.default_rng(2).normal(size=200)))
     w[-7:] = w[-7]
-    assert_allclose(effective_sample_size(np.log(w), clip=0.031), w.sum() ** 2 / (w**2).sum() / 200, rtol=1e-12)  # 6.2 rounds up to 7
+    assert_allclose(
+        effective_sample_size(np.log(w), clip=0.031), w.sum() ** 2 / (w**2).sum() / 200, rtol=1e-12
+    )  # 6.2 rounds up to 7
 
 
 def test_stated_errors_are_the_scatter_of_repeated_estimates():
-    # 600 independent estimates from 400 samples a side. The ratio of scatter and stated error has a standard error of
-    # 1 / sqrt(2 x 600) = 3 %, and estimates from 400 samples are Gaussian to a few percent.
+    # 600 independent estimates from 400 samples a side. The ratio of scatter and stated error has a standard
+    # error of 1 / sqrt(2 x 600) = 3 %, and estimates from 400 samples are Gaussian to a few percent.
     n_trials, n = 600, 400
     rng = np.random.default_rng(5)
     x = rng.normal(size=(n_trials, n, 2))
@@ -126,7 +128,9 @@ def test_stated_errors_are_the_scatter_of_repeated_estimates():
         }
 
     estimates = all_estimates(x, y, log_normal(x), log_normal(y))
-    results = {name: (np.asarray(v), np.asarray(e), float(exact[0])) for name, ((v, e), exact) in estimates.items()}
+    results = {
+        name: (np.asarray(v), np.asarray(e), float(exact[0])) for name, ((v, e), exact) in estimates.items()
+    }
     for name, (value, error, exact) in results.items():
         z = (value - exact) / error
         assert 0.9 < np.sqrt(np.mean(z**2)) < 1.12, name
@@ -138,7 +142,10 @@ def test_derivatives_by_parameters_are_averages_and_covariances(samples):
 
     def estimates(theta):
         log_w = log_weights(well, x, log_p, theta)
-        values = {"F": free_energy_difference(log_w).value, "A": reweighted_average(jnp.sum(x**2, -1), log_w).value}
+        values = {
+            "F": free_energy_difference(log_w).value,
+            "A": reweighted_average(jnp.sum(x**2, -1), log_w).value,
+        }
         return values, values
 
     compiled = jax.jit(jax.jacrev(estimates, has_aux=True))
@@ -186,7 +193,9 @@ def test_observables_may_be_arrays_and_depend_on_the_parameters(samples):
     @jax.jit
     @jax.jacrev
     def automatic(theta):
-        return reweighted_average(jax.vmap(lambda x: observable(x, theta))(x), log_weights(well, x, log_p, theta)).value
+        return reweighted_average(
+            jax.vmap(lambda x: observable(x, theta))(x), log_weights(well, x, log_p, theta)
+        ).value
 
     expected = automatic(WELL)
     for name in WELL:
@@ -215,8 +224,8 @@ def test_bennett_solves_its_equation_with_different_numbers_of_samples():
     # the condition as Shirts et al. write it, M = log(n_0 / n_1) and du = -log w
     M, F = np.log(len(lf) / len(lt)), float(result.value)
     assert_allclose(np.sum(1 / (1 + np.exp(M - lf - F))), np.sum(1 / (1 + np.exp(-(M - lt - F)))), rtol=1e-11)
-    # one more way to write the variance: [<1 / (2 + 2 cosh(M + du - F))>^-1 - n/n_0 - n/n_1] / n, over all n samples together.
-    # It holds in the limit of many samples: to 1 / sqrt(2000) or so.
+    # one more way to write the variance: [<1 / (2 + 2 cosh(M + du - F))>^-1 - n/n_0 - n/n_1] / n, over all n
+    # samples together. It holds in the limit of many samples: to 1 / sqrt(2000) or so.
     both = np.concatenate([lf, lt])
     n = len(both)
     variance = (1 / np.mean(1 / (2 + 2 * np.cosh(M - both - F))) - n / len(lf) - n / len(lt)) / n
@@ -247,7 +256,9 @@ def test_derivative_of_bennett_is_an_average_over_the_target():
         return reweighted_average(jnp.sum(jnp.concatenate([flow[0], target[0]]) ** 2, -1), log_w).value
 
     # both and their derivatives: F has been differentiated in reverse before
-    (slope, square), (curvature, response) = jax.jit(lambda k: jax.jvp(lambda k: (jax.grad(F)(k), mean_square(k)), (k,), (1.0,)))(6.0)
+    (slope, square), (curvature, response) = jax.jit(
+        lambda k: jax.jvp(lambda k: (jax.grad(F)(k), mean_square(k)), (k,), (1.0,))
+    )(6.0)
     # dF/dk = <|x|²>/2 = 1/k. The mean over 2000 of the target's samples alone scatters by 1/k / sqrt(2000), 2 %, and the
     # joint one by less; |x|⁴ of the second derivative by twice that. (Bennett's equation differentiated at fixed samples
     # gives 0.235 instead of 0.167.)
@@ -267,7 +278,13 @@ def test_derivatives_pass_through_samples_into_the_flow():
         x, log_p = jax.vmap(moved.draw)(keys)
         log_w = log_weights(well, x, log_p, WELL)
         reverse_kl = -jnp.mean(log_w)
-        values = jnp.stack([reverse_kl, free_energy_difference(log_w).value, reweighted_average(jnp.sum(x**2, -1), log_w).value])
+        values = jnp.stack(
+            [
+                reverse_kl,
+                free_energy_difference(log_w).value,
+                reweighted_average(jnp.sum(x**2, -1), log_w).value,
+            ]
+        )
         return values, values
 
     along = np.random.default_rng(1).normal(size=parameters.size)
@@ -275,8 +292,8 @@ def test_derivatives_pass_through_samples_into_the_flow():
     compiled = jax.jit(jax.jacrev(estimates, has_aux=True))
     exact = compiled(parameters)[0] @ along
     moved = lambda s: compiled(parameters + s * along)[1]
-    # A step of 1e-3 along a unit vector: the fourth-order differences' own error is 1e-12 times a fifth derivative, and
-    # roots good to 1e-13 or so make 1e-10 of noise.
+    # A step of 1e-3 along a unit vector: the fourth-order differences' own error is 1e-12 times a fifth
+    # derivative, and roots good to 1e-13 or so make 1e-10 of noise.
     assert_allclose(exact, central_difference(moved, 0.0, step=1e-3, order=4), rtol=1e-8)
     assert np.all(np.abs(exact) > 1e-3)
 
@@ -288,7 +305,8 @@ def test_free_energy_of_a_trimer_is_that_of_quadrature():
     u = reduced_potential(morse, structure, 300.0)
     coordinates = ZMatrix.from_topology((3, [(0, 1), (0, 2)]))
 
-    # the reference: the integral over the shape, with its volume element, by Gauss-Legendre points over ten widths
+    # the reference: the integral over the shape, with its volume element, by Gauss-Legendre points over ten
+    # widths
     points, gauss = np.polynomial.legendre.leggauss(24)
     b, t = 0.3 + 0.1 * points, np.pi / 3 + 0.4 * points
     grid = [a.ravel() for a in np.meshgrid(b, b, t, indexing="ij")]
@@ -298,7 +316,9 @@ def test_free_energy_of_a_trimer_is_that_of_quadrature():
     @jax.value_and_grad
     def reference(potential):
         def one(b, c, t):
-            x, log_det = coordinates.inverse({"bonds": jnp.stack([b, c]), "angles": t[None], "torsions": jnp.zeros(0)})
+            x, log_det = coordinates.inverse(
+                {"bonds": jnp.stack([b, c]), "angles": t[None], "torsions": jnp.zeros(0)}
+            )
             return log_det - u(x, potential)
 
         return -jax.scipy.special.logsumexp(jax.vmap(one)(*grid) + volume)
@@ -306,7 +326,11 @@ def test_free_energy_of_a_trimer_is_that_of_quadrature():
     exact, slopes = reference(morse)
     merge = Split((("bonds", 2), ("angles", 1), ("torsions", 0)), (("q", (0, 1, 2)),))
     # a Gaussian somewhat wider than the wells: sqrt(kT / 2 D0 alpha²) = 0.076 Å
-    frames = np.random.default_rng(1).normal(size=(2000, 3)) * [0.009, 0.009, 0.04] + [0.301, 0.301, np.pi / 3]
+    frames = np.random.default_rng(1).normal(size=(2000, 3)) * [0.009, 0.009, 0.04] + [
+        0.301,
+        0.301,
+        np.pi / 3,
+    ]
     flow = Flow((coordinates, merge, Whiten.of("q", frames)), {"q": Normal(3)})
     x, log_p = flow.sample(jax.random.key(4), N, batch=N)
     result = free_energy_sensitivity(lambda x, potential: u(x, potential), morse, x, log_p)
@@ -369,7 +393,10 @@ def test_a_flow_beside_its_target_is_no_quiet_number():
         (lambda: reweighted_average(np.zeros(3), np.zeros(4)), "3 samples and 4"),
         (lambda: free_energy_difference(np.zeros(1)), "two samples or more"),
         (lambda: effective_sample_size(np.zeros(10), clip=1.0), "clip = 1.0"),
-        (lambda: free_energy_sensitivity(well, {"k": 1}, np.zeros((3, 2)), np.zeros(3)), "nothing to differentiate"),
+        (
+            lambda: free_energy_sensitivity(well, {"k": 1}, np.zeros((3, 2)), np.zeros(3)),
+            "nothing to differentiate",
+        ),
     ],
 )
 def test_input_errors_say_what_is_wrong(call, message):
@@ -382,7 +409,9 @@ def test_nan_never_becomes_a_free_energy():
     with pytest.raises(NonFiniteError, match="sample 1"):
         free_energy_difference(bad)
     with pytest.raises(NonFiniteError, match="first that of sample 1"):
-        jax.grad(lambda k: free_energy_difference(log_weights(lambda x, k: k * x, bad, np.zeros(3), k)).value)(1.0)
+        jax.grad(
+            lambda k: free_energy_difference(log_weights(lambda x, k: k * x, bad, np.zeros(3), k)).value
+        )(1.0)
     with pytest.raises(NonFiniteError, match="samples of the target"):
         bennett(np.zeros(3), np.array([0.0, np.inf]))
     with pytest.raises(NonFiniteError, match="not finite"):

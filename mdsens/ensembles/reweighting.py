@@ -1,11 +1,12 @@
 """Free energies and averages of a target system out of the samples of a flow, and their derivatives.
 
-The flow has a normalized density p(x). The target has the reduced energy u(x; theta), in kT, and parameters theta. With
-the weights
+The flow has a normalized density p(x). The target has the reduced energy u(x; theta), in kT, and parameters
+theta. With the weights
 
     w(x) = exp(-u(x; theta)) / p(x)
 
-the free energy of the target, relative to the flow whose partition function is 1, and its averages are means over
+the free energy of the target, relative to the flow whose partition function is 1, and its averages are means
+over
 samples of the flow:
 
     F = -log ∫ exp(-u) dx = -log <w>_p,        <A> = <w A>_p / <w>_p.
@@ -15,14 +16,14 @@ The derivatives by the parameters are averages of the target themselves, over th
     dF/dtheta   = <du/dtheta>,
     d<A>/dtheta = <dA/dtheta> - <A du/dtheta> + <A> <du/dtheta>.
 
-Automatic differentiation of the functions here gives just these, at fixed samples x and fixed log p. Where x and log p
-come from `flow.draw`, derivatives by the parameters of the flow pass through them as well.
+Automatic differentiation of the functions here gives just these, at fixed samples x and fixed log p. Where x
+and log p come from `flow.draw`, derivatives by the parameters of the flow pass through them as well.
 
-For molecules p and the target's partition function are those of the shape (see `Flow`): place and orientation, which
-contribute -log(8 pi² V) to the free energy of any molecule, are left out of both.
+For molecules p and the target's partition function are those of the shape (see `Flow`): place and
+orientation, which contribute -log(8 pi² V) to the free energy of any molecule, are left out of both.
 
-Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954); with a map, Jarzynski, Phys. Rev. E 65, 046122 (2002); with a flow,
-    Wirnsberger et al., J. Chem. Phys. 153, 144112 (2020).
+Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954); with a map, Jarzynski, Phys. Rev. E 65, 046122 (2002); with a
+    flow, Wirnsberger et al., J. Chem. Phys. 153, 144112 (2020).
 """
 
 from collections.abc import Callable
@@ -41,7 +42,8 @@ from mdsens.errors import InputError, NonFiniteError, NotConvergedError
 from mdsens.implicit.inverse import inverse
 
 AT_ONCE = 1024  # samples evaluated together where there are many
-MIN_EFFECTIVE = 10.0  # samples; with fewer the spread of the weights is itself unknown, and so is every error bar
+# Samples; with fewer the spread of the weights is itself unknown, and so is every error bar
+MIN_EFFECTIVE = 10.0
 
 LogWeights = Float[Array | np.ndarray, " n"]
 FromFlow = Float[Array | np.ndarray, " n_0"]
@@ -82,8 +84,8 @@ class EnsembleSensitivity(NamedTuple):
     Attributes:
         value: free energy difference (kT), or the average.
         error: its standard error.
-        derivatives: by each array of floats in theta, a tree like theta (None where it holds something else); value's
-            shape comes first, then the parameter's.
+        derivatives: by each array of floats in theta, a tree like theta (None where it holds something else);
+            value's shape comes first, then the parameter's.
         errors: standard errors of the derivatives, likewise.
         effective_samples: how many equally weighted samples would tell as much.
     """
@@ -95,7 +97,9 @@ class EnsembleSensitivity(NamedTuple):
     effective_samples: Float[Array, ""]
 
 
-def log_weights(reduced_energy: Callable[..., Array], x: Any, log_p: LogWeights, *theta: Any) -> Float[Array, " n"]:
+def log_weights(
+    reduced_energy: Callable[..., Array], x: Any, log_p: LogWeights, *theta: Any
+) -> Float[Array, " n"]:
     """log w = -u(x; theta) - log p(x) of each sample.
 
     Differentiable w.r.t. theta, x and log p. Works under jit; then NaN is not reported.
@@ -120,18 +124,21 @@ def effective_sample_size(log_w: LogWeights, clip: float | None = None) -> Float
 
     Args:
         log_w: log weights.
-        clip: share of the weights, the largest, that are set to the smallest among them first. A few flawed samples
-            then no longer hide how good the others are; but a clipped weight is a biased one, and what
-            the clipped number says of the flow holds without its tail only. 1e-2 is a usual choice.
+        clip: share of the weights, the largest, that are set to the smallest among them first. A few flawed
+            samples then no longer hide how good the others are; but a clipped weight is a biased one, and
+            what the clipped number says of the flow holds without its tail only. 1e-2 is a usual choice.
     Returns:
         A number in (0, 1]; times n, the effective number of samples.
     Raises:
         InputError: a clip outside [0, 1).
         NonFiniteError: NaN among the weights, or none above zero.
-    Source: Kish, Survey Sampling, Wiley (1965); truncated weights, Ionides, J. Comput. Graph. Stat. 17, 295 (2008).
+    Source: Kish, Survey Sampling, Wiley (1965); truncated weights, Ionides, J. Comput. Graph. Stat. 17, 295
+    (2008).
     """
     if clip is not None and not 0 <= clip < 1:
-        raise InputError(f"clip = {clip}: the share of the weights that are clipped must be at least 0 and below 1.")
+        raise InputError(
+            f"clip = {clip}: the share of the weights that are clipped must be at least 0 and below 1."
+        )
     log_w = _usable(log_w)
     largest = int(np.ceil((clip or 0.0) * log_w.size))
     if largest:
@@ -142,13 +149,16 @@ def effective_sample_size(log_w: LogWeights, clip: float | None = None) -> Float
 def free_energy_difference(log_w: LogWeights, *, min_effective: float = MIN_EFFECTIVE) -> FreeEnergy:
     """F_target - F_flow = -log <w> from samples of the flow.
 
-    Differentiable in log w: with theta in the energies this is dF/dtheta. Works under jit; then nothing is raised.
+    Differentiable in log w: with theta in the energies this is dF/dtheta. Works under jit; then nothing is
+    raised.
 
-    Its bias is half its squared error, upwards. Where samples of the target are at hand too, `bennett` is better.
+    Its bias is half its squared error, upwards. Where samples of the target are at hand too, `bennett` is
+    better.
 
     Args:
         log_w: of `log_weights`.
-        min_effective: effective samples asked for. With fewer, neither value nor error can be trusted; 0 shows them.
+        min_effective: effective samples asked for. With fewer, neither value nor error can be trusted; 0
+            shows them.
     Raises:
         InputError: less than two samples.
         NonFiniteError: NaN among the weights, or none above zero.
@@ -160,19 +170,22 @@ def free_energy_difference(log_w: LogWeights, *, min_effective: float = MIN_EFFE
     return result
 
 
-def bennett(log_w_flow: FromFlow, log_w_target: FromTarget, *, min_effective: float = MIN_EFFECTIVE) -> FreeEnergy:
+def bennett(
+    log_w_flow: FromFlow, log_w_target: FromTarget, *, min_effective: float = MIN_EFFECTIVE
+) -> FreeEnergy:
     """F_target - F_flow from samples of both ends: of all estimates from the same samples that with the least variance.
 
-    Differentiable in the log weights, to any order, as `joint_log_weights` is: with theta in the target's energies the
-    derivative is dF/dtheta = <du/dtheta>.
+    Differentiable in the log weights, to any order, as `joint_log_weights` is: with theta in the target's
+    energies the derivative is dF/dtheta = <du/dtheta>.
 
     Args:
         log_w_flow: -u - log p at samples of the flow.
-        log_w_target: -u - log p at samples of the target. Molecular dynamics gives correlated ones: pass frames that
-            are a correlation time apart, or the error is too small.
+        log_w_target: -u - log p at samples of the target. Molecular dynamics gives correlated ones: pass
+            frames that are a correlation time apart, or the error is too small.
         min_effective: effective samples asked for at either end.
     Returns:
-        FreeEnergy: `effective_samples` is that of the end with fewer of them, where it overlaps with the other.
+        FreeEnergy: `effective_samples` is that of the end with fewer of them, where it overlaps with the
+        other.
     Raises:
         InputError: less than two samples at an end.
         NonFiniteError: NaN among the weights; an infinite weight at a sample of the target.
@@ -191,10 +204,10 @@ def joint_log_weights(log_w_flow: FromFlow, log_w_target: FromTarget) -> Float[A
     The samples of both are samples of the mixture (n_0 p + n_1 p_target) / n. With these weights they serve
     `reweighted_average` and `free_energy_difference` (which gives Bennett's value) like samples of one flow.
 
-    Differentiable in the log weights through u(x; theta), to any order: the density that the samples came from stays
-    where it is when theta moves. Not through log p: hold the flow fixed.
-    (Differentiating Bennett's condition at fixed samples would give the average of du/dtheta over the *overlap* of the
-    two ensembles, for it forgets that the target's samples follow theta.)
+    Differentiable in the log weights through u(x; theta), to any order: the density that the samples came
+    from stays where it is when theta moves. Not through log p: hold the flow fixed.
+    (Differentiating Bennett's condition at fixed samples would give the average of du/dtheta over the
+    *overlap* of the two ensembles, for it forgets that the target's samples follow theta.)
 
     Source: the two-state case of Shirts, Chodera, J. Chem. Phys. 129, 124105 (2008).
     """
@@ -203,11 +216,15 @@ def joint_log_weights(log_w_flow: FromFlow, log_w_target: FromTarget) -> Float[A
 
 
 def reweighted_average(
-    values: Float[Array | np.ndarray, "samples ..."], log_w: LogWeights, *, min_effective: float = MIN_EFFECTIVE
+    values: Float[Array | np.ndarray, "samples ..."],
+    log_w: LogWeights,
+    *,
+    min_effective: float = MIN_EFFECTIVE,
 ) -> Average:
     """<A> of the target from samples of the flow.
 
-    Differentiable in values and log w: with theta in both this is d<A>/dtheta. Works under jit; then nothing is raised.
+    Differentiable in values and log w: with theta in both this is d<A>/dtheta. Works under jit; then nothing
+    is raised.
 
     Args:
         values: A of each sample, numbers or arrays: `jax.vmap(observable)(x)`.
@@ -228,7 +245,12 @@ def reweighted_average(
 
 
 def free_energy_sensitivity(
-    reduced_energy: Callable[[Any, Any], Array], theta: Any, x: Any, log_p: LogWeights, *, min_effective: float = MIN_EFFECTIVE
+    reduced_energy: Callable[[Any, Any], Array],
+    theta: Any,
+    x: Any,
+    log_p: LogWeights,
+    *,
+    min_effective: float = MIN_EFFECTIVE,
 ) -> EnsembleSensitivity:
     """F_target - F_flow and dF/dtheta = <du/dtheta>, with standard errors.
 
@@ -287,7 +309,8 @@ def average_sensitivity(
     return result
 
 
-# --- sums over weights ---------------------------------------------------------------------------------------------
+# --- sums over weights
+# ---------------------------------------------------------------------------------------------
 
 
 @jax.jit
@@ -340,7 +363,9 @@ def _average_response(log_w: Array, values: Array, own_slopes: Any, slopes: Any)
     # The errors of <A> and <du/dtheta> in h cancel to first order, as sum_i W_i (A_i - <A>) = 0.
     def derivative(own: Array, g: Array) -> tuple[Array, Array]:
         g = jnp.where(_along(weights, g) > 0, g - _mean_and_error(weights, g)[0], 0)
-        product = deviation.reshape(*values.shape, *[1] * (g.ndim - 1)) * g.reshape(-1, *[1] * (values.ndim - 1), *g.shape[1:])
+        product = deviation.reshape(*values.shape, *[1] * (g.ndim - 1)) * g.reshape(
+            -1, *[1] * (values.ndim - 1), *g.shape[1:]
+        )
         return _mean_and_error(weights, own - product)
 
     derivatives, errors = _each(derivative, own_slopes, slopes)
@@ -386,9 +411,9 @@ def _balance_point(log_w_flow: Array, log_w_target: Array) -> Array:
     """Bennett's F: as many samples of the flow look like the target's as the other way round. Without a derivative."""
     log_w_flow, log_w_target = jax.lax.stop_gradient((log_w_flow, log_w_target))
     n = max(log_w_flow.size, log_w_target.size)
-    # With a = F - M, s the logistic function, and the largest log w_flow = t and the smallest log w_target = b, the sums
-    # are at least s(t + a) and s(-b - a), and at most n s(t + a) and n s(-b - a). So the first is the larger one
-    # at a = c - min(t, b), and the second one at a = -c - max(t, b), if exp(c) > n.
+    # With a = F - M, s the logistic function, and the largest log w_flow = t and the smallest log w_target =
+    # b, the sums are at least s(t + a) and s(-b - a), and at most n s(t + a) and n s(-b - a). So the first is
+    # the larger one at a = c - min(t, b), and the second one at a = -c - max(t, b), if exp(c) > n.
     t, b = jnp.max(log_w_flow), jnp.min(log_w_target)
     c, M = np.log(n).item() + 1, np.log(log_w_flow.size / log_w_target.size).item()
     balance = _Balance(log_w_flow, log_w_target)
@@ -408,7 +433,8 @@ def _joint(F: Array, log_w_flow: Array, log_w_target: Array) -> Array:
 @jax.jit
 def _bennett(log_w_flow: Array, log_w_target: Array) -> FreeEnergy:
     F = _balance_point(log_w_flow, log_w_target)
-    # The condition compares two independent means of Fermi functions, f_0 over the flow and f_1 over the target:
+    # The condition compares two independent means of Fermi functions, f_0 over the flow and f_1 over the
+    # target:
     #     var F = [<f_0²> / <f_0>² - 1] / n_0 + [<f_1²> / <f_1>² - 1] / n_1
     # the variances of two free energies of perturbation with the weights f_0 and f_1.
     one, other = (_difference(f) for f in _fermi(F, log_w_flow, log_w_target))
@@ -417,7 +443,8 @@ def _bennett(log_w_flow: Array, log_w_target: Array) -> FreeEnergy:
     return FreeEnergy(value, jax.lax.stop_gradient(jnp.hypot(one.error, other.error)), effective)
 
 
-# --- energies of all samples ---------------------------------------------------------------------------------------
+# --- energies of all samples
+# ---------------------------------------------------------------------------------------
 
 
 @eqx.filter_jit
@@ -426,7 +453,9 @@ def _energies(reduced_energy: Callable[..., Array], x: Any, theta: tuple[Any, ..
 
 
 @eqx.filter_jit
-def _energies_and_slopes(reduced_energy: Callable[[Any, Any], Array], theta: Any, x: Any) -> tuple[Array, Any]:
+def _energies_and_slopes(
+    reduced_energy: Callable[[Any, Any], Array], theta: Any, x: Any
+) -> tuple[Array, Any]:
     slope = eqx.filter_value_and_grad(lambda theta, row: reduced_energy(row, theta))
     return map_rows(lambda row: slope(theta, row), x, batch=AT_ONCE)
 
@@ -446,18 +475,23 @@ def _with_parameters(theta: Any) -> Any:
     """theta with every float as an array, so that it can be differentiated."""
     theta = jax.tree.map(lambda leaf: jnp.asarray(leaf) if eqx.is_inexact_array_like(leaf) else leaf, theta)
     if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(theta)):
-        raise InputError("theta holds no floats, so there is nothing to differentiate by: pass the parameters as floats (1.0, not 1).")
+        raise InputError(
+            "theta holds no floats, so there is nothing to differentiate by: pass the parameters as floats "
+            "(1.0, not 1)."
+        )
     return theta
 
 
-# --- what can go wrong ---------------------------------------------------------------------------------------------
+# --- what can go wrong
+# ---------------------------------------------------------------------------------------------
 
 
 def _count(x: Any, other: Any) -> None:
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else 0 for leaf in jax.tree.leaves(x)}
     if sizes != {np.shape(other)[0]}:
         raise InputError(
-            f"{' and '.join(map(str, sorted(sizes)))} samples and {np.shape(other)[0]} densities or weights: give one for each."
+            f"{' and '.join(map(str, sorted(sizes)))} samples and {np.shape(other)[0]} densities or weights: "
+            "give one for each."
         )
 
 
@@ -467,8 +501,10 @@ def _without_nan(u: Array, log_p: Array) -> Array:
     log_w = -u - log_p
     if not isinstance(log_w, Tracer) and (bad := np.flatnonzero(np.isnan(np.asarray(log_w)))).size:
         raise NonFiniteError(
-            f"{bad.size} of {log_w.size} log weights are NaN, the first that of sample {bad[0]}: u = {float(u[bad[0]]):g} kT, "
-            f"log p = {float(log_p[bad[0]]):g}. Look at this sample; if its atoms overlap, let the energy be infinite there, not NaN."
+            f"{bad.size} of {log_w.size} log weights are NaN, the first that of sample {bad[0]}: u = "
+            f"{float(u[bad[0]]):g} kT, "
+            f"log p = {float(log_p[bad[0]]):g}. Look at this sample; if its atoms overlap, let the energy be "
+            "infinite there, not NaN."
         )
     return log_w
 
@@ -483,7 +519,9 @@ def _usable(log_w: Any, *, everywhere: bool = False) -> Array:
     """
     log_w = jnp.asarray(log_w)
     if log_w.ndim != 1 or log_w.size < 2:
-        raise InputError(f"log weights of shape {log_w.shape}: give one number for each sample, for two samples or more.")
+        raise InputError(
+            f"log weights of shape {log_w.shape}: give one number for each sample, for two samples or more."
+        )
     return (_finite if everywhere else _without_infinities)(log_w)
 
 
@@ -493,11 +531,14 @@ def _without_infinities(log_w: Array) -> Array:
         values = np.asarray(log_w)
         if (bad := np.flatnonzero(np.isnan(values) | (values == np.inf))).size:
             raise NonFiniteError(
-                f"{bad.size} of {values.size} log weights are NaN or inf, the first that of sample {bad[0]}: {values[bad[0]]}. "
+                f"{bad.size} of {values.size} log weights are NaN or inf, the first that of sample {bad[0]}: "
+                f"{values[bad[0]]}. "
                 "u and log p must be numbers there."
             )
         if not np.any(values > -np.inf):
-            raise NonFiniteError(f"all {values.size} weights are zero: the target's energy is infinite at every sample.")
+            raise NonFiniteError(
+                f"all {values.size} weights are zero: the target's energy is infinite at every sample."
+            )
     return log_w
 
 
@@ -505,8 +546,10 @@ def _without_infinities(log_w: Array) -> Array:
 def _finite(log_w: Array) -> Array:
     if not isinstance(log_w, Tracer) and (bad := np.flatnonzero(~np.isfinite(np.asarray(log_w)))).size:
         raise NonFiniteError(
-            f"{bad.size} of {log_w.size} log weights at samples of the target are not finite, the first that of sample {bad[0]}: "
-            f"{log_w[bad[0]]}. The target has been there, so u and log p must be finite: leave out frames that the flow cannot describe."
+            f"{bad.size} of {log_w.size} log weights at samples of the target are not finite, the first that "
+            f"of sample {bad[0]}: "
+            f"{log_w[bad[0]]}. The target has been there, so u and log p must be finite: leave out frames "
+            "that the flow cannot describe."
         )
     return log_w
 
@@ -519,8 +562,10 @@ def _check_overlap(result: Any, effective: Array, least: float, which: str) -> N
     if isinstance(effective, Tracer) or float(effective) >= least:
         return
     raise NotConvergedError(
-        f"of {which} only {float(effective):.2g} count, below min_effective = {least:g}: a few weights outdo all others, the flow and the "
-        "target hardly overlap, and the error bar cannot be trusted. Draw more samples or train the flow longer; "
+        f"of {which} only {float(effective):.2g} count, below min_effective = {least:g}: a few weights outdo "
+        "all others, the flow and the "
+        "target hardly overlap, and the error bar cannot be trusted. Draw more samples or train the flow "
+        "longer; "
         "min_effective=0 shows the numbers.",
         result,
     )
@@ -531,6 +576,7 @@ def _check_finite(named: dict[str, Any]) -> None:
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             if not isinstance(leaf, Tracer) and not np.isfinite(np.asarray(leaf)).all():
                 raise NonFiniteError(
-                    f"{name}{jax.tree_util.keystr(path)} is not finite: the observable or the derivative of the energy is NaN or infinite "
+                    f"{name}{jax.tree_util.keystr(path)} is not finite: the observable or the derivative of "
+                    "the energy is NaN or infinite "
                     "at a sample that has weight."
                 )

@@ -1,8 +1,9 @@
 """From the bonds of a molecule to the order in which its atoms are placed.
 
-Internal coordinates place each atom by a distance, an angle and a torsion with respect to three atoms that are there
-already. Which three is read off the bond graph: the tree grows from the middle of the molecule, heavy atoms first, so
-that hydrogens hang off the heavy skeleton and an error in one coordinate moves few atoms.
+Internal coordinates place each atom by a distance, an angle and a torsion with respect to three atoms that
+are there already. Which three is read off the bond graph: the tree grows from the middle of the molecule,
+heavy atoms first, so that hydrogens hang off the heavy skeleton and an error in one coordinate moves few
+atoms.
 """
 
 import heapq
@@ -48,12 +49,15 @@ class Placement(NamedTuple):
     """How the atoms are placed one after the other.
 
     Attributes:
-        rows: (placed atoms, 4): atom, a, b, c. The atom has the bond atom-a, the angle atom-a-b and the torsion
-            atom-a-b-c; all of a, b, c are placed before it. Without a block the first three rows lack what the first
+        rows: (placed atoms, 4): atom, a, b, c. The atom has the bond atom-a, the angle atom-a-b and the
+            torsion atom-a-b-c; all of a, b, c are placed before it. Without a block the first three rows lack
+            what the first
             three atoms do not have: -1.
-        proper: (torsions,) for each row with all three parents: True if c is bonded to b, a rotation about the bond
-            a-b and as a rule soft; False if c is a sibling, bonded to a like the atom itself. Such an improper
-            torsion is stiff: near ±120° at a tetrahedral atom, where its sign is the chirality, near 180° at a planar one.
+        proper: (torsions,) for each row with all three parents: True if c is bonded to b, a rotation about
+            the bond a-b and as a rule soft; False if c is a sibling, bonded to a like the atom itself. Such
+            an improper
+            torsion is stiff: near ±120° at a tetrahedral atom, where its sign is the chirality, near 180° at
+            a planar one.
     """
 
     rows: Int[np.ndarray, "placed 4"]
@@ -89,10 +93,16 @@ def read_molecule(path: str | Path) -> Molecule:
         try:
             topology: Any = mdtraj.load_topology(str(path))
         except Exception as error:  # whatever its parser meets
-            raise FileFormatError(f"'{path}' cannot be read as PDB: {type(error).__name__} {error}.") from error
+            raise FileFormatError(
+                f"'{path}' cannot be read as PDB: {type(error).__name__} {error}."
+            ) from error
         if any(atom.element is None or atom.element.number < 1 for atom in topology.atoms):
-            raise FileFormatError(f"'{path}' has atoms whose element is not known: fill the element column of the PDB file.")
-        return Molecule(topology, tuple(atom.element.number for atom in topology.atoms), path.read_text(encoding="utf-8"))
+            raise FileFormatError(
+                f"'{path}' has atoms whose element is not known: fill the element column of the PDB file."
+            )
+        return Molecule(
+            topology, tuple(atom.element.number for atom in topology.atoms), path.read_text(encoding="utf-8")
+        )
     from mdsens.structure import read_atoms
 
     atoms = read_atoms(path)
@@ -103,9 +113,9 @@ def read_bonds(topology: Any) -> Bonds:
     """The bond graph of a topology.
 
     Args:
-        topology: an mdtraj `Topology`, an OpenMM `Topology`, ASE `Atoms` (bonds are atoms nearer than 1.2 times the
-            sum of their covalent radii; periodicity is ignored, so the molecule must be whole), or a tuple
-            (number of atoms, bonded pairs) or (number of atoms, bonded pairs, atomic numbers).
+        topology: an mdtraj `Topology`, an OpenMM `Topology`, ASE `Atoms` (bonds are atoms nearer than 1.2
+            times the sum of their covalent radii; periodicity is ignored, so the molecule must be whole), or
+            a tuple (number of atoms, bonded pairs) or (number of atoms, bonded pairs, atomic numbers).
     Raises:
         InputError: another type, or bonds that do not fit the atoms.
     """
@@ -120,7 +130,9 @@ def read_bonds(topology: Any) -> Bonds:
             atoms = list(topology.atoms())
             pairs = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
             numbers = [0 if atom.element is None else atom.element.atomic_number for atom in atoms]
-            return _bonds(pairs, numbers, [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in atoms])
+            return _bonds(
+                pairs, numbers, [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in atoms]
+            )
         case "ase" if hasattr(topology, "numbers"):
             return _bonds_of_ase(topology)
     if isinstance(topology, tuple) and len(topology) in (2, 3) and isinstance(topology[0], (int, np.integer)):
@@ -130,8 +142,10 @@ def read_bonds(topology: Any) -> Bonds:
             raise InputError(f"{len(numbers)} atomic numbers for {n} atoms: give one per atom.")
         return _bonds([(int(i), int(j)) for i, j in topology[1]], numbers, [f"atom {i}" for i in range(n)])
     raise InputError(
-        f"a {type(topology).__module__}.{type(topology).__name__} is no topology. Give an mdtraj Topology (of a trajectory: "
-        "trajectory.topology), an OpenMM Topology (of a PDBFile or Modeller: .topology), ASE Atoms, or a tuple (number of atoms, "
+        f"a {type(topology).__module__}.{type(topology).__name__} is no topology. Give an mdtraj Topology "
+        "(of a trajectory: "
+        "trajectory.topology), an OpenMM Topology (of a PDBFile or Modeller: .topology), ASE Atoms, or a "
+        "tuple (number of atoms, "
         "bonded pairs)."
     )
 
@@ -151,7 +165,9 @@ def _bonds(pairs: list[tuple[int, int]], numbers: list[int], names: list[str]) -
     neighbors: list[set[int]] = [set() for _ in range(n)]
     for i, j in pairs:
         if not (0 <= i < n and 0 <= j < n and i != j):
-            raise InputError(f"a bond between atoms {i} and {j}: bonds join two different atoms out of 0 to {n - 1}.")
+            raise InputError(
+                f"a bond between atoms {i} and {j}: bonds join two different atoms out of 0 to {n - 1}."
+            )
         neighbors[i].add(j)
         neighbors[j].add(i)
     return Bonds(tuple(tuple(sorted(bonded)) for bonded in neighbors), tuple(numbers), tuple(names))
@@ -167,8 +183,8 @@ def place_atoms(topology: Any, block: tuple[int, ...] = ()) -> Placement:
 
     Args:
         topology: see `read_bonds`.
-        block: atoms that are there from the start, bonded to each other: at least three. Rows are then given for the
-            others only, all of them with three parents. Rings belong here (`rings`).
+        block: atoms that are there from the start, bonded to each other: at least three. Rows are then given
+            for the others only, all of them with three parents. Rings belong here (`rings`).
     Raises:
         InputError: a molecule in pieces, or a block that does not hold together.
     """
@@ -184,8 +200,8 @@ def place_atoms(topology: Any, block: tuple[int, ...] = ()) -> Placement:
     queue: list[tuple[bool, int, int, int]] = []
 
     def reach(atom: int) -> None:
-        # Hydrogens last; then by distance from the start; of siblings the one that carries most atoms comes first and
-        # gets the proper torsion: along a peptide these are phi and psi themselves.
+        # Hydrogens last; then by distance from the start; of siblings the one that carries most atoms comes
+        # first and gets the proper torsion: along a peptide these are phi and psi themselves.
         for other in bonds.neighbors[atom]:
             if other not in depth:
                 depth[other], parent[other] = depth[atom] + 1, atom
@@ -211,8 +227,10 @@ def place_atoms(topology: Any, block: tuple[int, ...] = ()) -> Placement:
         reach(atom)
     if lost := [i for i in range(bonds.n_atoms) if i not in rank]:
         raise InputError(
-            f"no chain of bonds leads from {bonds.name(order[0])} to {bonds.name(*lost)}: internal coordinates need one connected "
-            "molecule. Choose one molecule, or add the missing bonds to the topology (a PDB file knows those of standard residues only; "
+            f"no chain of bonds leads from {bonds.name(order[0])} to {bonds.name(*lost)}: internal "
+            "coordinates need one connected "
+            "molecule. Choose one molecule, or add the missing bonds to the topology (a PDB file knows those "
+            "of standard residues only; "
             "others need CONECT lines, and in ASE a molecule must not be cut by the cell's border)."
         )
     return Placement(np.array(rows, np.int64).reshape(-1, 4), np.array(proper, bool))
@@ -225,7 +243,12 @@ def _middle(bonds: Bonds, light: list[bool]) -> int:
     def rank(i: int) -> tuple[int, int, int]:
         distance, front = {i: 0}, [i]
         while front:
-            front = [j for k in front for j in bonds.neighbors[k] if distance.setdefault(j, distance[k] + 1) == distance[k] + 1 and j != i]
+            front = [
+                j
+                for k in front
+                for j in bonds.neighbors[k]
+                if distance.setdefault(j, distance[k] + 1) == distance[k] + 1 and j != i
+            ]
             front = list(dict.fromkeys(front))
         far = max(d for j, d in distance.items() if not light[j] or j == i)
         return far, -sum(not light[j] for j in bonds.neighbors[i]), i
@@ -238,24 +261,32 @@ def _check_block(bonds: Bonds, block: tuple[int, ...]) -> list[int]:
     if len(set(atoms)) != len(atoms) or not all(0 <= i < bonds.n_atoms for i in atoms):
         raise InputError(f"block {atoms}: give each atom once, with indices 0 to {bonds.n_atoms - 1}.")
     if len(atoms) < 3:
-        raise InputError(f"a block of {len(atoms)} atoms cannot carry the others: give three or more that do not lie in a line.")
+        raise InputError(
+            f"a block of {len(atoms)} atoms cannot carry the others: give three or more that do not lie in a "
+            "line."
+        )
     reached, front = {atoms[0]}, [atoms[0]]
     while front:
         front = [j for i in front for j in bonds.neighbors[i] if j in atoms and j not in reached]
         reached.update(front)
     if lost := [i for i in atoms if i not in reached]:
-        raise InputError(f"the block falls into pieces: no bonds inside it lead to {bonds.name(*lost)}. Add the atoms between.")
+        raise InputError(
+            f"the block falls into pieces: no bonds inside it lead to {bonds.name(*lost)}. Add the atoms "
+            "between."
+        )
     return atoms
 
 
 def rings(topology: Any) -> list[tuple[int, ...]]:
     """Atoms of each ring system; rings that share an atom are one system.
 
-    A ring closes through a bond that is in no tree, so its internal coordinates cannot be chosen one by one: describe
-    the ring by a reference block.
+    A ring closes through a bond that is in no tree, so its internal coordinates cannot be chosen one by one:
+    describe the ring by a reference block.
     """
     bonds = read_bonds(topology)
-    closing = {i: [j for j in bonds.neighbors[i] if not _is_bridge(bonds, i, j)] for i in range(bonds.n_atoms)}
+    closing = {
+        i: [j for j in bonds.neighbors[i] if not _is_bridge(bonds, i, j)] for i in range(bonds.n_atoms)
+    }
     systems, seen = [], set()
     for start, linked in closing.items():
         if not linked or start in seen:

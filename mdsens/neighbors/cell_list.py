@@ -1,8 +1,9 @@
 """Pairs on the device, by jax-md's cell list, where a search on the host would cost hundreds of force calls.
 
-The cell is cut into boxes at least `reach` thick, so that the partners of an atom lie in its own box or a box that
-touches it. Every atom then looks at its own box and at 13 of its 26 neighbors, one of each opposite two: each pair
-comes up once. Boxes are counted along the cell vectors, so triclinic and elongated cells need nothing special.
+The cell is cut into boxes at least `reach` thick, so that the partners of an atom lie in its own box or a box
+that touches it. Every atom then looks at its own box and at 13 of its 26 neighbors, one of each opposite two:
+each pair comes up once. Boxes are counted along the cell vectors, so triclinic and elongated cells need
+nothing special.
 """
 
 import functools
@@ -65,7 +66,8 @@ def cut_into_boxes(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...
     heights = _heights(cell)
     if not fits(cell, pbc, reach):
         raise InputError(
-            f"the cell is {np.round(heights, 2)} Å thick, and the cell list needs {FEWEST} x {reach:g} Å (cutoff + skin) along each "
+            f"the cell is {np.round(heights, 2)} Å thick, and the cell list needs {FEWEST} x {reach:g} Å "
+            "(cutoff + skin) along each "
             "periodic vector: repeat the cell, or let find_neighbors choose its builder."
         )
     fractional = positions @ np.linalg.inv(cell)
@@ -80,7 +82,9 @@ def cut_into_boxes(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...
     return Grid((int(counts[0]), int(counts[1]), int(counts[2])), low, thickness)
 
 
-def find_pairs(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], reach: float, slots: Callable[[int], int]) -> Pairs:
+def find_pairs(
+    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], reach: float, slots: Callable[[int], int]
+) -> Pairs:
     """All pairs within `reach` (Å), each once.
 
     Nothing can overflow: atoms per box and pairs are counted first, and the arrays made to measure.
@@ -96,7 +100,9 @@ def find_pairs(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], r
     places = _places(fractional, jnp.asarray(grid.low), jnp.asarray(grid.thickness), pbc)
     # rounded up, so that few different shapes are ever compiled
     capacity = -(-int(_fullest(places, grid.counts)) // 8) * 8
-    hits, partners = _look(places, fractional, jnp.asarray(cell), jnp.asarray(reach), pbc, grid.counts, capacity)
+    hits, partners = _look(
+        places, fractional, jnp.asarray(cell), jnp.asarray(reach), pbc, grid.counts, capacity
+    )
     i, j, shift, valid, most = _collect(hits, partners, fractional, pbc, slots(int(jnp.sum(hits))))
     return Pairs(i, j, shift, valid, int(most))
 
@@ -117,13 +123,15 @@ def _fullest(places, counts) -> Int[Array, ""]:
 
 
 def _nearest_image(fractional, i, j, pbc):
-    # Boxes on either side of a face touch through it. Three boxes or more along the vector: the nearest image is
-    # the only one within reach.
+    # Boxes on either side of a face touch through it. Three boxes or more along the vector: the nearest image
+    # is the only one within reach.
     return jnp.where(jnp.array(pbc), -jnp.round(fractional[j] - fractional[i]), 0.0)
 
 
 @functools.partial(jax.jit, static_argnames=("pbc", "counts", "capacity"))
-def _look(places, fractional, cell, reach, pbc, counts, capacity) -> tuple[Bool[Array, "14 atoms k"], Int[Array, "14 atoms k"]]:
+def _look(
+    places, fractional, cell, reach, pbc, counts, capacity
+) -> tuple[Bool[Array, "14 atoms k"], Int[Array, "14 atoms k"]]:
     from jax_md import partition
 
     edges: Any = np.array(counts, float)

@@ -1,12 +1,13 @@
 """Pairs of atoms within reach, for any cell and any periodicity.
 
-A pair is (i, j, shift): atom j's image lies at x_j + shift @ cell. Every pair stands once, also an atom with its
+A pair is (i, j, shift): atom j's image lies at x_j + shift @ cell. Every pair stands once, also an atom with
+its
 own image, also several images of one atom: cells smaller than the cutoff are right. The list is made for
 reach = cutoff + skin and stays complete while the atoms move little (`Neighbors.slack`).
 
-Two builders give the same pairs: vesin on the host (any cell), and jax-md's cell list on the device (cells at least
-three reaches thick along every periodic vector). The second is chosen on an accelerator for DEVICE_ATOMS or more,
-where a rebuild on the host would cost hundreds of force calls.
+Two builders give the same pairs: vesin on the host (any cell), and jax-md's cell list on the device (cells at
+least three reaches thick along every periodic vector). The second is chosen on an accelerator for
+DEVICE_ATOMS or more, where a rebuild on the host would cost hundreds of force calls.
 """
 
 from collections.abc import Callable
@@ -19,8 +20,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from mdsens import cell_list
 from mdsens.errors import InputError, NonFiniteError, TracedError
+from mdsens.neighbors import cell_list
 from mdsens.structure import Structure, complete_cell
 
 ALL_PAIRS_LIMIT = 5000  # atoms; without a cutoff every pair counts and the list grows as N²
@@ -89,8 +90,8 @@ class Neighbors(eqx.Module):
 
     def table(self) -> Table:
         """The same pairs by atom, for forms that need all neighbors of an atom together. Works under jit."""
-        # Each pair is a neighbor of i, and with the opposite shift one of j. Sorted by atom, an entry's place in its
-        # row is its distance from where the row begins.
+        # Each pair is a neighbor of i, and with the opposite shift one of j. Sorted by atom, an entry's place
+        # in its row is its distance from where the row begins.
         n = self.n_atoms
         atom = jnp.concatenate([self.i, self.j])
         atom = jnp.where(jnp.tile(self.valid, 2), atom, n)
@@ -100,7 +101,11 @@ class Neighbors(eqx.Module):
         spot = (atom, place)  # padded slots fall outside, and are dropped
 
         def rows(values):
-            return jnp.zeros((n, self.width, *values.shape[1:]), values.dtype).at[spot].set(values[order], mode="drop")
+            return (
+                jnp.zeros((n, self.width, *values.shape[1:]), values.dtype)
+                .at[spot]
+                .set(values[order], mode="drop")
+            )
 
         j, shift = jnp.concatenate([self.j, self.i]), jnp.concatenate([self.shift, -self.shift])
         return Table(rows(j), rows(shift), rows(jnp.tile(self.valid, 2)))
@@ -122,8 +127,8 @@ class Neighbors(eqx.Module):
 
 
 def _complement(cell: Float[Array, "3 3"], missing: Bool[Array, "3"]) -> Float[Array, "3 3"]:
-    # Unit vectors orthogonal to the cell vectors present, one in each missing row. The last right singular vectors
-    # span what the rows leave out.
+    # Unit vectors orthogonal to the cell vectors present, one in each missing row. The last right singular
+    # vectors span what the rows leave out.
     orthogonal = jnp.linalg.svd(cell)[2]
     return orthogonal[jnp.clip(jnp.sum(~missing) + jnp.cumsum(missing) - 1, 0, 2)]
 
@@ -132,7 +137,11 @@ Builder = Callable[[np.ndarray, np.ndarray, tuple[bool, bool, bool], float, Capa
 
 
 def find_neighbors(
-    structure: Structure, cutoff: float, skin: float = 0.0, capacity: Capacity | None = None, builder: Builder | None = None
+    structure: Structure,
+    cutoff: float,
+    skin: float = 0.0,
+    capacity: Capacity | None = None,
+    builder: Builder | None = None,
 ) -> Neighbors:
     """All pairs within cutoff + skin.
 
@@ -141,23 +150,28 @@ def find_neighbors(
         cutoff: Å; inf for a free cluster whose atoms all interact.
         skin: extra reach, Å, so that the list outlives small moves.
         capacity: shapes at least kept (those of an older list): fewer pairs then compile nothing.
-        builder: `search_on_host` or `search_on_device`; by default the host, and an accelerator for large cells.
+        builder: `search_on_host` or `search_on_device`; by default the host, and an accelerator for large
+            cells.
     Raises:
-        InputError: a cutoff or skin that is no length; an infinite cutoff with periodic boundaries or for more than
-            ALL_PAIRS_LIMIT atoms; a cell too small for the builder asked for.
+        InputError: a cutoff or skin that is no length; an infinite cutoff with periodic boundaries or for
+            more than ALL_PAIRS_LIMIT atoms; a cell too small for the builder asked for.
         NonFiniteError: NaN or infinite positions or cell.
         TracedError: called under jit or vmap, where positions have no values.
     """
     if not cutoff > 0 or not 0 <= skin < np.inf:
-        raise InputError(f"cutoff = {cutoff} Å and skin = {skin} Å: the cutoff must be positive, the skin zero or positive and finite.")
+        raise InputError(
+            f"cutoff = {cutoff} Å and skin = {skin} Å: the cutoff must be positive, the skin zero or "
+            "positive and finite."
+        )
     reach, kept = float(cutoff + skin), capacity or Capacity()
 
-    # A list is piecewise constant in positions and cell. The custom rule says so, and lets the host see the values
-    # behind any number of nested derivatives.
+    # A list is piecewise constant in positions and cell. The custom rule says so, and lets the host see the
+    # values behind any number of nested derivatives.
     def build(positions, cell):
         if isinstance(positions, Tracer) or isinstance(cell, Tracer):
             raise TracedError(
-                "neighbors are searched on the host and need concrete positions: under jax.jit or jax.vmap pass "
+                "neighbors are searched on the host and need concrete positions: under jax.jit or jax.vmap "
+                "pass "
                 "neighbors=find_neighbors(structure, cutoff, skin) made outside."
             )
         positions, cell = np.asarray(positions), np.asarray(cell)
@@ -190,13 +204,17 @@ def _check_finite(positions: np.ndarray, cell: np.ndarray) -> None:
         raise NonFiniteError(f"cannot search neighbors: {where}. Check the structure that was read or built.")
 
 
-def choose_builder(n_atoms: int, cell: np.ndarray, pbc: tuple[bool, ...], reach: float, backend: str) -> Builder:
+def choose_builder(
+    n_atoms: int, cell: np.ndarray, pbc: tuple[bool, ...], reach: float, backend: str
+) -> Builder:
     """The builder that suits: the device for large cells on an accelerator, else the host."""
     large = n_atoms >= DEVICE_ATOMS and np.isfinite(reach) and cell_list.fits(cell, pbc, reach)
     return search_on_device if large and backend != "cpu" else search_on_host
 
 
-def search_on_host(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity) -> Neighbors:
+def search_on_host(
+    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity
+) -> Neighbors:
     """All pairs within `reach` (Å) of any cell, by vesin; all pairs of a cluster if `reach` is infinite."""
     if np.isinf(reach):
         i, j = _all_pairs(len(positions), pbc)
@@ -205,7 +223,9 @@ def search_on_host(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, boo
         import vesin
 
         search = vesin.NeighborList(cutoff=reach, full_list=False)
-        i, j, shift = search.compute(points=positions, box=complete_cell(cell), periodic=list(pbc), quantities="ijS")
+        i, j, shift = search.compute(
+            points=positions, box=complete_cell(cell), periodic=list(pbc), quantities="ijS"
+        )
     i, j = i.astype(np.int32), j.astype(np.int32)
     slots = _slots(len(i), capacity.pairs)
     pad = slots - len(i)
@@ -222,9 +242,13 @@ def search_on_host(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, boo
     )
 
 
-def search_on_device(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity) -> Neighbors:
+def search_on_device(
+    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity
+) -> Neighbors:
     """The same by jax-md's cell list on the device, for a cell at least three reaches thick along periodic vectors."""
-    *pairs, most = cell_list.find_pairs(positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs))
+    *pairs, most = cell_list.find_pairs(
+        positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs)
+    )
     return Neighbors(
         *pairs,
         reach=jnp.asarray(reach, float),
@@ -236,9 +260,14 @@ def search_on_device(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, b
 
 def _all_pairs(n: int, pbc: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:
     if any(pbc):
-        raise InputError("this potential has no cutoff, so a periodic structure has infinitely many pairs: give it a cutoff.")
+        raise InputError(
+            "this potential has no cutoff, so a periodic structure has infinitely many pairs: give it a "
+            "cutoff."
+        )
     if n > ALL_PAIRS_LIMIT:
-        raise InputError(f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff.")
+        raise InputError(
+            f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff."
+        )
     return np.triu_indices(n, 1)
 
 

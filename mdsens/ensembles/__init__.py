@@ -1,0 +1,1 @@
+"""Averages and free energies out of weighted samples, and their derivatives."""

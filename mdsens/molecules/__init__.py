@@ -1,0 +1,1 @@
+"""Molecules as graphs: bonds, rings, and the order in which atoms are placed."""

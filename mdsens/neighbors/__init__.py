@@ -1,0 +1,23 @@
+"""Pairs of atoms within reach: what they are, and how they are found."""
+
+from mdsens.neighbors.lists import (
+    ALL_PAIRS_LIMIT,
+    Capacity,
+    Neighbors,
+    Table,
+    choose_builder,
+    find_neighbors,
+    search_on_device,
+    search_on_host,
+)
+
+__all__ = [
+    "ALL_PAIRS_LIMIT",
+    "Capacity",
+    "Neighbors",
+    "Table",
+    "choose_builder",
+    "find_neighbors",
+    "search_on_device",
+    "search_on_host",
+]
