@@ -22,7 +22,8 @@ from rich.table import Table
 jax.config.update("jax_enable_x64", True)
 
 import mdsens as ms  # noqa: E402  (float64 first)
-from mdsens.flows.train import train_step  # noqa: E402
+from mdsens.flows.train import FlowLoss  # noqa: E402
+from mdsens.training import train_step  # noqa: E402
 
 DATA = Path(__file__).parents[1] / "data"
 BATCH = 128
@@ -75,8 +76,9 @@ def stepper(flow: Any, loss: Any, x: Any, f: Any) -> Callable[[], Any]:
     schedule = ms.flows.Schedule()
     parameters, rest = eqx.partition(flow, eqx.is_inexact_array)
     state = schedule.optimizer.init(parameters)
-    rows, step = np.arange(BATCH), jnp.asarray(0)
-    return lambda: train_step(loss, schedule, rest, parameters, state, x, f, rows, step)
+    data, rows, step = {"positions": x, "forces": f, "weights": None}, np.arange(BATCH), jnp.asarray(0)
+    loss = FlowLoss(loss)
+    return lambda: train_step(loss, schedule.optimizer, rest, parameters, state, data, rows, 0, step)
 
 
 @eqx.filter_jit

@@ -46,7 +46,7 @@ from mdsens.flows.flow import Flow, Uniform  # noqa: E402
 from mdsens.flows.layers import AbstractLayer, Inverted, Name, Split  # noqa: E402
 from mdsens.flows.losses import Loss  # noqa: E402
 from mdsens.flows.splines import CircularSpline, IntervalSpline  # noqa: E402
-from mdsens.flows.train import Progress, Schedule, train  # noqa: E402
+from mdsens.flows.train import Schedule, TrainingProgress, train  # noqa: E402
 from mdsens.flows.transforms import AbstractFamily, CircleMixture, IntervalMixture  # noqa: E402
 
 # points in each direction; the densities vary over 0.01 and more, so midpoint sums are exact to many digits
@@ -265,9 +265,9 @@ class Clock:
     """Time of a training step, without compilation: from the first look at the held-out frames to the last."""
 
     def __init__(self, say: Callable[[str], None], label: str):
-        self.say, self.label, self.looks = say, label, list[Progress]()
+        self.say, self.label, self.looks = say, label, list[TrainingProgress]()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: TrainingProgress) -> None:
         self.looks.append(progress)
         terms = ", ".join(f"{name} {value:.3f}" for name, value in progress.held_out.items())
         self.say(f"{self.label}: step {progress.step} of {progress.steps}, held out: {terms}")
@@ -303,12 +303,12 @@ def run(
                 overwrite=overwrite,
                 progress=clock,
             )
-            numbers, arrays = truth.measure(trained.model)
+            numbers, arrays = truth.measure(trained.last)
             numbers["ms_per_step"] = clock.milliseconds
             numbers["parameters"] = sum(
                 leaf.size for leaf in jax.tree.leaves(eqx.filter(flow, eqx.is_inexact_array))
             )
-            save(folder / f"{name}.h5", trained.model, overwrite=overwrite, **numbers)
+            save(folder / f"{name}.h5", trained.last, overwrite=overwrite, **numbers)
             labels = {"density": truth.name, "flow": kind, "trained_on": trained_on}
             rows.append(labels | numbers | {"history": trained.history, "arrays": arrays})
     return rows

@@ -18,7 +18,7 @@ from mdsens.ensembles.reweighting import (
 )
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.coupling import Coupling, Network
-from mdsens.flows.data import ForceData, read_force_data
+from mdsens.flows.data import DataSplit, ForceData, read_force_data
 from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_pieces
 from mdsens.flows.files import load, save
 from mdsens.flows.flow import Flow, Normal, Uniform
@@ -29,7 +29,7 @@ from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
 from mdsens.flows.reference_block import MixedCoordinates, ReferenceBlock
 from mdsens.flows.splines import CircularSpline, IntervalSpline, LineSpline
-from mdsens.flows.train import Schedule, Trained, read_history, train
+from mdsens.flows.train import Schedule, Trained, TrainingProgress, read_history, train
 from mdsens.flows.transforms import (
     AffineFamily,
     CircleMixture,
@@ -50,6 +50,7 @@ __all__ = [
     "CircularSpline",
     "Coupling",
     "Cut",
+    "DataSplit",
     "Elementwise",
     "EnsembleSensitivity",
     "Flow",
@@ -73,6 +74,7 @@ __all__ = [
     "Schedule",
     "Split",
     "Trained",
+    "TrainingProgress",
     "Turns",
     "Uniform",
     "Whiten",

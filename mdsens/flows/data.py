@@ -4,18 +4,33 @@ Flows of molecules measure length in nm and energy in kT. Files say which units 
 unit is not read.
 """
 
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, UInt64
 
-from mdsens.errors import FileFormatError, InputError
+from mdsens.checks import existing_file, number, whole
+from mdsens.errors import InputError
+from mdsens.flows.raw_frames import LABELS, RawFrames, read_raw
+from mdsens.io.hdf5 import Quantity, write_hdf5
+from mdsens.molecules.topology import Molecule
 from mdsens.units import BOLTZMANN, KCAL_PER_MOL, KJ_PER_MOL
 
-LENGTHS = {"nm": 1.0, "angstrom": 0.1, "Å": 0.1, "A": 0.1}  # in nm
-ENERGIES = {"kJ/mol": KJ_PER_MOL, "kcal/mol": KCAL_PER_MOL, "eV": 1.0}  # in eV; kT needs no conversion
-HDF5_ENDINGS = (".h5", ".hdf5")
+# in nm, and in eV (kT needs no conversion); the long names are those of mdtraj and OpenMM
+LENGTHS = {"nm": 1.0, "angstrom": 0.1, "Å": 0.1, "A": 0.1}
+ENERGIES = {"kJ/mol": KJ_PER_MOL, "kcal/mol": KCAL_PER_MOL, "eV": 1.0}
+ALIASES = {
+    "nanometers": "nm",
+    "nanometer": "nm",
+    "angstroms": "angstrom",
+    "kilojoules_per_mole": "kJ/mol",
+    "kilojoules_per_mole/nanometer": "kJ/mol/nm",
+    "kilocalories_per_mole": "kcal/mol",
+}
 
 
 class ForceData(NamedTuple):
@@ -26,12 +41,15 @@ class ForceData(NamedTuple):
         forces: kT/nm, or None.
         energies: kT, or None; up to one constant.
         temperature: K.
+        weights: of each frame in averages over the equilibrium, as the likelihood is one: 0 for a frame of
+            enhanced sampling, which teaches forces only; None if all count alike.
     """
 
     positions: Float[np.ndarray, "frames atoms 3"]
     forces: Float[np.ndarray, "frames atoms 3"] | None
     energies: Float[np.ndarray, " frames"] | None
     temperature: float
+    weights: Float[np.ndarray, " frames"] | None = None
 
     @property
     def n_frames(self) -> int:
@@ -40,135 +58,294 @@ class ForceData(NamedTuple):
 
     def rows(self, rows: Any) -> Self:
         """Some of the frames."""
-        forces, energies = (None if part is None else part[rows] for part in (self.forces, self.energies))
-        return type(self)(self.positions[rows], forces, energies, self.temperature)
+        parts = (self.forces, self.energies, self.weights)
+        forces, energies, weights = (None if part is None else part[rows] for part in parts)
+        return type(self)(self.positions[rows], forces, energies, self.temperature, weights)
 
     def split(self, held_out: float) -> tuple[Self, Self]:
         """Frames to train on, and the last ones, a share `held_out` of all, to test on.
 
-        The last and not any: neighboring frames of a trajectory are alike.
+        The last and not any: neighboring frames of a trajectory are alike. Of frames with weight zero, which
+        are of another simulation, the last ones as well.
+
+        Raises:
+            InputError: a part would be empty.
         """
-        n = round(self.n_frames * held_out)
-        if not 0 < n < self.n_frames:
+        last = self._last(held_out)
+        return self.rows(np.setdiff1d(np.arange(self.n_frames), last)), self.rows(last)
+
+    def divide(self, held_out: float, source: str = "") -> "DataSplit":
+        """The same division, with which frame went where.
+
+        Args:
+            held_out: share of the frames.
+            source: where the frames are from, to be kept in the file of a model.
+        """
+        training, test = self.split(held_out)
+        return DataSplit(training, test, self._last(held_out), source)
+
+    def join(self, other: Self) -> Self:
+        """These frames and frames of enhanced sampling, from which forces are learned and no frequencies.
+
+        The other frames get weight zero, whatever they had.
+
+        Raises:
+            InputError: another number of atoms or temperature, or forces on one side only.
+        """
+        if other.positions.shape[1] != self.positions.shape[1]:
             raise InputError(
-                f"held_out = {held_out:g} of {self.n_frames} frames leaves {n} to test on: neither part may "
-                "be empty."
+                f"frames of {self.positions.shape[1]} and of {other.positions.shape[1]} atoms are not of one "
+                "molecule."
             )
-        return self.rows(slice(None, -n)), self.rows(slice(-n, None))
+        if abs(other.temperature - self.temperature) > 1e-6 * self.temperature:
+            raise InputError(
+                f"frames at {self.temperature:g} K and at {other.temperature:g} K do not belong together: "
+                "energies are in kT."
+            )
+        if (self.forces is None) != (other.forces is None):
+            raise InputError("only one of the two sets of frames has forces.")
+        own = np.ones(self.n_frames) if self.weights is None else self.weights
+        return type(self)(
+            np.concatenate([self.positions, other.positions]),
+            _joined(self.forces, other.forces),
+            None,  # equal up to a constant in each set, not in both
+            self.temperature,
+            np.concatenate([own, np.zeros(other.n_frames)]),
+        )
+
+    def labelled_by(self, evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Self:
+        """The same frames with other energies and forces.
+
+        Args:
+            evaluate: energies (frames,) in kT and forces (frames, atoms, 3) in kT/nm of positions in nm, on
+                the host (`reduced_openmm(...).evaluate`).
+        """
+        energies, forces = evaluate(np.asarray(self.positions, float))
+        return self._replace(energies=np.asarray(energies), forces=np.asarray(forces))
+
+    def marks(self) -> UInt64[np.ndarray, " frames"]:
+        """A number for each frame, the same whenever its positions are the same to the bit."""
+        frames = np.ascontiguousarray(self.positions, np.float32)
+        digests = [hashlib.blake2b(frame.tobytes(), digest_size=8).digest() for frame in frames]
+        return np.frombuffer(b"".join(digests), np.uint64)
+
+    def fingerprint(self) -> str:
+        """A text that differs where frames, forces, weights or temperature differ."""
+        known = hashlib.blake2b(digest_size=12)
+        for part in (self.positions, self.forces, self.weights):
+            known.update(b"-" if part is None else np.ascontiguousarray(part).tobytes())
+        frames, atoms = self.positions.shape[0], self.positions.shape[1:]
+        return f"{frames} frames {atoms}, {self.temperature:g} K, {known.hexdigest()}"
+
+    def write(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write HDF5 that `read_force_data` reads: positions (nm), forces, energies (kJ/mol), weights.
+
+        Raises:
+            OutputExistsError: the file exists, and `overwrite` is False.
+        """
+        kT = BOLTZMANN * self.temperature / KJ_PER_MOL
+        content = {
+            "positions": Quantity(self.positions, "nm", "frames, atoms, xyz"),
+            "forces": _quantity(self.forces, kT, "kJ/mol/nm", "frames, atoms, xyz"),
+            "potential_energy": _quantity(self.energies, kT, "kJ/mol", "frames"),
+            "weights": _quantity(self.weights, 1.0, "1", "frames"),
+            "temperature": Quantity(self.temperature, "K"),
+        }
+        write_hdf5(path, content, overwrite=overwrite)
+
+    def _last(self, held_out: float) -> Int[np.ndarray, " held_out"]:
+        """Rows of the frames that are held out."""
+        if self.weights is None:
+            return _tail(np.arange(self.n_frames), held_out)
+        sampled = np.flatnonzero(self.weights > 0)
+        enhanced = np.flatnonzero(self.weights <= 0)
+        parts = [_tail(part, held_out) for part in (sampled, enhanced) if len(part)]
+        return np.sort(np.concatenate(parts))
+
+
+class DataSplit(NamedTuple):
+    """Frames to train on, and frames that no part of a model has seen.
+
+    Attributes:
+        training: the first ones.
+        held_out: the last ones.
+        rows: which rows of all frames are held out.
+        source: where the frames are from.
+    """
+
+    training: ForceData
+    held_out: ForceData
+    rows: Int[np.ndarray, " held_out"]
+    source: str = ""
+
+    def parts(self) -> Mapping[str, ForceData]:
+        """Both parts by name."""
+        return {"training": self.training, "held_out": self.held_out}
+
+    def record(self) -> dict[str, Any]:
+        """What the file of a model keeps: source, which rows were held out, a mark of each training frame."""
+        return {
+            "source": self.source,
+            "n_frames": self.training.n_frames + self.held_out.n_frames,
+            "temperature": self.training.temperature,
+            "fingerprint": self.training.fingerprint(),
+            "held_out": self.rows,
+            "trained_on": self.training.marks(),
+        }
+
+
+def _joined(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    return None if one is None or other is None else np.concatenate([one, other])
+
+
+def _quantity(array: np.ndarray | None, factor: float, unit: str, axes: str) -> Quantity | None:
+    return None if array is None else Quantity(array * factor, unit, axes)
+
+
+def _tail(rows: Int[np.ndarray, " rows"], share: float) -> Int[np.ndarray, " tail"]:
+    n = round(len(rows) * share)
+    if not 0 < n < len(rows):
+        raise InputError(
+            f"held_out = {share:g} of {len(rows)} frames leaves {n} to test on: neither part may be empty."
+        )
+    return rows[-n:]
+
+
+# --- reading --------------------------------------------------------------------------------------------
 
 
 def read_force_data(
     path: str | Path,
     *,
+    molecule: Molecule | None = None,
     temperature: float | None = None,
     default_temperature: float | None = None,
     length_unit: str | None = None,
     energy_unit: str | None = None,
     stride: int = 1,
+    notice: Callable[[str], None] | None = None,
 ) -> ForceData:
     """Read frames with forces.
 
+    Frames that lack forces which others have are left out, and the notice says how many.
+
     Args:
-        path: HDF5 with datasets `positions` (frames, atoms, 3), `forces` and `potential_energy` (the last two
-            may be missing), each with an attribute `unit` ("nm"; "kJ/mol/nm"; "kJ/mol"); or any trajectory
-            that ASE reads (Å, eV, eV/Å).
-        temperature: K, whatever the file says; by default its attribute `temperature`.
-        default_temperature: K, for a file that does not say.
+        path: HDF5 with datasets `positions` (frames, atoms, 3), `forces`, `potential_energy` and `weights`
+            (all but the first may be missing), each with an attribute `unit` ("nm"; "kJ/mol/nm"; "kJ/mol"),
+            as `mdsens flow sample` and `md`, and mdtraj, write it too; .xtc, .trr, .dcd, .nc or .pdb, which
+            mdtraj reads; or any trajectory that ASE reads (Å, eV, eV/Å).
+        molecule: whose frames they are (`read_molecule`): elements and order of the atoms are compared, where
+            the file has them, and given to files that have none.
+        temperature: K, for a file that does not say.
+        default_temperature: K, for a file that does not say and a call that does not either.
         length_unit: nm or angstrom, for a file that does not say.
         energy_unit: kJ/mol, kcal/mol, eV or kT, for a file that does not say; forces are this per length
             unit.
         stride: read every so many frames.
+        notice: called with a sentence on what was left out; by default a warning.
     Raises:
         FileFormatError: no such file, or nothing that is read as frames.
-        InputError: units or temperature unknown, wrong shapes, numbers that are not finite.
+        InputError: units or temperature unknown, a temperature other than the file's, atoms in another order,
+            wrong shapes, numbers that are not finite.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileFormatError(f"no file '{path}'. The path is relative to {Path.cwd()}.")
-    if stride < 1:
-        raise InputError(f"stride = {stride}: must be 1 or more.")
-    if path.suffix in HDF5_ENDINGS:
-        arrays, units, found = _read_hdf5(path, stride)
-    else:
-        arrays, units, found = _read_ase(path, stride)
-    temperature = next(
-        (known for known in (temperature, found, default_temperature) if known is not None), None
-    )
-    if temperature is None:
-        raise InputError(
-            f"'{path}' does not say at which temperature it was made: give temperature= (--temperature), in "
-            "K."
-        )
-    if not temperature > 0:
-        raise InputError(f"temperature = {temperature:g} K: must be positive.")
+    path = existing_file(path)
+    whole("stride", stride, at_least=1)
+    raw = read_raw(path, stride, None if molecule is None else molecule.species)
+    if molecule is not None:
+        _check_species(path, raw, molecule)
+    temperature = _temperature(path, raw.temperature, temperature, default_temperature)
+    raw = _with_labels(path, raw, _warn if notice is None else notice)
     given = {
         "positions": length_unit,
         "forces": f"{energy_unit}/{length_unit}" if energy_unit and length_unit else None,
         "potential_energy": energy_unit,
     }
     kT = BOLTZMANN * temperature
-    converted: dict[str, Any] = {
-        name: None
-        if array is None
-        else _scaled(array, _factor(path, name, units.get(name) or given[name], kT))
-        for name, array in arrays.items()
-    }
+    converted: dict[str, Any] = {"weights": raw.arrays.get("weights")}
+    for name in ("positions", *LABELS):
+        array = raw.arrays.get(name)
+        if array is not None:
+            shown = raw.names.get(name, name)
+            factor = _factor(path, name, shown, raw.units.get(name) or given[name], kT)
+            array = _scaled(array, factor)
+        converted[name] = array
     data = ForceData(
-        converted["positions"], converted["forces"], converted["potential_energy"], float(temperature)
+        converted["positions"],
+        converted["forces"],
+        converted["potential_energy"],
+        temperature,
+        None if converted["weights"] is None else np.asarray(converted["weights"], float),
     )
     _check(path, data)
     return data
 
 
-def _read_hdf5(path: Path, stride: int) -> tuple[dict[str, Any], dict[str, str], float | None]:
-    import h5py
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
 
-    try:
-        with h5py.File(path, "r") as file:
-            if "positions" not in file:
-                raise FileFormatError(
-                    f"'{path}' has no dataset 'positions' but {sorted(file)}: frames are (frames, atoms, 3), "
-                    "with a unit."
-                )
-            arrays, units = {}, {}
-            for name in ("positions", "forces", "potential_energy"):
-                dataset: Any = file.get(name)
-                arrays[name] = None if dataset is None else dataset[::stride]
-                if dataset is not None and "unit" in dataset.attrs:
-                    unit = dataset.attrs["unit"]
-                    units[name] = unit.decode() if isinstance(unit, bytes) else str(unit)
-            found: Any = file.attrs.get("temperature")
-    except OSError as error:
-        raise FileFormatError(f"'{path}' is not an HDF5 file, or damaged: {error}.") from error
-    try:
-        return arrays, units, None if found is None else float(found)
-    except (TypeError, ValueError) as error:
+
+def _temperature(path: Path, found: float | None, asked: float | None, default: float | None) -> float:
+    """The temperature of the file, or of the call; both must agree."""
+    for value in (found, asked):
+        if value is not None and not (value > 0 and np.isfinite(value)):
+            raise InputError(f"temperature = {value:g} K: must be positive.")
+    if found is not None and asked is not None and abs(found - asked) > 1e-6 * found:
         raise InputError(
-            f"'{path}': its temperature {found!r} is no number. Set the attribute 'temperature' to kelvins."
-        ) from error
+            f"'{path}' says {found:g} K, and {asked:g} K is asked for: forces in kT would be wrong by their "
+            "ratio. Leave out temperature= (--temperature), or correct the file's."
+        )
+    known = [value for value in (found, asked, default) if value is not None]
+    if not known:
+        raise InputError(
+            f"'{path}' does not say at which temperature it was made: give temperature= (--temperature), in "
+            "K."
+        )
+    return number("temperature", float(known[0]), "K", above=0.0)
 
 
-def _read_ase(path: Path, stride: int) -> tuple[dict[str, Any], dict[str, str], float | None]:
-    import ase.io
+def _check_species(path: Path, raw: RawFrames, molecule: Molecule) -> None:
+    found, expected = raw.species, molecule.species
+    if found is None:
+        return
+    if len(found) != len(expected):
+        raise InputError(
+            f"'{path}' has positions of {len(found)} atoms, and the topology has {len(expected)}: leave out "
+            "what does not belong to the molecule, or give the topology of these positions."
+        )
+    other = [i for i in range(len(found)) if found[i] and expected[i] and found[i] != expected[i]]
+    if other:
+        i = other[0]
+        raise InputError(
+            f"atom {i} is {_symbol(found[i])} in '{path}', and {_symbol(expected[i])} in the topology: both "
+            "must have the same atoms in the same order."
+        )
 
-    try:
-        frames: Any = ase.io.read(path, index=f"::{stride}")
-    except Exception as error:  # ASE raises what its many readers raise
-        raise FileFormatError(
-            f"'{path}' cannot be read as a trajectory by ASE: {type(error).__name__} {error}."
-        ) from error
-    if len(sizes := {len(atoms) for atoms in frames}) > 1:
-        raise InputError(f"'{path}' has frames of {sorted(sizes)} atoms: all must be of one molecule.")
-    results = [atoms.calc.results if atoms.calc is not None else {} for atoms in frames]
-    arrays = {
-        "positions": np.array([atoms.positions for atoms in frames]),
-        "forces": None,
-        "potential_energy": None,
-    }
-    for name, key in (("forces", "forces"), ("potential_energy", "energy")):
-        if all(key in result for result in results):
-            arrays[name] = np.array([result[key] for result in results])
-    return arrays, {"positions": "Å", "forces": "eV/Å", "potential_energy": "eV"}, None
+
+def _symbol(z: int) -> str:
+    from ase.data import chemical_symbols
+
+    return chemical_symbols[z]
+
+
+def _with_labels(path: Path, raw: RawFrames, notice: Callable[[str], None]) -> RawFrames:
+    """The frames that have forces, if any has; energies only if all of these have one."""
+    arrays, n = dict(raw.arrays), len(raw.arrays["positions"])
+    forces = raw.labelled.get("forces", np.ones(n, bool))
+    if forces.any() and not forces.all():
+        notice(
+            f"'{path}': {np.sum(~forces)} of {n} frames have no forces, first frame {np.argmin(forces)}: "
+            "they are left out."
+        )
+        arrays = {name: None if array is None else array[forces] for name, array in arrays.items()}
+    else:
+        forces = np.ones(n, bool)
+    energies = raw.labelled.get("potential_energy", np.ones(n, bool))[forces]
+    if energies.any() and not energies.all():
+        notice(
+            f"'{path}': {np.sum(~energies)} of {len(energies)} frames have no energy: energies are not used."
+        )
+        arrays["potential_energy"] = None
+    return raw._replace(arrays=arrays)
 
 
 def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
@@ -176,31 +353,34 @@ def _scaled(array: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(array * factor, np.result_type(array.dtype, np.float32))
 
 
-def _factor(path: Path, name: str, unit: str | None, kT: float) -> float:
+def _factor(path: Path, name: str, shown: str, unit: str | None, kT: float) -> float:
     """What turns a number of the file into nm and kT."""
     if unit is None:
         raise InputError(
-            f"'{path}': the dataset '{name}' does not say its unit. Set its attribute 'unit' (positions nm, "
-            "forces kJ/mol/nm, "
-            "potential_energy kJ/mol), or give length_unit= and energy_unit= (--length-unit nm --energy-unit "
-            "kJ/mol)."
+            f"'{path}': the dataset '{shown}' does not say its unit. Set its attribute 'unit' (positions nm, "
+            "forces kJ/mol/nm, potential_energy kJ/mol), or give length_unit= and energy_unit= "
+            "(--length-unit nm --energy-unit kJ/mol)."
         )
-    energy, slash, length = (
-        unit.rpartition("/")
-        if name == "forces"
-        else (unit, "", "")
-        if name != "positions"
-        else ("", "", unit)
-    )
-    known_length = LENGTHS.get(length) if name != "potential_energy" else 1.0
-    known_energy = {**ENERGIES, "kT": kT}.get(energy) if name != "positions" else kT
-    if known_length is None or known_energy is None or (name == "forces" and not slash):
+    energy, length = _parts(name, ALIASES.get(unit, unit))
+    known_length = 1.0 if length is None else LENGTHS.get(length)
+    known_energy = kT if energy is None else {**ENERGIES, "kT": kT}.get(energy)
+    if known_length is None or known_energy is None:
         raise InputError(
-            f"'{path}': the unit '{unit}' of '{name}' is not known. Lengths: {', '.join(LENGTHS)}; energies: "
-            f"{', '.join(ENERGIES)}, kT; "
-            "forces: an energy / a length."
+            f"'{path}': the unit '{unit}' of '{shown}' is not known. Lengths: {', '.join(LENGTHS)}; "
+            f"energies: {', '.join(ENERGIES)}, kT; forces: an energy / a length."
         )
-    return known_length if name == "positions" else known_energy / kT / known_length
+    return known_length if energy is None else known_energy / kT / known_length
+
+
+def _parts(name: str, unit: str) -> tuple[str | None, str | None]:
+    """Energy and length that a unit is made of; None where it has none."""
+    match name:
+        case "positions":
+            return None, unit
+        case "potential_energy":
+            return unit, None
+    energy, _, length = unit.rpartition("/")
+    return energy, length
 
 
 def _check(path: Path, data: ForceData) -> None:
@@ -209,22 +389,31 @@ def _check(path: Path, data: ForceData) -> None:
         raise InputError(
             f"'{path}': positions of shape {shape}; two frames or more of (frames, atoms, 3) are needed."
         )
-    for name, array, expected in (
-        ("forces", data.forces, shape),
-        ("potential_energy", data.energies, shape[:1]),
-    ):
-        if array is not None and array.shape != expected:
+    expected = {
+        "positions": (data.positions, shape),
+        "forces": (data.forces, shape),
+        "potential_energy": (data.energies, shape[:1]),
+        "weights": (data.weights, shape[:1]),
+    }
+    for name, (array, fitting) in expected.items():
+        if array is not None and array.shape != fitting:
             raise InputError(
                 f"'{path}': {name} of shape {array.shape} do not belong to positions of shape {shape}."
             )
-    for name, array in (
-        ("positions", data.positions),
-        ("forces", data.forces),
-        ("potential_energy", data.energies),
-    ):
-        if array is not None and not np.isfinite(array).all():
-            bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(1))
-            raise InputError(
-                f"'{path}': {name} of {len(bad)} frames are not finite, first in frame {bad[0]}. Remove "
-                "these frames."
-            )
+    for name, (array, _) in expected.items():
+        if array is not None:
+            _check_finite(path, name, array)
+    if data.weights is not None and data.weights.min() < 0:
+        raise InputError(
+            f"'{path}': the weight of frame {np.argmin(data.weights)} is {data.weights.min():g}: weights are "
+            "not negative."
+        )
+
+
+def _check_finite(path: Path, name: str, array: np.ndarray) -> None:
+    good = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if not good.all():
+        raise InputError(
+            f"'{path}': {name} of {np.sum(~good)} frames are not finite, first in frame {np.argmin(good)}. "
+            "Remove these frames."
+        )

@@ -7,10 +7,14 @@
 The first two need the derivatives of log p w.r.t. positions and parameters together. They are exact: the flow
 is smooth, whichever direction is found by roots.
 
+A frame counts in the likelihood with its weight: zero if it comes from enhanced sampling, which visits it
+more often than equilibrium does. Forces are the same however often a frame is visited: they count for all alike.
+
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, section 4.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -33,7 +37,7 @@ class Loss(eqx.Module):
     """
 
     likelihood: float = eqx.field(static=True, default=1.0)
-    force: float = eqx.field(static=True, default=1e-3)
+    force: float = eqx.field(static=True, default=0.05)
     reverse_kl: float = eqx.field(static=True, default=0.0)
     energy: Callable[[Array], Array] | None = None
     n_draws: int = eqx.field(static=True, default=128)
@@ -56,6 +60,7 @@ class Loss(eqx.Module):
         positions: Float[Array, "batch ..."],
         forces: Float[Array, "batch ..."],
         key: PRNGKeyArray,
+        weights: Float[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The sum, and its terms: "nll", "force_mse", "reverse_kl" (those with a weight).
 
@@ -64,20 +69,26 @@ class Loss(eqx.Module):
             positions: a batch of data, in the units of the flow.
             forces: kT per unit of length; not looked at where `force` is zero.
             key: for the draws.
+            weights: of the frames in the likelihood, with mean 1 over all data; by default 1.
         """
         terms: dict[str, Array] = {}
         if self.force > 0:
             energies, own = jax.vmap(flow.energy_and_forces)(positions)
-            terms = {"nll": jnp.mean(energies), "force_mse": jnp.mean((own - forces) ** 2)}
+            terms = {"nll": weighted_mean(energies, weights), "force_mse": jnp.mean((own - forces) ** 2)}
         elif self.likelihood > 0:
-            terms = {"nll": jnp.mean(jax.vmap(flow.energy)(positions))}
+            terms = {"nll": weighted_mean(jax.vmap(flow.energy)(positions), weights)}
         if self.reverse_kl > 0:
             assert self.energy is not None
             draws, log_p = jax.vmap(flow.draw)(jax.random.split(key, self.n_draws))
             terms["reverse_kl"] = jnp.mean(log_p + jax.vmap(self.energy)(draws))
+        return self.total(terms, jnp.zeros((), flow.dtype)), terms
+
+    def total(self, terms: dict[str, Any], zero: Any = 0.0) -> Any:
+        """The weighted sum of some terms."""
         weights = {"nll": self.likelihood, "force_mse": self.force, "reverse_kl": self.reverse_kl}
-        total = sum(
-            (weights[name] * term for name, term in terms.items() if weights[name] > 0),
-            start=jnp.zeros((), flow.dtype),
-        )
-        return total, terms
+        return sum((weights[name] * term for name, term in terms.items() if weights[name] > 0), start=zero)
+
+
+def weighted_mean(values: Float[Array, " batch"], weights: Float[Array, " batch"] | None) -> Float[Array, ""]:
+    """Mean of the values times their weights, whose own mean is 1 over all batches."""
+    return jnp.mean(values if weights is None else weights * values)

@@ -78,13 +78,16 @@ def test_forces_and_energies_may_be_missing(tmp_path):
     assert train.n_frames == 8 and train.forces is None and test.energies is None
 
 
-def test_the_temperature_given_counts_for_more_than_that_of_the_file(tmp_path):
+def test_the_temperature_of_the_call_is_for_files_that_do_not_say(tmp_path):
     path, silent = write(tmp_path / "md.h5"), write(tmp_path / "silent.h5", temperature=None)
     assert read_force_data(path, default_temperature=500.0).temperature == 300.0
+    assert read_force_data(path, temperature=300.0).temperature == 300.0
     assert read_force_data(silent, default_temperature=500.0).temperature == 500.0
-    hot = read_force_data(path, temperature=600.0)
+    hot = read_force_data(silent, temperature=600.0, default_temperature=500.0)
     assert hot.temperature == 600.0
     assert_allclose(hot.energies, ENERGIES / (2 * KT["kJ/mol"]), rtol=1e-9)
+    with pytest.raises(InputError, match=r"says 300 K, and 600 K is asked for: .* Leave out temperature="):
+        read_force_data(path, temperature=600.0)
     with pytest.raises(
         InputError,
         match=r"does not say at which temperature it was made: give temperature= \(--temperature\)",
@@ -100,7 +103,7 @@ def test_the_temperature_given_counts_for_more_than_that_of_the_file(tmp_path):
 @pytest.mark.parametrize("name", list(UNITS))
 def test_a_number_without_unit_is_not_read(name, tmp_path):
     path = write(tmp_path / "md.h5", units={key: unit for key, unit in UNITS.items() if key != name})
-    advice = rf"the dataset '{name}' does not say its unit. Set its attribute 'unit' .*--length-unit nm --energy-unit kJ/mol"
+    advice = rf"the dataset '{name}' does not say its unit. .*--length-unit nm --energy-unit kJ/mol"
     with pytest.raises(InputError, match=advice):
         read_force_data(path)
 

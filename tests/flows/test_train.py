@@ -24,7 +24,7 @@ SCHEDULE = Schedule(steps=60, batch=64, evaluate_every=20, learning_rate=1e-2, w
 
 @pytest.fixture(scope="module")
 def data() -> ForceData:
-    """Samples of peroxide with three preferred torsions, with the exact forces and energies of their density."""
+    """Samples of peroxide with three preferred torsions; forces and energies of their density are exact."""
     plain = peroxide.generator().flow
     raw = jnp.array([[-2.0, 0.0, 0.5, 0.3, 0.0, 0.1, -0.1, 0.5, 0.2, 0.0, 0.3, 0.0, 1.0]])
     torsion = Elementwise("torsions", CircleMixture(3), raw)
@@ -86,12 +86,12 @@ def test_the_checkpoint_is_the_model_with_its_history(trained):
 
 def test_every_frame_is_seen_once_before_any_is_seen_again():
     schedule = Schedule(batch=7, seed=3)
-    seen = np.concatenate([schedule.frames(step, 21) for step in range(6)])
+    seen = np.concatenate([schedule.rows(step, 21) for step in range(6)])
     assert_array_equal(np.sort(seen[:21]), np.arange(21))
     assert_array_equal(np.sort(seen[21:]), np.arange(21))
     assert not np.array_equal(seen[:21], seen[21:])
     across = np.concatenate(
-        [Schedule(batch=8, seed=3).frames(step, 21) for step in range(6)]
+        [Schedule(batch=8, seed=3).rows(step, 21) for step in range(6)]
     )  # batches that cross an epoch
     assert_array_equal(across[:42], seen)
 
@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_model(data, untraine
     path = tmp_path / "model.h5"
     schedule = Schedule(steps=60, batch=64, evaluate_every=5, learning_rate=1e-2, warmup=5)
     broken = ForceData(data.positions.copy(), data.forces, data.energies, data.temperature)
-    row = schedule.frames(12, 900)[0]  # of the first epoch: no step before saw it
+    row = schedule.rows(12, 900)[0]  # of the first epoch: no step before saw it
     broken.positions[row, 1] = broken.positions[row, 0]
     with pytest.raises(
         NonFiniteError,
