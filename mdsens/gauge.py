@@ -1,9 +1,11 @@
 """Motions that cost no energy, and how to leave them out of a linear solve.
 
-The energy does not change when a crystal shifts, when a free cluster also turns, when an atom without
-neighbors (a rattler) moves at all. The Hessian is singular along these motions. They are projected out, never
+The energy does not change when a crystal shifts, when a free cluster also turns, when an atom that touches
+nothing (a rattler) moves at all. The Hessian is singular along these motions. They are projected out, never
 regularised away.
 """
+
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mdsens.neighbors import Neighbors
+from mdsens.potentials.base import Potential
 from mdsens.structure import Structure
 
 
@@ -40,10 +43,12 @@ class Gauge(eqx.Module):
 
 
 def find_gauge(
+    potential: Potential,
     structure: Structure,
     neighbors: Neighbors,
-    cutoff: Float[Array, "pairs"] | Float[Array, ""],
     n_strains: int,
+    *,
+    settled: bool = True,
 ) -> Gauge:
     """Gauge of a structure: its fixed coordinates, rattlers and rigid motions.
 
@@ -51,42 +56,40 @@ def find_gauge(
     that would move a fixed coordinate costs energy and stays in. Works under jit.
 
     Args:
-        cutoff: Å, one for all pairs or one a pair (`Potential.ranges`): atoms beyond it of all others are
-            rattlers.
+        potential: says which atoms interact with something (`Potential.contacts`); the others are rattlers.
         n_strains: strains among the unknowns, all free.
+        settled: atoms stay where they are. False while they walk: an atom that has a neighbor in the list may
+            come into contact on the way, and is free.
     """
     # The projector belongs to the state around which one differentiates, and is held while the state moves:
     # then derivatives of any order stay orthogonal to the same motions (for rotations: Eckart's condition).
-    structure, neighbors, cutoff = jax.lax.stop_gradient((structure, neighbors, cutoff))
-    x = structure.positions
-    d = neighbors.vectors(structure)
-    inside = (jnp.sum(d * d, axis=-1) < cutoff**2) & neighbors.valid
-    contacts = jnp.zeros(x.shape[0], jnp.int32).at[neighbors.i].add(inside).at[neighbors.j].add(inside)
-    rattler = contacts == 0
-    free = ~structure.fixed & ~rattler[:, None]
+    potential, structure, neighbors = _held((potential, structure, neighbors))
+    touching = potential.contacts(structure, neighbors)
+    if not settled:
+        touching = touching | neighbors.atoms_of(neighbors.valid)
+    free = touching[:, None] & ~structure.fixed
+    motions = _rigid_motions(structure) * jnp.repeat(touching, 3)
+    motions = _leave_alone(motions, structure.fixed.reshape(-1)) * free.reshape(-1)
+    return Gauge(jnp.concatenate([free.reshape(-1), jnp.ones(n_strains, bool)]), _orthonormal(motions))
 
-    # Six generators: e_k, and e_k x (x - centre); scaled so that all have comparable norms.
-    centred = x - jnp.mean(x, axis=0)
-    shifts = jnp.broadcast_to(jnp.eye(3)[:, None, :], (3, *x.shape))
-    turns = jnp.cross(_turning_axes(structure)[:, None, :], centred[None])
-    turns = turns / jnp.sqrt(jnp.mean(jnp.sum(centred**2, axis=-1)) + 1e-30)
-    motions = jnp.concatenate([shifts, turns]).reshape(6, -1)
-    motions = motions * jnp.repeat(~rattler, 3)
 
-    # A combination sum_k a_k m_k is allowed if it leaves fixed coordinates alone: |sum_k a_k m_k|_fixed = 0.
-    held = motions * structure.fixed.reshape(-1)
-    cost, combinations = jnp.linalg.eigh(held @ held.T)
-    allowed = cost < 1e-9 * x.shape[0]
-    motions = jnp.where(allowed[:, None], combinations.T, 0.0) @ motions
-    motions = motions * free.reshape(-1)
-    # Orthonormal rows; what has no norm (a turn about the axis of a linear molecule) becomes a zero row.
-    size, V = jnp.linalg.eigh(motions @ motions.T)
-    real = size > 1e-9 * x.shape[0]
-    rigid = jnp.where(real, 1 / jnp.sqrt(jnp.where(real, size, 1.0)), 0.0)[:, None] * (V.T @ motions)
-    return Gauge(jnp.concatenate([free.reshape(-1), jnp.ones(n_strains, bool)]), rigid)
+def _held(tree: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)
+
+
+def _rigid_motions(structure: Structure) -> Float[Array, "6 coordinates"]:
+    # Six generators for the atoms x_i with the centre c:
+    #     shift along axis k:  e_k,        turn about axis k:  e_k x (x_i - c).
+    # A turn is divided by the root mean square distance from c, so that all six have comparable norms.
+    centred = structure.positions - jnp.mean(structure.positions, axis=0)
+    size = jnp.sqrt(jnp.mean(jnp.sum(centred**2, axis=-1)) + 1e-30)
+    shifts = jnp.broadcast_to(jnp.eye(3)[:, None, :], (3, *centred.shape))
+    turns = jnp.cross(_turning_axes(structure)[:, None, :], centred[None]) / size
+    return jnp.concatenate([shifts, turns]).reshape(6, -1)
 
 
 def _turning_axes(structure: Structure) -> Float[Array, "3 3"]:
+    # A free cluster turns about every axis, a wire about its own. Otherwise the lattice would not follow.
     match sum(structure.pbc):
         case 0:
             return jnp.eye(3)
@@ -95,3 +98,24 @@ def _turning_axes(structure: Structure) -> Float[Array, "3 3"]:
             return jnp.zeros((3, 3)).at[0].set(axis / jnp.linalg.norm(axis))
         case _:
             return jnp.zeros((3, 3))
+
+
+def _leave_alone(
+    motions: Float[Array, "6 coordinates"], fixed: Bool[Array, "coordinates"]
+) -> Float[Array, "6 coordinates"]:
+    # With the rows m_k, a combination sum_k a_k m_k costs nothing if it leaves fixed coordinates alone:
+    #     |sum_k a_k m_k|²_fixed = a^T G a = 0,      G_kl = m_k . m_l over the fixed coordinates.
+    # The eigenvectors of G with eigenvalue zero are these combinations; the others become zero rows.
+    held = motions * fixed
+    cost, combinations = jnp.linalg.eigh(held @ held.T)
+    allowed = cost < 1e-9 * motions.shape[1] / 3
+    return jnp.where(allowed[:, None], combinations.T, 0.0) @ motions
+
+
+def _orthonormal(motions: Float[Array, "6 coordinates"]) -> Float[Array, "6 coordinates"]:
+    # Gram matrix M M^T = V s V^T; the rows of s^-1/2 V^T M are orthonormal.
+    # What has no norm (a turn about the axis of a linear molecule) becomes a zero row.
+    size, V = jnp.linalg.eigh(motions @ motions.T)
+    real = size > 1e-9 * motions.shape[1] / 3
+    scale = jnp.where(real, 1 / jnp.sqrt(jnp.where(real, size, 1.0)), 0.0)
+    return scale[:, None] * (V.T @ motions)

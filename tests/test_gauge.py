@@ -10,14 +10,15 @@ from states import cluster
 import mdsens as ms
 
 CUTOFF = 3.0
+SPHERES = ms.SoftSphere(CUTOFF, 1.0, 2.0, elements=("Ar",))
 POINTS = np.array([[0.0, 0.0, 0.0], [1.1, 0.2, 0.0], [0.3, 1.2, 0.1], [0.4, 0.3, 1.0], [1.3, 1.2, 0.9]])
-gauge_of = jax.jit(ms.find_gauge, static_argnums=3)
+gauge_of = jax.jit(ms.find_gauge, static_argnums=3)  # of the number of strains
 
 
 def gauge(positions=POINTS, cell=None, pbc=None, fixed=None, strains=0):
     structure = ms.Structure.create(positions, ["Ar"] * len(positions), cell, pbc, fixed=fixed)
     neighbors = ms.find_neighbors(structure, CUTOFF, capacity=ms.find_neighbors(structure, CUTOFF).capacity)
-    return gauge_of(structure, neighbors, CUTOFF, strains)
+    return gauge_of(SPHERES, structure, neighbors, strains)
 
 
 def matrix(gauge):
@@ -81,7 +82,7 @@ def test_the_hessian_of_a_relaxed_cluster_is_singular_along_its_gauge_and_nowher
     relaxed = ms.relax(potential, start, fmax=1e-11)
     energy = lambda x: ms.energy(potential, start.at(x.reshape(13, 3)), relaxed.neighbors)
     H = jax.jit(jax.hessian(energy))(relaxed.structure.positions.reshape(-1))
-    found = ms.find_gauge(relaxed.structure, relaxed.neighbors, jnp.asarray(np.inf), 0)
+    found = ms.find_gauge(potential, relaxed.structure, relaxed.neighbors, 0)
     # at rest a rotation costs nothing to second order; off rest it would cost force times distance
     assert_allclose(H @ found.rigid.T, 0, atol=1e-9)
     values = np.linalg.eigvalsh(H)
@@ -98,7 +99,7 @@ def test_the_projector_is_held_while_the_state_moves():
     structure = ms.Structure.create(POINTS, ["Ar"] * 5)
     neighbors = ms.find_neighbors(structure, CUTOFF)
     v = jnp.arange(15.0)
-    slope = jax.jacfwd(lambda x: gauge_of(structure.at(x), neighbors, CUTOFF, 0).project(v))(
+    slope = jax.jacfwd(lambda x: gauge_of(SPHERES, structure.at(x), neighbors, 0).project(v))(
         structure.positions
     )
     assert not np.any(slope)

@@ -88,6 +88,11 @@ class Neighbors(eqx.Module):
         far = jnp.array([2.0, 0.0, 0.0], d.dtype) * jnp.where(jnp.isfinite(self.reach), self.reach, 1.0)
         return jnp.where(self.valid[:, None], d, far)
 
+    def atoms_of(self, chosen: Bool[Array, "pairs"]) -> Bool[Array, "atoms"]:
+        """True for each atom that belongs to one of the chosen pairs; padded slots count for nothing."""
+        chosen = chosen & self.valid
+        return jnp.zeros(self.n_atoms, bool).at[self.i].max(chosen).at[self.j].max(chosen)
+
     def table(self) -> Table:
         """The same pairs by atom, for forms that need all neighbors of an atom together. Works under jit."""
         # Each pair is a neighbor of i, and with the opposite shift one of j. Sorted by atom, an entry's place

@@ -69,7 +69,7 @@ def clamped_and_relaxed(
 ) -> tuple[Float[Array, "6 6"], Float[Array, "6 6"]]:
     """Both kinds of elastic constants for the price of one, eV/Å³; works under jit."""
     shape = structure.positions.shape
-    gauge = find_gauge(structure, neighbors, potential.ranges(structure, neighbors), 0)
+    gauge = find_gauge(potential, structure, neighbors, 0)
 
     def forces_and_stress(u, strain):
         """g (eV/Å) and sigma (eV/Å³, Voigt) at x = (x0 + u)(1 + strain)."""

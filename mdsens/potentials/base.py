@@ -13,12 +13,12 @@ potentials/.
 import dataclasses
 import itertools
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
@@ -52,29 +52,48 @@ def _as_floats(value: Any) -> Array:
 class Potential(eqx.Module):
     """Base of all potentials.
 
+    A form gives `cutoff` and `energy`, and says two things about itself where they are not as usual:
+
+        local: atoms farther apart than `ranges` feel nothing of each other. A form with interactions that no
+            list holds (Coulomb sums, all pairs of a cluster) sets `local = False`.
+        twice_differentiable: JAX can differentiate the energy twice.
+
     Attributes:
-        elements: chemical symbols the parameters are for, in their order.
+        elements: chemical symbols the parameters are for, in their order; () if the form does not look at
+            species.
         source: where the parameter values come from.
     """
 
+    local: ClassVar[bool] = True
+    twice_differentiable: ClassVar[bool] = True
     elements: eqx.AbstractVar[tuple[str, ...]]
     source: eqx.AbstractVar[str]
 
     @property
     @abstractmethod
     def cutoff(self) -> Float[Array, ""]:
-        """Largest distance at which two atoms interact, Å; may depend on the parameters. Inf: no cutoff."""
+        """Radius of the neighbor list that `energy` needs, Å; may depend on the parameters. Inf: all pairs.
+
+        It says nothing about what happens beyond: that is `local`.
+        """
 
     @abstractmethod
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
         """Potential energy, eV."""
 
     def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"] | Float[Array, ""]:
-        """Distance below which two atoms interact, Å: the cutoff, or one a pair where species differ in size.
-
-        An atom farther than this from all others is a rattler, and has no derivative.
-        """
+        """Distance below which two listed atoms interact, Å: the cutoff, or one a pair where species differ in size."""
         return self.cutoff
+
+    def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
+        """True for each atom that interacts with something; the others are rattlers, which have no derivative.
+
+        By default an atom interacts if the form is not local, or if a listed pair of it lies within `ranges`.
+        """
+        if not self.local:
+            return jnp.ones(structure.n_atoms, bool)
+        distance = jnp.sqrt(jnp.sum(neighbors.vectors(structure) ** 2, axis=-1))
+        return neighbors.atoms_of(distance < self.ranges(structure, neighbors))
 
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
         """Energy of each atom, eV; they sum to `energy`. Forms without a natural share do not have it."""

@@ -311,13 +311,7 @@ def _iterative_spectrum(scene: Scene, w: Vector, size: int) -> Spectrum:
 
 @eqx.filter_jit
 def _gauge(landscape: Landscape, structure: Structure, strains: int, settled: bool) -> Gauge:
-    neighbors = landscape.neighbors
-    return find_gauge(
-        structure,
-        neighbors,
-        landscape.potential.ranges(structure, neighbors) if settled else neighbors.reach,
-        strains,
-    )
+    return find_gauge(landscape.potential, structure, landscape.neighbors, strains, settled=settled)
 
 
 @eqx.filter_jit
