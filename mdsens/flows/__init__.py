@@ -20,13 +20,14 @@ from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.coupling import Coupling, Network
 from mdsens.flows.data import DataSplit, ForceData, read_force_data
 from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_pieces
-from mdsens.flows.files import load, save
+from mdsens.flows.files import TrainingRecord, load, read_record, save
 from mdsens.flows.flow import Flow, Normal, Uniform
 from mdsens.flows.internal_coordinates import GlobalFrame, ZMatrix
 from mdsens.flows.layers import AbstractLayer, Chain, Cut, Elementwise, Inverted, Name, Split, Turns, Whiten
 from mdsens.flows.losses import Loss
 from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
+from mdsens.flows.prepare import Prepared, prepare
 from mdsens.flows.reference_block import MixedCoordinates, ReferenceBlock
 from mdsens.flows.splines import CircularSpline, IntervalSpline, LineSpline
 from mdsens.flows.train import Schedule, Trained, TrainingProgress, read_history, train
@@ -68,6 +69,7 @@ __all__ = [
     "Name",
     "Network",
     "Normal",
+    "Prepared",
     "RampMixture",
     "ReferenceBlock",
     "RotationFamily",
@@ -75,6 +77,7 @@ __all__ = [
     "Split",
     "Trained",
     "TrainingProgress",
+    "TrainingRecord",
     "Turns",
     "Uniform",
     "Whiten",
@@ -94,9 +97,11 @@ __all__ = [
     "log_weights",
     "plot_comparison",
     "plot_training",
+    "prepare",
     "read_force_data",
     "read_history",
     "read_molecule",
+    "read_record",
     "reweighted_average",
     "save",
     "train",

@@ -14,6 +14,7 @@ from mdsens.ensembles.reweighting import FreeEnergy, effective_sample_size, free
 from mdsens.errors import InputError
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.data import ForceData
+from mdsens.flows.outliers import check_handedness, tree_of
 
 CLIP = 1e-2  # share of the largest weights that the clipped sample size cuts down
 
@@ -75,7 +76,8 @@ def evaluate_on_data(
         data: frames of the same molecule.
         progress: called with the number of frames done.
     Raises:
-        InputError: another number of atoms, or another temperature.
+        InputError: another number of atoms, another temperature, mirror images among the frames, or frames
+            to which the flow gives no density.
     """
     if data.positions.shape[1] != generator.n_atoms:
         raise InputError(
@@ -87,16 +89,51 @@ def evaluate_on_data(
             f"the flow stands for {generator.temperature:g} K, the data for {data.temperature:g} K: forces "
             "in kT do not compare."
         )
+    rows = getattr(generator.flow.layers.layers[0], "rows", ())
+    check_handedness(tree_of(rows, generator.n_atoms), data.positions)
     energies, forces = in_pieces(generator, data.positions, progress)
+    _check_density(energies, forces)
     nan = float("nan")
+    nll, error = _weighted(energies, data.weights)
     return OnData(
         data.n_frames,
-        float(energies.mean()),
-        float(energies.std() / np.sqrt(data.n_frames)),
-        nan if data.forces is None else float(np.sqrt(np.mean((forces - data.forces) ** 2))),
-        nan if data.forces is None else float(np.sqrt(np.mean(np.asarray(data.forces, float) ** 2))),
+        nll,
+        error,
+        nan if data.forces is None else _rms(forces - data.forces),
+        nan if data.forces is None else _rms(np.asarray(data.forces, float)),
         nan if data.energies is None else float(np.std(energies - data.energies)),
     )
+
+
+def _check_density(energies: Float[np.ndarray, " frames"], forces: Float[np.ndarray, "frames ..."]) -> None:
+    """Refuse frames to which the flow gives no finite energy and force.
+
+    Raises:
+        InputError: there are some.
+    """
+    finite = np.isfinite(energies) & np.isfinite(forces).all(axis=(1, 2))
+    if not finite.all():
+        first = int(np.argmin(finite))
+        raise InputError(
+            f"the flow gives {np.sum(~finite)} of {len(energies)} frames no finite energy or force, first "
+            f"frame {first} ({energies[first]:g} kT): they are far from all that it was trained on. Look at "
+            "them, and leave them out."
+        )
+
+
+def _weighted(
+    values: Float[np.ndarray, " frames"], weights: Float[np.ndarray, " frames"] | None
+) -> tuple[float, float]:
+    """Mean, and its standard error as if frames were independent."""
+    if weights is None:
+        return float(values.mean()), float(values.std() / np.sqrt(len(values)))
+    share = weights / weights.sum()
+    mean = float(np.sum(share * values))
+    return mean, float(np.sqrt(np.sum(share**2 * (values - mean) ** 2)))
+
+
+def _rms(array: Float[np.ndarray, "..."]) -> float:
+    return float(np.sqrt(np.mean(array**2)))
 
 
 def in_pieces(

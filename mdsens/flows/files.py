@@ -1,13 +1,15 @@
-"""Flows in HDF5 files, without pickle; what the file of a trained flow knows about its training.
+"""Flows in HDF5 files, without pickle; which frames the flow in a file was trained on.
 
 Classes are looked up by name among those of `mdsens.flows` and those handed to `load`, so that a file from a
 stranger can be opened.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
+import numpy as np
+from jaxtyping import Int, UInt64
 
 from mdsens.io.files import new_file
 from mdsens.io.modules import ModuleFormat, open_modules, read_module, write_module
@@ -30,6 +32,22 @@ FLOW_FORMAT = ModuleFormat(
     "mdsens.flows.load",
     tuple(f"mdsens.flows.{name}" for name in MODULES),
 )
+
+
+class TrainingRecord(NamedTuple):
+    """What the file of a trained flow knows about its data.
+
+    Attributes:
+        source: the file that the frames were read from, as it was named then.
+        n_frames: frames in all.
+        held_out: which of them no part of the model has seen.
+        trained_on: a mark of each of the others (`ForceData.marks`).
+    """
+
+    source: str
+    n_frames: int
+    held_out: Int[np.ndarray, " held_out"]
+    trained_on: UInt64[np.ndarray, " frames"]
 
 
 def save(path: str | Path, module: eqx.Module, *, overwrite: bool = False, **notes: Any) -> None:
@@ -63,3 +81,17 @@ def load(path: str | Path, *classes: type[eqx.Module]) -> Any:
     """
     with open_modules(path, FLOW_FORMAT) as file:
         return read_module(file, FLOW_FORMAT, classes)
+
+
+def read_record(path: str | Path) -> TrainingRecord | None:
+    """Which frames a flow was trained on; None if its file does not say.
+
+    Raises:
+        FileFormatError: not a model file.
+    """
+    with open_modules(path, FLOW_FORMAT) as file:
+        if "data" not in file:
+            return None
+        part: Any = file["data"]
+        source, n_frames = str(part.attrs["source"]), int(part.attrs["n_frames"])
+        return TrainingRecord(source, n_frames, part["held_out"][()], part["trained_on"][()])

@@ -1,4 +1,4 @@
-"""The flow of a molecule: soft torsions on the circle, everything stiff as nearly Gaussian numbers that depend on them.
+"""The flow of a molecule: soft torsions on the circle, and stiff coordinates as nearly Gaussian numbers.
 
 Rotations about single bonds are free to go around; bonds, angles, planar and chiral centers swing by a few
 percent about a middle, and what is left of them once torsions are given and correlations taken out is close
@@ -148,17 +148,20 @@ class MoleculeArchitecture(eqx.Module):
         )
 
 
-def choose_coordinates(topology: Any, frames: Float[np.ndarray, "frames atoms 3"]) -> AbstractCoordinates:
+def choose_coordinates(
+    topology: Any, frames: Float[np.ndarray, "frames atoms 3"], block: tuple[int, ...] | None = None
+) -> AbstractCoordinates:
     """A Z-matrix; with a reference block for the ring system if there is one.
 
     Args:
         topology: of mdtraj, OpenMM or ASE, or (number of atoms, bonded pairs).
-        frames: positions in nm.
+        frames: positions in nm, of which the block takes its shape and widths: only frames to train on.
+        block: atoms of the block; by default the ring system.
     Raises:
         InputError: a molecule in pieces, several ring systems, or frames that do not fit the topology.
     """
-    if rings(topology):
-        return MixedCoordinates.from_topology(topology, frames)
+    if block or rings(topology):
+        return MixedCoordinates.from_topology(topology, frames, block)
     coordinates = ZMatrix.from_topology(topology)
     coordinates.check(frames)
     return coordinates

@@ -12,9 +12,11 @@ import numpy as np
 import peroxide
 import pytest
 from command_line import run
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
+from mdsens.cli.flow.evaluate import trusted, write_rows
+from mdsens.ensembles.reweighting import FreeEnergy
 from mdsens.units import BOLTZMANN, KJ_PER_MOL
 
 KT = BOLTZMANN * peroxide.TEMPERATURE / KJ_PER_MOL  # kJ/mol
@@ -89,11 +91,42 @@ def test_evaluate_prints_and_writes_what_python_measures(folder, model):
     assert code == 0, text
     with (folder / "out" / "model-evaluation.csv").open() as file:
         rows = {row["quantity"]: float(row["value"]) for row in csv.DictReader(file)}
-    found = ms.flows.evaluate_on_data(ms.flows.load(model), ms.flows.read_force_data(folder / "data.h5"))
+    data = ms.flows.read_force_data(folder / "data.h5")
+    found = ms.flows.evaluate_on_data(ms.flows.load(model), data.split(0.1)[1])
+    assert "trained on 540 of these 600 frames: the other 60 are used (--all uses all)" in text
     assert_allclose(rows["negative log-likelihood"], found.nll, atol=1e-4)
     assert_allclose(rows["force RMSE on data"], found.force_rmse, rtol=1e-3)
     assert f"{found.nll:.4f}" in text
     assert np.ptp(matplotlib.image.imread(folder / "out" / "model-evaluation.png")) > 0.5
+
+
+def test_evaluate_leaves_out_what_was_trained_on(folder, model, tmp_path):
+    record = ms.flows.read_record(model)
+    assert record.source == str(folder / "data.h5") and record.n_frames == 600
+    assert_array_equal(record.held_out, np.arange(540, 600))
+    data = ms.flows.read_force_data(folder / "data.h5")
+    data.rows(slice(100, 200)).write(tmp_path / "seen.h5")  # another file, the same frames
+    assert "trained on all 100 frames" in refused("evaluate", model, tmp_path / "seen.h5")
+    data.rows(slice(550, 600)).write(tmp_path / "unseen.h5")
+    few = ("--samples", "10", "-o", f"{tmp_path}/")
+    code, text = run("flow", "evaluate", model, tmp_path / "unseen.h5", *few)
+    assert code == 0 and "trained on none of these 50 frames" in text
+    code, text = run("flow", "evaluate", model, tmp_path / "seen.h5", "--all", "--overwrite", *few)
+    assert code == 0 and "100 frames" in text, text
+    ms.flows.save(tmp_path / "plain.h5", ms.flows.load(model))
+    code, text = run("flow", "evaluate", tmp_path / "plain.h5", tmp_path / "seen.h5", *few)
+    assert code == 0 and "does not say which frames it was trained on: all 100 frames are used" in text
+
+
+def test_no_free_energy_is_shown_of_few_effective_samples(folder, model, tmp_path):
+    few, enough = (
+        FreeEnergy(*(jnp.asarray(number) for number in (154.01, 0.81, samples))) for samples in (1.5, 40.0)
+    )
+    assert trusted("154.01 ± 0.81", enough) == "154.01 ± 0.81"
+    text = trusted("154.01 ± 0.81", few)
+    assert text == "unknown: 1.5 effective samples, 10 are needed"
+    write_rows(tmp_path / "table.csv", [("free energy of the force field", text, "kT")], overwrite=False)
+    assert (tmp_path / "table.csv").read_text().splitlines()[1] == "free energy of the force field,,,kT"
 
 
 def test_samples_are_those_of_the_flow(folder, model):

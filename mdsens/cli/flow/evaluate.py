@@ -11,9 +11,15 @@ from rich.table import Table
 
 from mdsens.cli import options
 from mdsens.cli.flow import inputs
+from mdsens.errors import InputError
 
 if TYPE_CHECKING:
+    from mdsens.ensembles.reweighting import FreeEnergy
+    from mdsens.flows.data import ForceData
     from mdsens.flows.evaluate import OnData, OnSamples
+
+
+UNKNOWN = "unknown"
 
 
 def evaluate(
@@ -31,6 +37,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    all_frames: Annotated[
+        bool, typer.Option("--all", help="Use the frames that the model was trained on as well.")
+    ] = False,
     stride: inputs.Stride = 1,
     temperature: inputs.Temperature = None,
     length_unit: inputs.LengthUnit = None,
@@ -42,6 +51,7 @@ def evaluate(
 ) -> None:
     """Compare a flow with molecular dynamics it has not seen, and its samples with the force field.
 
+    Frames that the model was trained on are left out, wherever they are read from (--all keeps them).
     Prints negative log-likelihood and force error on the data; with --force-field also reverse KL, effective
     sample size and free energy difference. Writes PREFIX.csv (the table) and PREFIX.png (torsions beside
     those of the data, forces and energies against each other).
@@ -59,7 +69,10 @@ def evaluate(
         check_free(file, overwrite)
     generator = inputs.read_generator(model)
     frames = inputs.read_frames(data, generator, temperature, length_unit, energy_unit, stride)
+    if not all_frames:
+        frames = unseen_frames(model, frames)
     target = None if force_field is None else inputs.target_energy(generator, force_field, "")
+    frames = inputs.with_forces(frames, target)
     console = Console()
     with console.status("evaluating"):
         on_data = evaluate_on_data(generator, frames)
@@ -70,6 +83,10 @@ def evaluate(
     for name, value, unit in rows:
         table.add_row(name, value, unit)
     console.print(table)
+    if on_samples is not None:
+        inputs.say(
+            "Effective samples and errors count what the flow draws: they do not see a basin it never visits."
+        )
     write_rows(table_file, rows, overwrite)
     few = frames.rows(slice(None, None, max(1, frames.n_frames // 500)))
     energies, forces = in_pieces(generator, few.positions)
@@ -87,26 +104,66 @@ def evaluate(
 
 def evaluation_rows(data: "OnData", samples: "OnSamples | None") -> list[tuple[str, str, str]]:
     """Names, numbers and units of what was measured."""
-    rows = [
-        ("negative log-likelihood", f"{data.nll:.4f} ± {data.nll_error:.4f}", "kT"),
-        ("force RMSE on data", f"{data.force_rmse:.3f}", "kT/nm"),
-        ("RMS of the reference forces", f"{data.force_rms:.3f}", "kT/nm"),
-        ("standard deviation of -log p - u on data", f"{data.energy_std:.4f}", "kT"),
-    ]
+    rows = [("negative log-likelihood", f"{data.nll:.4f} ± {data.nll_error:.4f}", "kT")]
+    if not math.isnan(data.force_rmse):
+        rows += [
+            ("force RMSE on data", f"{data.force_rmse:.3f}", "kT/nm"),
+            ("RMS of the reference forces", f"{data.force_rms:.3f}", "kT/nm"),
+        ]
+    if not math.isnan(data.energy_std):
+        rows.append(("standard deviation of -log p - u on data", f"{data.energy_std:.4f}", "kT"))
     if samples is not None:
+        free_energy = f"{samples.free_energy.value:.4f} ± {samples.free_energy.error:.4f}"
         rows += [
             (f"force RMSE on {samples.n_samples} samples", f"{samples.force_rmse:.3f}", "kT/nm"),
             ("the same without the worst 1 %", f"{samples.force_rmse_clipped:.3f}", "kT/nm"),
-            ("reverse KL divergence", f"{samples.reverse_kl:.4f}", "kT"),
+            ("reverse KL divergence", trusted(f"{samples.reverse_kl:.4f}", samples.free_energy), "kT"),
             ("effective sample size", f"{100 * samples.ess:.2f}", "% of samples"),
             ("the same, largest 1 % of weights clipped", f"{100 * samples.ess_clipped:.2f}", "% of samples"),
-            (
-                "free energy of the force field",
-                f"{samples.free_energy.value:.4f} ± {samples.free_energy.error:.4f}",
-                "kT",
-            ),
+            ("free energy of the force field", trusted(free_energy, samples.free_energy), "kT"),
         ]
-    return [row for row in rows if not math.isnan(float(row[1].split()[0]))]
+    return rows
+
+
+def trusted(text: str, found: "FreeEnergy") -> str:
+    """A number that depends on the free energy; words where there are too few effective samples for it."""
+    from mdsens.ensembles.reweighting import MIN_EFFECTIVE
+
+    if found.effective_samples >= MIN_EFFECTIVE:
+        return text
+    return f"{UNKNOWN}: {found.effective_samples:.1f} effective samples, {MIN_EFFECTIVE:g} are needed"
+
+
+def unseen_frames(model: Path, frames: "ForceData") -> "ForceData":
+    """The frames that the model was not trained on; says which ones are used.
+
+    Raises:
+        InputError: it was trained on all of them.
+    """
+    import numpy as np
+
+    from mdsens.flows.files import read_record
+
+    record = read_record(model)
+    if record is None:
+        inputs.say(
+            f"'{model}' does not say which frames it was trained on: all {frames.n_frames} frames are used."
+        )
+        return frames
+    seen = np.isin(frames.marks(), record.trained_on)
+    if seen.all():
+        raise InputError(
+            f"the model was trained on all {frames.n_frames} frames (of '{record.source}'): give others, or "
+            "--all to use them nevertheless."
+        )
+    if not seen.any():
+        inputs.say(f"the model was trained on none of these {frames.n_frames} frames: all are used.")
+        return frames
+    inputs.say(
+        f"the model was trained on {seen.sum()} of these {frames.n_frames} frames: the other "
+        f"{np.sum(~seen)} are used (--all uses all)."
+    )
+    return frames.rows(~seen)
 
 
 def write_rows(path: Path, rows: list[tuple[str, str, str]], overwrite: bool) -> None:
@@ -117,5 +174,5 @@ def write_rows(path: Path, rows: list[tuple[str, str, str]], overwrite: bool) ->
         writer = csv.writer(file)
         writer.writerow(("quantity", "value", "error", "unit"))
         for name, text, unit in rows:
-            value, _, error = text.partition(" ± ")
+            value, _, error = ("", "", "") if text.startswith(UNKNOWN) else text.partition(" ± ")
             writer.writerow((name, value, error, unit))
