@@ -1,6 +1,6 @@
-"""More molecular dynamics of alanine dipeptide with forces, by OpenMM: amber99sbildn with implicit solvent (amber99_obc).
+"""More molecular dynamics of alanine dipeptide with forces, by OpenMM: amber99sbildn, amber99_obc.
 
-No cutoff, no constraints, Langevin dynamics at 300 K with friction 1/ps and steps of 1 fs, a frame per ps.
+The solvent is implicit. No cutoff, no constraints, Langevin dynamics at 300 K with friction 1/ps and steps of 1 fs, a frame per ps.
 Written as it goes: what is there when the run is cut off stays, and --continue adds to it. `pip install
 openmm` first; about 20 frames a second on one core.
 
@@ -8,7 +8,8 @@ openmm` first; about 20 frames a second on one core.
 
 --phi DEGREES starts from, and --hold also restrains to, a value of the torsion phi: frames of the left-handed
 basin (phi = 60), which free runs of 50 ns hardly ever visit. Their forces, without that of the restraint, are
-as good as any for force matching; their frequencies are not those of equilibrium.
+as good as any for force matching; their frequencies are not those of equilibrium, so each gets the weight 0
+in the likelihood: `mdsens flow train FRAMES.h5 --also THESE.h5`.
 """
 
 import argparse
@@ -59,7 +60,8 @@ def run(options: argparse.Namespace) -> None:
             simulation.context.setPositions(last[-1].astype(float))
         simulation.context.setVelocitiesToTemperature(TEMPERATURE, options.seed + done)
         simulation.step(STEPS_PER_FRAME)
-    kept: dict[str, list[Any]] = {"positions": [], "forces": [], "potential_energy": []}
+    names = ("positions", "forces", "potential_energy")
+    kept: dict[str, list[Any]] = {name: [] for name in names}
     for frame in track(range(done, options.frames), description="frames"):
         simulation.step(STEPS_PER_FRAME)
         # in nm and kJ/mol, OpenMM's own units; without the restraint, which is in a group of its own
@@ -68,8 +70,9 @@ def run(options: argparse.Namespace) -> None:
         kept["forces"].append(state.getForces(asNumpy=True)._value)
         kept["potential_energy"].append(state.getPotentialEnergy()._value)
         if len(kept["positions"]) == KEEP or frame == options.frames - 1:
+            kept["weights"] = [float(options.phi is None)] * len(kept["positions"])
             append(options.output, kept)
-            kept = {name: [] for name in kept}
+            kept = {name: [] for name in names}
 
 
 def prepare(options: argparse.Namespace) -> tuple[Any, set[int]]:
@@ -107,7 +110,7 @@ def prepare(options: argparse.Namespace) -> tuple[Any, set[int]]:
 
 def append(path: Path, kept: dict[str, list[Any]]) -> None:
     """Add frames to the file's datasets."""
-    units = {"positions": "nm", "forces": "kJ/mol/nm", "potential_energy": "kJ/mol"}
+    units = {"positions": "nm", "forces": "kJ/mol/nm", "potential_energy": "kJ/mol", "weights": "1"}
     with h5py.File(path, "a") as file:
         file.attrs["temperature"], file.attrs["temperature_unit"] = TEMPERATURE, "K"
         for name, values in kept.items():

@@ -8,7 +8,8 @@ The first two need the derivatives of log p w.r.t. positions and parameters toge
 is smooth, whichever direction is found by roots.
 
 A frame counts in the likelihood with its weight: zero if it comes from enhanced sampling, which visits it
-more often than equilibrium does. Forces are the same however often a frame is visited: they count for all alike.
+more often than equilibrium does. Forces are the same however often a frame is visited: they count for all
+alike.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, section 4.
 """

@@ -89,9 +89,9 @@ def check_bonds_move(topology: Any, frames: Float[np.ndarray, "frames atoms 3"],
         raise InputError(
             f"{len(rigid)} of {len(pairs)} bonds are rigid: that of {bonds.name(*pairs[first])} varies by "
             f"{widths[first]:.1e} nm, while heat moves the stiffest by more than {limit:.1e} nm. "
-            "Positions with constrained bonds have no density, rounded (.xtc) or not. Run the dynamics without "
-            "constraints (OpenMM: constraints=None, rigidWater=False; GROMACS: constraints = none), in steps "
-            "of 1 fs or less."
+            "Positions with constrained bonds have no density, rounded (.xtc) or not. Run the dynamics "
+            "without constraints (OpenMM: constraints=None, rigidWater=False; GROMACS: constraints = none), "
+            "in steps of 1 fs or less."
         )
 
 

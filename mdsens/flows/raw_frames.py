@@ -5,6 +5,7 @@ without elements (.xtc, .dcd, ...), which mdtraj reads with a topology, and what
 """
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -174,7 +175,9 @@ def _read_mdtraj(path: Path, stride: int, species: Sequence[int] | None) -> RawF
         )
     try:
         options = {} if own else {"top": _topology(species or ())}
-        trajectory: Any = mdtraj.load(str(path), stride=stride, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on which library reads netCDF
+            trajectory: Any = mdtraj.load(str(path), stride=stride, **options)
         atoms = list(trajectory.topology.atoms)
     except Exception as error:  # whatever its many readers meet
         raise FileFormatError(

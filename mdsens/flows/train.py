@@ -192,7 +192,7 @@ def _check_forces(loss: Loss, frames: ForceData) -> None:
 
 
 def _settings(model: Any, loss: Loss, schedule: Schedule, split: DataSplit) -> dict[str, Any]:
-    """What must be the same when a training goes on; not patience, which decides when to end, not how to go."""
+    """What must be the same when a training goes on. Patience may change: it decides when to end."""
     leaves = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))
     steps = [name for name in Schedule.__annotations__ if name not in ("patience", "held_out")]
     return {

@@ -1,5 +1,6 @@
 """Frames from files: the units come out right by hand, and what is missing or wrong is named."""
 
+import warnings
 from pathlib import Path
 
 import ase
@@ -10,8 +11,10 @@ import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.testing import assert_allclose, assert_array_equal
 
+import mdsens as ms
 from mdsens.errors import FileFormatError, InputError
 from mdsens.flows.data import ForceData, read_force_data
+from mdsens.molecules.topology import Molecule
 
 ALANINE = Path(__file__).parents[2] / "data" / "alanine-dipeptide.h5"
 RNG = np.random.default_rng(0)
@@ -229,3 +232,180 @@ def test_the_dipeptide_of_the_examples_is_read_with_its_units():
     assert_allclose(virial.mean(), 3 * 22 - 3, atol=4 * virial.std() / np.sqrt(len(virial) / 10))
     every = read_force_data(ALANINE, stride=100)
     assert_array_equal(every.positions, data.positions[::100])
+
+
+# --- files of other programs, and of mdsens itself ------------------------------------------------------
+
+METHANOL = (6, 8, 1, 1, 1, 1)
+METHANOL_FRAMES = 0.15 * np.random.default_rng(1).normal(size=(4, 6, 3))  # nm
+
+
+def methanol(path: Path, orders: list[list[int]], without: dict[int, tuple[str, ...]] | None = None) -> Path:
+    """Frames of methanol whose atoms come in these orders; some without forces or energy."""
+    frames = []
+    for k, order in enumerate(orders):
+        atoms = ase.Atoms([METHANOL[i] for i in order], 10 * METHANOL_FRAMES[k][order])
+        labels = {"energy": float(k), "forces": np.full((6, 3), k + 1.0)}
+        for name in (without or {}).get(k, ()):
+            del labels[name]
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        frames.append(atoms)
+    ase.io.write(path, frames)
+    return path
+
+
+def test_atoms_in_another_order_are_named_with_their_frame(tmp_path):
+    usual = list(range(6))
+    path = methanol(tmp_path / "md.extxyz", [usual, usual, [1, 0, 2, 3, 4, 5], usual])
+    with pytest.raises(InputError, match=r"atom 0 is C in frame 0 and O in frame 2.*same order"):
+        read_force_data(path, temperature=300.0)
+    whole = methanol(tmp_path / "same.extxyz", [usual] * 4)
+    assert read_force_data(whole, temperature=300.0, molecule=Molecule(None, METHANOL, "")).n_frames == 4
+    swapped = Molecule(None, (8, 6, 1, 1, 1, 1), "")
+    with pytest.raises(InputError, match=r"atom 0 is C in '.*same.extxyz', and O in the topology"):
+        read_force_data(whole, temperature=300.0, molecule=swapped)
+    with pytest.raises(InputError, match="positions of 6 atoms, and the topology has 3"):
+        read_force_data(whole, temperature=300.0, molecule=Molecule(None, (1, 8, 1), ""))
+
+
+def test_frames_without_forces_are_counted_and_the_others_used(tmp_path):
+    usual = [list(range(6))] * 4
+    path, said = methanol(tmp_path / "md.extxyz", usual, {2: ("forces",)}), []
+    data = read_force_data(path, temperature=300.0, notice=said.append)
+    assert data.n_frames == 3 and data.energies is not None
+    assert_allclose(data.forces[:, 0, 0] * KT["eV"] / 10, [1, 2, 4], rtol=1e-6)
+    assert len(said) == 1 and "1 of 4 frames have no forces, first frame 2: they are left out" in said[0]
+    with pytest.warns(UserWarning, match="1 of 4 frames have no forces"):
+        read_force_data(path, temperature=300.0)
+    # a missing energy costs no frame: forces are what is learned from
+    path, said = methanol(tmp_path / "energy.extxyz", usual, {1: ("energy",)}), []
+    data = read_force_data(path, temperature=300.0, notice=said.append)
+    assert data.n_frames == 4 and data.energies is None and "energies are not used" in said[0]
+    # frames that all lack forces are frames without forces
+    path = methanol(tmp_path / "none.extxyz", usual, dict.fromkeys(range(4), ("forces",)))
+    data = read_force_data(path, temperature=300.0, notice=said.append)
+    assert data.n_frames == 4 and data.forces is None and len(said) == 1
+
+
+def test_samples_and_trajectories_of_mdsens_are_data(tmp_path):
+    molecule = Molecule(None, (1, 1, 1, 1), "")
+    content = {
+        "positions": ms.Quantity(POSITIONS, "nm", "samples, atoms, xyz"),
+        "species": np.array(molecule.species),
+        "temperature": ms.Quantity(300.0, "K"),
+        "potential_energy": ms.Quantity(ENERGIES, "kJ/mol", "samples"),
+        "log_weights": ms.Quantity(np.log([1.0] * 9 + [0.5]), "1", "samples"),
+    }
+    ms.write_hdf5(tmp_path / "samples.h5", content)
+    data = read_force_data(tmp_path / "samples.h5", molecule=molecule)
+    assert data.temperature == 300.0 and data.forces is None
+    assert_allclose(data.energies, ENERGIES / KT["kJ/mol"], rtol=1e-9)
+    assert_allclose(data.weights, [1.0] * 9 + [0.5], rtol=1e-12)
+    for replicas in (None, 3):
+        lead = (5,) if replicas is None else (5, replicas)
+        run = ms.dynamics.Trajectory(
+            time=np.arange(5.0),
+            positions=np.random.default_rng(2).normal(size=(*lead, 4, 3)),
+            velocities=np.zeros((*lead, 4, 3)),
+            potential=np.arange(float(np.prod(lead))).reshape(lead),
+            kinetic=np.zeros(lead),
+            masses=np.ones(4),
+            species=molecule.species,
+            temperature=310.0,
+            timestep=1.0,
+        )
+        run.to_hdf5(tmp_path / f"md-{replicas}.h5")
+        data = read_force_data(tmp_path / f"md-{replicas}.h5", molecule=molecule)
+        assert data.temperature == 310.0 and data.n_frames == np.prod(lead)
+        assert_allclose(data.positions, 0.1 * run.positions.reshape(-1, 4, 3), rtol=1e-12)
+        # eV; the frames of one time stand together, so that the last ones are the latest
+        assert_allclose(data.energies * KT["eV"] * 310 / 300, np.arange(np.prod(lead)), rtol=1e-9)
+    with pytest.raises(InputError, match=r"atom 0 is H in .*, and C in the topology"):
+        read_force_data(tmp_path / "md-3.h5", molecule=Molecule(None, (6, 1, 1, 1), ""))
+
+
+@pytest.mark.parametrize("name", ["potential", "potentialEnergy", "energies", "energy"])
+def test_energies_have_several_names(name, tmp_path):
+    path = write(tmp_path / "md.h5", potential_energy=None)
+    with h5py.File(path, "r+") as file:
+        file[name] = ENERGIES
+    with pytest.raises(InputError, match=f"the dataset '{name}' does not say its unit"):
+        read_force_data(path)
+    with h5py.File(path, "r+") as file:
+        file[name].attrs["unit"] = "eV"
+    assert_allclose(read_force_data(path).energies, ENERGIES / KT["eV"], rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def mdtraj_frames():
+    import mdtraj
+
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("MOH", topology.add_chain())
+    for k, z in enumerate(METHANOL):
+        element = mdtraj.element.Element.getByAtomicNumber(z)
+        topology.add_atom(f"{element.symbol}{k}", element, residue)
+    return mdtraj.Trajectory(METHANOL_FRAMES.astype(np.float32), topology)
+
+
+@pytest.mark.parametrize("ending", ["xtc", "trr", "dcd", "nc", "h5", "pdb"])
+def test_trajectories_of_other_programs_are_read_with_a_molecule(ending, mdtraj_frames, tmp_path):
+    path, molecule = tmp_path / f"md.{ending}", Molecule(None, METHANOL, "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # netCDF4 is not installed: scipy is used
+        mdtraj_frames.save(str(path))
+    data = read_force_data(path, molecule=molecule, temperature=300.0)
+    decimals = {"xtc": 5e-4, "pdb": 5e-5}.get(ending, 1e-6)  # nm
+    assert_allclose(data.positions, METHANOL_FRAMES, atol=1.01 * decimals)
+    assert data.forces is None and data.temperature == 300.0
+    assert read_force_data(path, molecule=molecule, temperature=300.0, stride=2).n_frames == 2
+    with pytest.raises(InputError, match="does not say at which temperature"):
+        read_force_data(path, molecule=molecule)
+    if ending in ("h5", "pdb"):  # they know their atoms
+        with pytest.raises(InputError, match=r"atom 0 is C in .*, and H in the topology"):
+            read_force_data(path, molecule=Molecule(None, METHANOL[::-1], ""), temperature=300.0)
+    else:
+        with pytest.raises(InputError, match=r"does not say of which atoms: give molecule= \(--topology"):
+            read_force_data(path, temperature=300.0)
+        with pytest.raises(FileFormatError, match="cannot be read as frames of 3 atoms by mdtraj"):
+            read_force_data(path, molecule=Molecule(None, (1, 8, 1), ""), temperature=300.0)
+
+
+def test_weights_are_read_written_and_split_apart(tmp_path):
+    weights = np.array([1.0, 2, 1, 1, 0, 0, 0, 0, 1, 1])
+    data = ForceData(POSITIONS, FORCES, ENERGIES, 300.0, weights)
+    data.write(tmp_path / "data.h5")
+    back = read_force_data(tmp_path / "data.h5")
+    assert_allclose(back.forces, FORCES, rtol=1e-12)
+    assert_allclose(back.energies, ENERGIES, rtol=1e-12)
+    assert_array_equal(back.weights, weights)
+    split = data.divide(0.25)  # of six frames of equilibrium 2, and of four others 1
+    assert_array_equal(split.rows, [7, 8, 9])
+    assert_array_equal(split.held_out.weights, [0, 1, 1])
+    assert_array_equal(np.concatenate([split.rows, [0, 1, 2, 3, 4, 5, 6]]), [7, 8, 9, *range(7)])
+    joined = ForceData(POSITIONS, FORCES, ENERGIES, 300.0).join(data.rows(slice(0, 3)))
+    assert_array_equal(joined.weights, [1] * 10 + [0] * 3)
+    assert joined.energies is None and joined.n_frames == 13
+    for other, message in (
+        (data.rows(slice(None))._replace(temperature=310.0), "at 300 K and at 310 K"),
+        (data._replace(forces=None), "only one of the two sets of frames has forces"),
+        (data._replace(positions=POSITIONS[:, :3]), "of 4 and of 3 atoms"),
+    ):
+        with pytest.raises(InputError, match=message):
+            data.join(other)
+    with pytest.raises(InputError, match="the weight of frame 2 is -1: weights are not negative"):
+        read_force_data(write(tmp_path / "negative.h5", weights=np.where(np.arange(10) == 2, -1.0, 1.0)))
+
+
+def test_frames_are_known_by_marks_and_labelled_by_a_force_field():
+    data = ForceData(POSITIONS, None, None, 300.0)
+    marks = data.marks()
+    assert len(np.unique(marks)) == 10
+    assert_array_equal(data.rows([3, 5]).marks(), marks[[3, 5]])
+    moved = POSITIONS.copy()
+    moved[4, 1, 2] += 1e-6
+    assert_array_equal(np.flatnonzero(data._replace(positions=moved).marks() != marks), [4])
+    assert data.fingerprint() != data._replace(positions=moved).fingerprint()
+    labelled = data.labelled_by(lambda x: (np.sum(x**2, axis=(1, 2)), -2 * x))
+    assert_allclose(labelled.forces, -2 * POSITIONS)
+    assert labelled.energies.shape == (10,)

@@ -50,7 +50,10 @@ def test_the_script_that_makes_data_adds_to_its_file(tmp_path: Path):
     pytest.importorskip("openmm", reason="OpenMM makes the data")
     run("alanine_dipeptide_data", "--frames", "2", "--output", "new.h5", folder=tmp_path)
     run("alanine_dipeptide_data", "--frames", "3", "--output", "new.h5", "--continue", folder=tmp_path)
+    run("alanine_dipeptide_data", "--frames", "2", "--phi", "60", "--output", "left.h5", folder=tmp_path)
+    assert list(ms.flows.read_force_data(tmp_path / "left.h5").weights) == [0, 0]  # no frequencies to learn
     data = ms.flows.read_force_data(tmp_path / "new.h5")
     assert data.n_frames == 3 and data.temperature == 300.0
+    assert list(data.weights) == [1, 1, 1]
     with h5py.File(tmp_path / "new.h5") as file:
         assert np.isfinite(file["potential_energy"][:]).all()

@@ -315,5 +315,5 @@ def kept_line(done: "Trained", steps: int) -> str:
     ended = f", and training ended at step {last} of {steps}" if last < steps else ""
     return (
         f"the held-out loss rose after step {done.best_step}{ended}: kept the model of that step. "
-        "More frames, a larger force weight or a smaller network go further."
+        "More frames go further."
     )
