@@ -1,8 +1,8 @@
 """More molecular dynamics of alanine dipeptide with forces, by OpenMM: amber99sbildn, amber99_obc.
 
-The solvent is implicit. No cutoff, no constraints, Langevin dynamics at 300 K with friction 1/ps and steps of 1 fs, a frame per ps.
-Written as it goes: what is there when the run is cut off stays, and --continue adds to it. `pip install
-openmm` first; about 20 frames a second on one core.
+The solvent is implicit. No cutoff, no constraints, Langevin dynamics at 300 K with friction 1/ps and steps of
+1 fs, a frame per ps. Written as it goes: what is there when the run is cut off stays, and --continue adds to
+it. `pip install openmm` first; about 20 frames a second on one core.
 
     python workflows/alanine_dipeptide_data.py --frames 50000 --seed 1 --output results/alanine-dipeptide.h5
 

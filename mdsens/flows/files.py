@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Int, UInt64
+from jaxtyping import Float, Int
 
 from mdsens.io.files import new_file
 from mdsens.io.modules import ModuleFormat, open_modules, read_module, write_module
@@ -41,13 +41,13 @@ class TrainingRecord(NamedTuple):
         source: the file that the frames were read from, as it was named then.
         n_frames: frames in all.
         held_out: which of them no part of the model has seen.
-        trained_on: a mark of each of the others (`ForceData.marks`).
+        trained_on: the signature of each of the others (`ForceData.signatures`).
     """
 
     source: str
     n_frames: int
     held_out: Int[np.ndarray, " held_out"]
-    trained_on: UInt64[np.ndarray, " frames"]
+    trained_on: Float[np.ndarray, "frames numbers"]
 
 
 def save(path: str | Path, module: eqx.Module, *, overwrite: bool = False, **notes: Any) -> None:

@@ -52,7 +52,7 @@ def check_handedness(
     topology: Any,
     frames: Float[np.ndarray, "frames atoms 3"],
     like: Float[np.ndarray, "others atoms 3"] | None = None,
-    remedy: str = "Leave these frames out.",
+    remedy: str = "Leave these frames out (--drop-outliers).",
 ) -> None:
     """Refuse frames that are mirror images of the others.
 
@@ -112,4 +112,5 @@ def _handedness(
     at = np.nan_to_num(np.asarray(frames, float)[:, corners])
     a, b, c = np.moveaxis(at[:, :, 1:] - at[:, :, :1], 2, 0)
     sign = np.sign(np.sum(a * np.cross(b, c), axis=-1))
-    return sign * np.isfinite(frames).all(axis=(1, 2))[:, None]
+    finite = np.isfinite(frames).reshape(len(frames), -1).all(axis=1)
+    return sign * finite[:, None]

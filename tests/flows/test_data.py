@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
 from mdsens.errors import FileFormatError, InputError
-from mdsens.flows.data import ForceData, read_force_data
+from mdsens.flows.data import ForceData, known_again, read_force_data
 from mdsens.molecules.topology import Molecule
 
 ALANINE = Path(__file__).parents[2] / "data" / "alanine-dipeptide.h5"
@@ -397,14 +397,23 @@ def test_weights_are_read_written_and_split_apart(tmp_path):
         read_force_data(write(tmp_path / "negative.h5", weights=np.where(np.arange(10) == 2, -1.0, 1.0)))
 
 
-def test_frames_are_known_by_marks_and_labelled_by_a_force_field():
+def test_a_frame_is_known_again_turned_or_rounded():
+    alanine = read_force_data(ALANINE)
+    train, test = alanine.divide(0.5).parts().values()
+    known = train.signatures()
+    assert known.shape == (1000, 16)
+    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
+    for same in (alanine.positions, alanine.positions.round(3), alanine.positions @ turn + 1.0):
+        again = known_again(alanine._replace(positions=same).signatures(), known)
+        assert again[:1000].all() and not again[1000:].any()
+    assert not known_again(ForceData(POSITIONS, None, None, 300.0).signatures(), known).any()  # 4 atoms
+    assert test.n_frames == 1000
+
+
+def test_frames_get_other_labels_and_another_fingerprint():
     data = ForceData(POSITIONS, None, None, 300.0)
-    marks = data.marks()
-    assert len(np.unique(marks)) == 10
-    assert_array_equal(data.rows([3, 5]).marks(), marks[[3, 5]])
     moved = POSITIONS.copy()
     moved[4, 1, 2] += 1e-6
-    assert_array_equal(np.flatnonzero(data._replace(positions=moved).marks() != marks), [4])
     assert data.fingerprint() != data._replace(positions=moved).fingerprint()
     labelled = data.labelled_by(lambda x: (np.sum(x**2, axis=(1, 2)), -2 * x))
     assert_allclose(labelled.forces, -2 * POSITIONS)

@@ -15,6 +15,7 @@ from mdsens.errors import InputError
 
 if TYPE_CHECKING:
     from mdsens.ensembles.reweighting import FreeEnergy
+    from mdsens.flows.boltzmann import BoltzmannGenerator
     from mdsens.flows.data import ForceData
     from mdsens.flows.evaluate import OnData, OnSamples
 
@@ -40,6 +41,7 @@ def evaluate(
     all_frames: Annotated[
         bool, typer.Option("--all", help="Use the frames that the model was trained on as well.")
     ] = False,
+    drop_outliers: inputs.DropOutliers = False,
     stride: inputs.Stride = 1,
     temperature: inputs.Temperature = None,
     length_unit: inputs.LengthUnit = None,
@@ -69,6 +71,8 @@ def evaluate(
         check_free(file, overwrite)
     generator = inputs.read_generator(model)
     frames = inputs.read_frames(data, generator, temperature, length_unit, energy_unit, stride)
+    if drop_outliers:
+        frames = without_mirror_images(frames, generator)
     if not all_frames:
         frames = unseen_frames(model, frames)
     target = None if force_field is None else inputs.target_energy(generator, force_field, "")
@@ -134,6 +138,17 @@ def trusted(text: str, found: "FreeEnergy") -> str:
     return f"{UNKNOWN}: {found.effective_samples:.1f} effective samples, {MIN_EFFECTIVE:g} are needed"
 
 
+def without_mirror_images(frames: "ForceData", generator: "BoltzmannGenerator") -> "ForceData":
+    """The frames that are no mirror images of the others; says how many were left out."""
+    from mdsens.flows.outliers import inverted_frames, tree_of
+
+    rows = getattr(generator.coordinates, "rows", ())
+    wrong = inverted_frames(tree_of(rows, generator.n_atoms), frames.positions)
+    if wrong.any():
+        inputs.say(f"{wrong.sum()} of {frames.n_frames} frames are mirror images: they are left out.")
+    return frames.rows(~wrong)
+
+
 def unseen_frames(model: Path, frames: "ForceData") -> "ForceData":
     """The frames that the model was not trained on; says which ones are used.
 
@@ -142,6 +157,7 @@ def unseen_frames(model: Path, frames: "ForceData") -> "ForceData":
     """
     import numpy as np
 
+    from mdsens.flows.data import known_again
     from mdsens.flows.files import read_record
 
     record = read_record(model)
@@ -150,7 +166,7 @@ def unseen_frames(model: Path, frames: "ForceData") -> "ForceData":
             f"'{model}' does not say which frames it was trained on: all {frames.n_frames} frames are used."
         )
         return frames
-    seen = np.isin(frames.marks(), record.trained_on)
+    seen = known_again(frames.signatures(), record.trained_on)
     if seen.all():
         raise InputError(
             f"the model was trained on all {frames.n_frames} frames (of '{record.source}'): give others, or "

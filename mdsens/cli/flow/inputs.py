@@ -49,6 +49,9 @@ ForceField = Annotated[
         show_default=False,
     ),
 ]
+DropOutliers = Annotated[
+    bool, typer.Option("--drop-outliers", help="Leave mirror images out instead of refusing them.")
+]
 Samples = Annotated[int, typer.Option(min=2, metavar="N", help="Samples drawn from the flow.")]
 
 

@@ -101,9 +101,7 @@ def train(
     held_out: Annotated[
         float, typer.Option(metavar="X", help="Share of the frames, the last ones, never trained on.")
     ] = 0.1,
-    drop_outliers: Annotated[
-        bool, typer.Option("--drop-outliers", help="Leave mirror images out instead of refusing them.")
-    ] = False,
+    drop_outliers: inputs.DropOutliers = False,
     evaluate_every: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Steps between looks at the held-out frames, and checkpoints."),
