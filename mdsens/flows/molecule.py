@@ -15,8 +15,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from mdsens.checks import number, whole
 from mdsens.errors import InputError
 from mdsens.flows.coupling import Coupling
 from mdsens.flows.flow import Flow, Normal, Uniform
@@ -40,6 +41,7 @@ class MoleculeArchitecture(eqx.Module):
         stiff_layers: coupling layers among the stiff coordinates.
         hidden: sizes of the networks' hidden layers.
         harmonics: of the torsions that the networks see.
+        narrow: rad; a torsion that stays this close to its mean in all frames counts as stiff.
     """
 
     # Ramps no shorter than 36° of a torsion and 1.7 standard deviations of a bond: in a step of 1 fs a methyl
@@ -51,6 +53,15 @@ class MoleculeArchitecture(eqx.Module):
     stiff_layers: int = 6
     hidden: tuple[int, ...] = (128, 128)
     harmonics: int = 3
+    narrow: float = NARROW
+
+    def __check_init__(self) -> None:
+        whole("soft_layers", self.soft_layers)
+        whole("stiff_layers", self.stiff_layers)
+        whole("harmonics", self.harmonics, at_least=1)
+        number("narrow", self.narrow, "rad", above=0.0, at_most=np.pi)
+        for size in self.hidden:
+            whole("hidden", size, at_least=1)
 
     @classmethod
     def of(cls, transforms: str, **sizes: Any) -> "MoleculeArchitecture":
@@ -76,20 +87,19 @@ class MoleculeArchitecture(eqx.Module):
         """
         samples = _samples(coordinates, frames)
         torsions = samples.pop("torsions")
-        center = np.angle(np.exp(1j * torsions).mean(0))
-        deviation = np.abs(_wrap(torsions - center)).max(0)
-        soft = tuple(int(i) for i in np.flatnonzero(deviation > NARROW))
-        narrow = tuple(int(i) for i in np.flatnonzero(deviation <= NARROW))
-        sources = tuple((name, v.shape[1]) for name, v in samples.items())
-        stiff = np.concatenate([*samples.values(), _wrap(torsions[:, narrow] - center[list(narrow)])], axis=1)
+        middle = np.angle(np.exp(1j * torsions).mean(0))
+        swing = _wrap(torsions - middle)
+        goes_around = np.abs(swing).max(0) > self.narrow
+        soft, narrow = _indices(goes_around), _indices(~goes_around)
+        stiff = np.concatenate([*samples.values(), swing[:, narrow]], axis=1)
         n_stiff, n_soft = stiff.shape[1], len(soft)
-        merged = (*sources, ("narrow", len(narrow)))
+        sources = [(name, values.shape[1]) for name, values in samples.items()]
         layers: list[AbstractLayer] = [
             coordinates,  # pyright: ignore[reportAssignmentType]
             Split((("torsions", torsions.shape[1]),), (("soft", soft), ("narrow", narrow))),
             Turns("soft"),
-            Cut("narrow", jnp.asarray(center[list(narrow)])),
-            Split(merged, (("stiff", tuple(range(n_stiff))),)),
+            Cut("narrow", jnp.asarray(middle[list(narrow)])),
+            Split((*sources, ("narrow", len(narrow))), (("stiff", tuple(range(n_stiff))),)),
             Whiten.of("stiff", stiff),
         ]
         stiff_key, soft_key, order_key = jax.random.split(key, 3)
@@ -106,11 +116,8 @@ class MoleculeArchitecture(eqx.Module):
             layers.append(self._coupling("stiff", given, {"stiff": n, "soft": n_soft}, self.line, first))
         sizes = {"a": n // 2, "b": n - n // 2, "soft": n_soft}
         for k in range(0, self.stiff_layers, 2):
-            order = rng.permutation(n)
-            halves = (
-                ("a", tuple(int(i) for i in order[: n // 2])),
-                ("b", tuple(int(i) for i in order[n // 2 :])),
-            )
+            order = rng.permutation(n).tolist()
+            halves = (("a", tuple(order[: n // 2])), ("b", tuple(order[n // 2 :])))
             split = Split((("stiff", n),), halves)
             layers += [split, self._coupling("a", ("b", *given), sizes, self.line, keys[k])]
             if k + 1 < self.stiff_layers:
@@ -124,7 +131,8 @@ class MoleculeArchitecture(eqx.Module):
         layers: list[AbstractLayer] = []
         if n > 1:
             sizes = {"even": (n + 1) // 2, "odd": n // 2}
-            split = Split((("soft", n),), (("even", tuple(range(0, n, 2))), ("odd", tuple(range(1, n, 2)))))
+            halves = (("even", tuple(range(0, n, 2))), ("odd", tuple(range(1, n, 2))))
+            split = Split((("soft", n),), halves)
             names = ("even", "odd")
             layers.append(split)
             for k, k_key in enumerate(jax.random.split(key, self.soft_layers)):
@@ -165,6 +173,10 @@ def choose_coordinates(
     coordinates = ZMatrix.from_topology(topology)
     coordinates.check(frames)
     return coordinates
+
+
+def _indices(chosen: Bool[np.ndarray, " n"]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(chosen).tolist())
 
 
 def _wrap(angle: np.ndarray) -> np.ndarray:

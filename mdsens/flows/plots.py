@@ -56,7 +56,7 @@ def plot_comparison(
     energies: tuple[np.ndarray, np.ndarray] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Torsions of molecular dynamics beside those of the flow (Ramachandran), forces and energies against each other.
+    """Torsions of molecular dynamics beside those of the flow; forces and energies against each other.
 
     Args:
         path: a new image file.
@@ -67,11 +67,8 @@ def plot_comparison(
         energies: u and -log p, in kT, at the same frames; compared up to a constant.
         overwrite: replace the file if it exists.
     """
-    columns = (
-        (0 if not torsions else 1 if len(torsions) == 1 else 2)
-        + (forces is not None)
-        + (energies is not None)
-    )
+    maps = min(len(torsions), 2)  # one histogram, or two maps
+    columns = maps + (forces is not None) + (energies is not None)
     with _figure(path, overwrite, columns=max(1, columns), width=3.9 * max(1, columns)) as axes:
         left = list(axes)
         if len(torsions) > 1:

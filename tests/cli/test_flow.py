@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
 from mdsens.cli.flow.evaluate import trusted, write_rows
+from mdsens.cli.flow.inputs import force_field_energy, with_forces
 from mdsens.ensembles.reweighting import FreeEnergy
 from mdsens.units import BOLTZMANN, KJ_PER_MOL
 
@@ -82,6 +83,23 @@ def test_train_goes_on_where_it_was(folder, model, tmp_path):
     assert list(ms.flows.read_history(path)["step"]) == [20, 40]
     code, text = run(*command, "--steps", "50", "--evaluate-every", "20", "--resume")
     assert code == 2 and "checkpoint of another training: its schedule" in text
+
+
+def test_frames_of_enhanced_sampling_and_choices_of_the_flow(folder, tmp_path):
+    data = ms.flows.read_force_data(folder / "data.h5")
+    data.rows(slice(0, 100)).write(tmp_path / "enhanced.h5")
+    path = tmp_path / "model.h5"
+    command = ("flow", "train", folder / "data.h5", "--topology", folder / "molecule.xyz", "-o", path)
+    also = ("--also", tmp_path / "enhanced.h5", "--force-weight", "0", "--narrow", "179", "--patience", "1")
+    sizes = ("--circle-ramps", "2", "--line-ramps", "1", "--harmonics", "1", "--learning-rate", "1e-9")
+    code, text = run(*command, *SMALL[:-2], *also, *sizes, "--steps", "4", "--evaluate-every", "1")
+    assert code == 0, text
+    assert "700 frames of 4 atoms at 300 K, 70 of them held out" in text
+    assert "coordinates: ZMatrix of 4 atoms" in text and "1 soft torsions: H3-O2-O1-H0" in text
+    assert f"'{folder / 'data.h5'}" not in text
+    record = ms.flows.read_record(path)
+    assert_array_equal(record.held_out, [*range(540, 600), *range(690, 700)])
+    assert "a list of atoms such as 0,1,5 is needed" in refused(*command[1:-2], "--block", "0-3")
 
 
 def test_evaluate_prints_and_writes_what_python_measures(folder, model):
@@ -213,3 +231,23 @@ def test_a_loss_that_is_not_finite_names_the_last_good_model(folder, tmp_path):
     )
     code, text = run(*command, *SMALL, "--evaluate-every", "20", "--learning-rate", "1e30", "--clip", "1e30")
     assert code == 2 and "is not finite" in text and "Lower learning_rate" in text
+
+
+def test_forces_come_from_the_force_field_where_a_file_has_none(tmp_path):
+    pytest.importorskip("openmm", reason="OpenMM computes the forces")
+    import mdtraj
+
+    data = Path(__file__).parents[2] / "data"
+    alanine = ms.flows.read_force_data(data / "alanine-dipeptide.h5", stride=500)
+    molecule = ms.flows.read_molecule(data / "alanine-dipeptide.pdb")
+    mdtraj.Trajectory(alanine.positions, molecule.topology).save(str(tmp_path / "alanine.trr"))
+    bare = ms.flows.read_force_data(tmp_path / "alanine.trr", molecule=molecule, temperature=300.0)
+    assert bare.forces is None
+    field = force_field_energy(molecule.pdb, 300.0, "amber99sbildn.xml,amber99_obc.xml", "")
+    labelled = with_forces(bare, field)
+    # positions and forces of the file are float32: a bond of 3e5 kJ/mol/nm² turns 1e-8 nm into 1e-3 kT/nm
+    assert_allclose(labelled.forces, alanine.forces, atol=0.05)
+    assert_allclose(labelled.energies, alanine.energies, atol=1e-3)
+    assert with_forces(alanine, field) is alanine
+    with pytest.raises(ms.errors.InputError, match="knows no residues"):
+        force_field_energy("", 300.0, "amber99sbildn.xml", "")

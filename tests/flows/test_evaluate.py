@@ -1,4 +1,4 @@
-"""A flow against its own energy is perfect; the flow of a molecule from its first frames; pictures that show something."""
+"""A flow against its own energy is perfect; the flow of a molecule from its first frames; pictures."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ RNG = np.random.default_rng(0)
 
 
 def everything() -> Flow:
-    """A flow with every class of layer, base and transform (that it makes no sense as a whole is no matter here)."""
+    """A flow with every class of layer, base and transform (as a whole it makes no sense, and need not)."""
     families = [
         Elementwise("b", family, jnp.asarray(RNG.normal(size=(2, family.n_raw)))) for family in FAMILIES
     ]

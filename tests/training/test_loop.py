@@ -1,4 +1,4 @@
-"""The loop on a model that is no flow: a straight line, whose best fit is known, and looks written by hand."""
+"""The loop on a model that is no flow: a straight line, whose best fit is known; looks written by hand."""
 
 import equinox as eqx
 import jax

@@ -1,6 +1,7 @@
 """`mdsens flow train`: a flow from frames of molecular dynamics with forces."""
 
 import enum
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -74,6 +75,14 @@ def train(
         typer.Option(
             metavar="ATOMS",
             help="Atoms of a stiff block that carries the others, from 0 (0,1,5); default: the ring system.",
+            show_default=False,
+        ),
+    ] = None,
+    narrow: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DEG",
+            help="A torsion that stays this close to its mean counts as stiff; default: 1.2 rad, 69°.",
             show_default=False,
         ),
     ] = None,
@@ -169,12 +178,18 @@ def train(
         seed=seed,
         patience=patience or None,
     )
+    sizes = {
+        "hidden": inputs.hidden_sizes(hidden),
+        "harmonics": harmonics,
+        "soft_layers": soft_layers,
+        "stiff_layers": stiff_layers,
+    }
+    if narrow is not None:
+        sizes["narrow"] = math.radians(narrow)
     prepared = prepare(
         frames,
         molecule,
-        architecture=_architecture(
-            transforms, hidden, harmonics, soft_layers, stiff_layers, circle_ramps, line_ramps
-        ),
+        architecture=_architecture(transforms, circle_ramps, line_ramps, sizes),
         held_out=held_out,
         block=inputs.atoms_of("--block", block),
         seed=seed,
@@ -220,25 +235,13 @@ def _read(
 
 
 def _architecture(
-    transforms: Transforms,
-    hidden: str,
-    harmonics: int,
-    soft_layers: int,
-    stiff_layers: int,
-    circle_ramps: int,
-    line_ramps: int,
+    transforms: Transforms, circle_ramps: int, line_ramps: int, sizes: dict[str, Any]
 ) -> "MoleculeArchitecture":
     from dataclasses import replace
 
     from mdsens.flows.molecule import MoleculeArchitecture
 
-    plain = MoleculeArchitecture.of(
-        transforms.value,
-        hidden=inputs.hidden_sizes(hidden),
-        harmonics=harmonics,
-        soft_layers=soft_layers,
-        stiff_layers=stiff_layers,
-    )
+    plain = MoleculeArchitecture.of(transforms.value, **sizes)
     if transforms is Transforms.SPLINE:
         return plain
     circle = replace(cast("Any", plain.circle), n_components=circle_ramps)
