@@ -39,6 +39,7 @@ class TrainingState(NamedTuple):
         parameters: after the last step.
         optimizer: its state.
         best: parameters at the look with the lowest held-out loss.
+        best_step: the step of that look.
         history: what the looks saw.
     """
 
@@ -46,6 +47,7 @@ class TrainingState(NamedTuple):
     parameters: Any
     optimizer: Any
     best: Any
+    best_step: int
     history: History
 
 
@@ -90,8 +92,7 @@ class Checkpoint:
 
         with new_file(self.path, overwrite=True) as unfinished, h5py.File(unfinished, "w") as file:
             write_module(file, model, self.form)
-            best = state.history["step"][best_look(state.history)]
-            file.create_group("notes").attrs.update({"step": best})
+            file.create_group("notes").attrs.update({"step": state.best_step})
             part = file.create_group("training")
             part.attrs["settings"], part.attrs["step"] = json.dumps(self.settings), state.step
             write_arrays(part.create_group("optimizer"), jax.tree.leaves(state.optimizer))
@@ -130,7 +131,9 @@ class Checkpoint:
             last = _restored(part["parameters"], parameters) if "parameters" in part else best
             kept = _restored(part["optimizer"], optimizer)
             history = {name: list(values) for name, values in _history(file).items()}
-            return TrainingState(int(part.attrs["step"]), last, kept, best, history)
+            notes: Any = file["notes"].attrs
+            step, best_step = int(part.attrs["step"]), int(notes["step"])
+            return TrainingState(step, last, kept, best, best_step, history)
 
     def _check_settings(self, known: Mapping[str, Any]) -> None:
         for name, value in self.settings.items():
@@ -139,12 +142,6 @@ class Checkpoint:
                     f"'{self.path}' is a checkpoint of another training: its {name} is {known.get(name)}, "
                     f"and here {value}."
                 )
-
-
-def best_look(history: Mapping[str, Any]) -> int:
-    """Which look had the lowest held-out loss: the first of them; the last one where no loss was kept."""
-    losses = history.get("held_out/loss", ())
-    return int(np.argmin(losses)) if len(losses) else -1
 
 
 def read_history(path: str | Path, form: ModuleFormat = MODEL_FORMAT) -> dict[str, np.ndarray]:

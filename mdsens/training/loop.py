@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from mdsens.checks import instance
 from mdsens.errors import InputError, NonFiniteError
-from mdsens.training.checkpoint import Checkpoint, History, TrainingState, best_look
+from mdsens.training.checkpoint import Checkpoint, History, TrainingState
 from mdsens.training.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def train(
         if each_step is not None:
             _wait_for(terms[:-1])  # one step behind: the next one is being prepared while this one runs
             each_step(state.step)
-        if not schedule.is_look(state.step, last):
+        if not schedule.is_look(state.step) and state.step != last:
             continue
         state, seen = run.look_at(state, terms, time.perf_counter() - began)
         terms = []
@@ -201,7 +201,7 @@ class _Run:
         if going_on:
             assert self.checkpoint is not None
             return self.checkpoint.read(self.model, self.parameters, state)
-        return TrainingState(0, self.parameters, state, self.parameters, {})
+        return TrainingState(0, self.parameters, state, self.parameters, 0, {})
 
     def advance(self, state: TrainingState) -> tuple[TrainingState, dict[str, Array]]:
         """One step further."""
@@ -229,13 +229,13 @@ class _Run:
         self._check_finite(means, looked, loss, state)
         means, looked = self.names(means), self.names(looked)
         history = _longer(state.history, self._row(state.step, means, looked, loss))
-        best = best_look(history)
-        state = state._replace(history=history)
-        if best == len(history["step"]) - 1:
+        best = self.best_look(history)
+        best_step, best_loss = int(history["step"][best]), history["held_out/loss"][best]
+        state = state._replace(history=history, best_step=best_step)
+        if best_step == state.step:
             state = state._replace(best=state.parameters)
         if self.checkpoint is not None:
             self.checkpoint.write(eqx.combine(state.best, self.rest), state)
-        best_step, best_loss = int(history["step"][best]), history["held_out/loss"][best]
         steps = self.schedule.steps
         return state, TrainingProgress(state.step, steps, seconds, means, looked, loss, best_step, best_loss)
 
@@ -243,15 +243,24 @@ class _Run:
         """Whether the held-out loss has not fallen for as many looks as patience allows."""
         if self.schedule.patience is None or not history:
             return False
-        since = len(history["step"]) - 1 - best_look(history)
-        return since >= self.schedule.patience
+        since = history["step"][self.best_look(history) + 1 :]
+        return sum(self.schedule.is_look(int(step)) for step in since) >= self.schedule.patience
+
+    def best_look(self, history: History) -> int:
+        """Which look had the lowest held-out loss, the first of several.
+
+        The look at the end of a run that was cut off does not count if there are others: a run that was never
+        cut off has none there, and both must end alike.
+        """
+        steps, losses = history["step"], history["held_out/loss"]
+        counted = [k for k, step in enumerate(steps) if self.schedule.is_look(int(step))]
+        return min(counted, key=lambda k: losses[k]) if counted else len(steps) - 1
 
     def trained(self, state: TrainingState) -> Trained:
         """The result as it stands."""
         history = {name: np.array(values) for name, values in state.history.items()}
-        best_step = int(history["step"][best_look(history)]) if history else 0
         best, last = (eqx.combine(part, self.rest) for part in (state.best, state.parameters))
-        return Trained(best, history, last, best_step)
+        return Trained(best, history, last, state.best_step)
 
     def _row(
         self, step: int, means: dict[str, float], looked: dict[str, float], loss: float

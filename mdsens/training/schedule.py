@@ -84,9 +84,9 @@ class Schedule(eqx.Module):
         }
         return np.array([orders[k // n_rows][k % n_rows] for k in at.tolist()])
 
-    def is_look(self, done: int, last: int) -> bool:
-        """Whether the held-out rows are looked at after so many steps, of a run that ends after `last`."""
-        return done % self.evaluate_every == 0 or done in (self.steps, last)
+    def is_look(self, done: int) -> bool:
+        """Whether the held-out rows are looked at after so many steps, wherever a run is cut off."""
+        return done % self.evaluate_every == 0 or done == self.steps
 
 
 # One object for equal schedules: compiled steps are kept by the identity of the optimizer's functions.

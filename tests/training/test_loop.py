@@ -111,6 +111,19 @@ def test_the_model_of_the_lowest_held_out_loss_is_kept(tmp_path):
         assert file["notes"].attrs["step"] == 20
 
 
+def test_the_look_where_a_run_was_cut_off_does_not_count(tmp_path):
+    kept = Checkpoint(tmp_path / "line.h5")
+    cut = run(look=scripted(3.0, 1.0), checkpoint=kept, stop_after=13)
+    assert cut.best_step == 10  # 13 is no look of the schedule
+    done = run(look=scripted(2.0, 2.5, 2.5), checkpoint=kept, resume=True)
+    assert done.best_step == 20
+    same(done.model, run(stop_after=20).last)
+    first = run(look=scripted(1.0), checkpoint=Checkpoint(tmp_path / "first.h5"), stop_after=3)
+    assert first.best_step == 3  # better than none
+    later = run(look=scripted(5.0), checkpoint=Checkpoint(tmp_path / "first.h5"), resume=True, stop_after=10)
+    assert later.best_step == 10
+
+
 def test_patience_ends_a_training_whose_held_out_loss_does_not_fall(tmp_path):
     patient = Schedule(steps=40, batch=16, evaluate_every=5, learning_rate=0.1, warmup=2, patience=2)
     kept = Checkpoint(tmp_path / "line.h5")
