@@ -13,6 +13,10 @@ class PrecisionError(MDSensError):
     """JAX runs in float32 where float64 is needed."""
 
 
+class ForkError(MDSensError, RuntimeError):
+    """JAX was used before this process was forked off: computing here would hang."""
+
+
 class TracedError(MDSensError, TypeError):
     """A host loop was called under `jax.jit` or `jax.vmap`."""
 

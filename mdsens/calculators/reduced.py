@@ -5,31 +5,24 @@ two programs outside of JAX, ASE and OpenMM, which give energies and forces on t
 the positions (atoms, 3) of one molecule, and work under `jax.jit`, `jax.vmap` and `jax.grad`.
 """
 
-import threading
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from mdsens.errors import InputError, NonFiniteError
+from mdsens.checks import number
+from mdsens.errors import InputError
 from mdsens.neighbors import ALL_PAIRS_LIMIT, Neighbors
 from mdsens.potentials.base import Potential, check_elements
+from mdsens.potentials.host import HostEnergy, frame_by_frame
 from mdsens.potentials.parameters import check_parameters
 from mdsens.structure import Structure
-from mdsens.units import BOLTZMANN, KJ_PER_MOL, NM
+from mdsens.units import KJ_PER_MOL, NM, from_nm, to_kT, to_nm
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-# energies (frames,) in kT and forces (frames, atoms, 3) in kT/nm of positions (frames, atoms, 3) in nm, on
-# the host
-HostEvaluation = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class ReducedPotential(eqx.Module):
@@ -48,11 +41,23 @@ class ReducedPotential(eqx.Module):
     temperature: float = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "atoms 3"], potential: Potential | None = None) -> Float[Array, ""]:
-        """E / kT of positions x (nm), of another potential of the same form if one is given (for derivatives by it)."""
+        """E / kT of positions x (nm); of another potential of the same form if one is given.
+
+        The second argument is there for derivatives by the parameters.
+        """
         _check_positions(x, self.structure.n_atoms)
         potential = self.potential if potential is None else potential
-        moved = self.structure.at(NM * x.astype(self.structure.positions.dtype))
-        return (potential.energy(moved, self.neighbors) / (BOLTZMANN * self.temperature)).astype(x.dtype)
+        moved = self.structure.at(from_nm(x.astype(self.structure.positions.dtype)))
+        return to_kT(potential.energy(moved, self.neighbors), self.temperature).astype(x.dtype)
+
+    def energy(self, positions: Float[Array, "atoms 3"]) -> Float[Array, ""]:
+        """The same by the name that `mdsens.dynamics` asks for."""
+        return self(positions)
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic number of each atom."""
+        return tuple(int(z) for z in np.asarray(self.structure.species))
 
     def __hash__(self) -> int:
         """By identity, as of any function: `jax.jit` takes functions that have a hash."""
@@ -76,7 +81,7 @@ def reduced_potential(potential: Potential, structure: Structure, temperature: f
         InputError: a temperature that is not positive, a periodic structure, more than ALL_PAIRS_LIMIT atoms,
             elements without parameters, parameters out of bounds.
     """
-    temperature = _checked_temperature(temperature)
+    temperature = number("temperature", temperature, "K", above=0.0)
     check_parameters(potential)
     check_elements(potential, structure)
     if any(structure.pbc):
@@ -110,21 +115,23 @@ def _all_pairs(structure: Structure) -> Neighbors:
 class ReducedHostEnergy(eqx.Module):
     """u(x): energy in kT, from a program on the host. Built by `reduced_ase` and `reduced_openmm`.
 
-    Its derivative are the program's forces, in both modes. Second derivatives it has none, and asking for
+    Its derivatives are the program's forces, in both modes. Second derivatives it has none, and asking for
     them raises. Frames under `jax.vmap` reach the host in one call, and are computed there one after another.
 
     Attributes:
-        evaluate: energies and forces of many frames.
-        n_atoms: number of atoms.
+        host: energy in eV of positions in Å.
+        temperature: K.
     """
 
-    evaluate: HostEvaluation = eqx.field(static=True)
-    n_atoms: int = eqx.field(static=True)
+    host: HostEnergy
+    temperature: float = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "atoms 3"]) -> Float[Array, ""]:
         """E / kT of positions x (nm)."""
-        _check_positions(x, self.n_atoms)
-        return _energy(self.evaluate, jnp.asarray(x))
+        x = jnp.asarray(x)
+        _check_positions(x, self.host.n_atoms)
+        energy = self.host(from_nm(x.astype(jnp.result_type(float))))  # float64, where JAX has it
+        return to_kT(energy, self.temperature).astype(x.dtype)
 
 
 def reduced_ase(atoms: "Atoms", temperature: float) -> ReducedHostEnergy:
@@ -144,7 +151,7 @@ def reduced_ase(atoms: "Atoms", temperature: float) -> ReducedHostEnergy:
             or vmap JAX wraps it in its own error). An energy of inf is let through: such a frame has no
             weight.
     """
-    temperature = _checked_temperature(temperature)
+    temperature = number("temperature", temperature, "K", above=0.0)
     calculator = atoms.calc
     if calculator is None:
         raise InputError("these atoms have no calculator: set atoms.calc first.")
@@ -161,13 +168,13 @@ def reduced_ase(atoms: "Atoms", temperature: float) -> ReducedHostEnergy:
     moved = atoms.copy()
     moved.set_constraint()
     moved.calc = calculator
-    kT = BOLTZMANN * temperature  # eV
 
     def evaluate(frame: np.ndarray) -> tuple[float, np.ndarray]:
-        moved.set_positions(NM * frame)
-        return moved.get_potential_energy() / kT, moved.get_forces() * (NM / kT)
+        moved.set_positions(frame)
+        return moved.get_potential_energy(), -moved.get_forces()
 
-    return ReducedHostEnergy(_frame_by_frame(evaluate, atoms.get_chemical_symbols()), len(atoms))
+    host = HostEnergy(frame_by_frame(evaluate, atoms.get_chemical_symbols()), len(atoms))
+    return ReducedHostEnergy(host, temperature)
 
 
 def reduced_openmm(system: Any, temperature: float, platform: str = "Reference") -> ReducedHostEnergy:
@@ -186,7 +193,7 @@ def reduced_openmm(system: Any, temperature: float, platform: str = "Reference")
             or vmap JAX wraps it in its own error). An energy of inf is let through: such a frame has no
             weight.
     """
-    temperature = _checked_temperature(temperature)
+    temperature = number("temperature", temperature, "K", above=0.0)
     try:
         import openmm
     except ImportError as error:
@@ -205,17 +212,17 @@ def reduced_openmm(system: Any, temperature: float, platform: str = "Reference")
     particles = context.getSystem()
     n_atoms = particles.getNumParticles()
     _check_free(particles)
-    # kJ/mol, of which OpenMM's unit system (nm, ps, u) is made, in kT
-    per_kT = KJ_PER_MOL / (BOLTZMANN * temperature)
 
+    # OpenMM's unit system is made of nm, ps and u: energies are kJ/mol
     def evaluate(frame: np.ndarray) -> tuple[float, np.ndarray]:
-        context.setPositions(frame)
+        context.setPositions(to_nm(frame))
         state = context.getState(energy=True, forces=True)
         energy = state.getPotentialEnergy().value_in_unit_system(openmm.unit.md_unit_system)
         forces = state.getForces(asNumpy=True).value_in_unit_system(openmm.unit.md_unit_system)
-        return energy * per_kT, np.asarray(forces) * per_kT
+        return energy * KJ_PER_MOL, -np.asarray(forces) * (KJ_PER_MOL / NM)
 
-    return ReducedHostEnergy(_frame_by_frame(evaluate, [""] * n_atoms), n_atoms)
+    host = HostEnergy(frame_by_frame(evaluate, [""] * n_atoms), n_atoms)
+    return ReducedHostEnergy(host, temperature)
 
 
 def _context_of(openmm: Any, system: Any, platform: str) -> Any:
@@ -238,96 +245,6 @@ def _check_free(system: Any) -> None:
             f"particle {virtual[0]} of the OpenMM system is a virtual site, whose position is no variable: "
             "use a model without."
         )
-
-
-# --- programs on the host, as JAX functions
-# ------------------------------------------------------------------------
-
-
-def _frame_by_frame(
-    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]], symbols: list[str]
-) -> HostEvaluation:
-    lock = threading.Lock()  # JAX may run two callbacks at once, and these programs keep one set of positions
-
-    def evaluate_all(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        energies, forces = np.empty(len(frames)), np.empty(frames.shape)
-        with lock:
-            for k, frame in enumerate(frames):
-                if not np.isfinite(frame).all():  # some programs leave such an atom out, and go on
-                    raise NonFiniteError(
-                        f"frame {k} of {len(frames)} has positions that are not finite: look at where they "
-                        "come from."
-                    )
-                energies[k], forces[k] = evaluate(frame)
-                # an infinite energy is one: such a frame has no probability. Its forces may then be anything.
-                if not (energies[k] == np.inf or (np.isfinite(energies[k]) and np.isfinite(forces[k]).all())):
-                    raise NonFiniteError(_not_finite(k, len(frames), frame, energies[k], symbols))
-        return energies, forces
-
-    return evaluate_all
-
-
-def _not_finite(k: int, n: int, frame: np.ndarray, energy: float, symbols: list[str]) -> str:
-    closest = ""
-    if len(frame) > 1:
-        i, j = np.triu_indices(len(frame), 1)
-        r = np.linalg.norm(frame[i] - frame[j], axis=1)
-        p = int(np.argmin(r))
-        closest = f", its closest atoms {i[p]} {symbols[i[p]]} and {j[p]} {symbols[j[p]]} {r[p]:.2e} nm apart".replace(
-            "  ", " "
-        )
-    return (
-        f"the energy {energy:g} kT or a force is not finite in frame {k} of {n}{closest}. Leave out frames "
-        "with overlapping atoms, or "
-        "check that positions are in nm and atoms in the order of the program's."
-    )
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _energy(evaluate: HostEvaluation, x: Array) -> Array:
-    return _energy_and_forces(evaluate, x)[0]
-
-
-@_energy.defjvp
-def _energy_jvp(
-    evaluate: HostEvaluation, primals: tuple[Array], tangents: tuple[Array]
-) -> tuple[Array, Array]:
-    # du = -f dx, the forces from the same call as the energy
-    energy, forces = _energy_and_forces(evaluate, *primals)
-    return energy, -jnp.vdot(forces, tangents[0])
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _energy_and_forces(evaluate: HostEvaluation, x: Array) -> tuple[Array, Array]:
-    def on_host(x: Any) -> tuple[np.ndarray, np.ndarray]:
-        x = np.asarray(x)
-        energies, forces = evaluate(x.reshape(-1, *x.shape[-2:]).astype(float))
-        return energies.reshape(x.shape[:-2]).astype(x.dtype), forces.reshape(x.shape).astype(x.dtype)
-
-    if not isinstance(x, Tracer):  # without JAX in between, errors keep their class
-        energy, forces = on_host(x)
-        return jnp.asarray(energy), jnp.asarray(forces)
-    shapes = jax.ShapeDtypeStruct(x.shape[:-2], x.dtype), jax.ShapeDtypeStruct(x.shape, x.dtype)
-    return jax.pure_callback(on_host, shapes, x, vmap_method="broadcast_all")
-
-
-@_energy_and_forces.defjvp
-def _no_second_derivative(
-    evaluate: HostEvaluation, primals: tuple[Array], tangents: tuple[Array]
-) -> tuple[Any, Any]:
-    raise InputError(
-        "second derivatives of a reduced energy from ASE or OpenMM are asked for, and these programs give "
-        "energies and forces only. Use a "
-        "potential of mdsens (reduced_potential), or train on energies instead of forces."
-    )
-
-
-def _checked_temperature(temperature: float) -> float:
-    if not (isinstance(temperature, (int, float, np.floating, np.integer)) and 0 < temperature < np.inf):
-        raise InputError(
-            f"temperature = {temperature!r}: give a positive number, in K; it sets the unit of the energy."
-        )
-    return float(temperature)
 
 
 def _check_positions(x: Any, n_atoms: int) -> None:

@@ -252,5 +252,8 @@ def test_wrong_arguments_are_refused():
 
 
 def test_importing_mdsens_does_not_import_ase():
-    code = "import sys, mdsens as ms; assert 'ase' not in sys.modules; assert ms.calculators.MDSens.__name__ == 'MDSens'"
+    code = (
+        "import sys, mdsens as ms; assert 'ase' not in sys.modules; "
+        "assert ms.calculators.MDSens.__name__ == 'MDSens'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
