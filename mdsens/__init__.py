@@ -1,6 +1,17 @@
 """Sensitivity analysis for molecular dynamics: relaxed states, and how they move with the potential's parameters."""
 
-from mdsens import calculators, dynamics, errors, flows, implicit, observables, strain, testing, units
+from mdsens import (
+    calculators,
+    dynamics,
+    errors,
+    flows,
+    implicit,
+    observables,
+    strain,
+    testing,
+    training,
+    units,
+)
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
@@ -91,6 +102,7 @@ __all__ = [
     "sensitivities",
     "strain",
     "testing",
+    "training",
     "units",
     "volume",
     "write_hdf5",

@@ -20,7 +20,7 @@ from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.coupling import Coupling, Network
 from mdsens.flows.data import DataSplit, ForceData, read_force_data
 from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_pieces
-from mdsens.flows.files import TrainingRecord, load, read_record, save
+from mdsens.flows.files import TrainingRecord, load, read_notes, read_record, save
 from mdsens.flows.flow import Flow, Normal, Uniform
 from mdsens.flows.internal_coordinates import GlobalFrame, ZMatrix
 from mdsens.flows.layers import AbstractLayer, Chain, Cut, Elementwise, Inverted, Name, Split, Turns, Whiten
@@ -101,6 +101,7 @@ __all__ = [
     "read_force_data",
     "read_history",
     "read_molecule",
+    "read_notes",
     "read_record",
     "reweighted_average",
     "save",

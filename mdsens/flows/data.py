@@ -247,6 +247,7 @@ def read_force_data(
     length_unit: str | None = None,
     energy_unit: str | None = None,
     stride: int = 1,
+    drop_outliers: bool = False,
     notice: Callable[[str], None] | None = None,
 ) -> ForceData:
     """Read frames with forces.
@@ -266,6 +267,7 @@ def read_force_data(
         energy_unit: kJ/mol, kcal/mol, eV or kT, for a file that does not say; forces are this per length
             unit.
         stride: read every so many frames.
+        drop_outliers: leave frames with numbers that are not finite out, instead of refusing them.
         notice: called with a sentence on what was left out; by default a warning.
     Raises:
         FileFormatError: no such file, or nothing that is read as frames.
@@ -275,10 +277,11 @@ def read_force_data(
     path = existing_file(path)
     whole("stride", stride, at_least=1)
     raw = read_raw(path, stride, None if molecule is None else molecule.species)
+    notice = _warn if notice is None else notice
     if molecule is not None:
         _check_species(path, raw, molecule)
     temperature = _temperature(path, raw.temperature, temperature, default_temperature)
-    raw = _with_labels(path, raw, _warn if notice is None else notice)
+    raw = _with_labels(path, raw, notice)
     given = {
         "positions": length_unit,
         "forces": f"{energy_unit}/{length_unit}" if energy_unit and length_unit else None,
@@ -301,6 +304,13 @@ def read_force_data(
         None if converted["weights"] is None else np.asarray(converted["weights"], float),
     )
     _check(path, data)
+    good = np.ones(data.n_frames, bool)
+    for name, array in data._asdict().items():
+        if isinstance(array, np.ndarray):
+            good &= _finite(path, name, array, drop_outliers)
+    if not good.all():
+        notice(f"'{path}': {np.sum(~good)} of {len(good)} frames are not finite: they are left out.")
+        data = data.rows(good)
     return data
 
 
@@ -424,20 +434,21 @@ def _check(path: Path, data: ForceData) -> None:
             raise InputError(
                 f"'{path}': {name} of shape {array.shape} do not belong to positions of shape {shape}."
             )
-    for name, (array, _) in expected.items():
-        if array is not None:
-            _check_finite(path, name, array)
-    if data.weights is not None and data.weights.min() < 0:
+    negative = () if data.weights is None else np.flatnonzero(data.weights < 0)
+    if data.weights is not None and len(negative):
+        first = negative[0]
         raise InputError(
-            f"'{path}': the weight of frame {np.argmin(data.weights)} is {data.weights.min():g}: weights are "
-            "not negative."
+            f"'{path}': the weight of frame {first} is {data.weights[first]:g}: weights are not negative."
         )
 
 
-def _check_finite(path: Path, name: str, array: np.ndarray) -> None:
+def _finite(path: Path, name: str, array: np.ndarray, drop: bool) -> Bool[np.ndarray, " frames"]:
+    """Which frames are finite; raises where one is not and none is to be left out."""
     good = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if not good.all():
+    if not good.all() and not drop:
+        shown = "potential_energy" if name == "energies" else name
         raise InputError(
-            f"'{path}': {name} of {np.sum(~good)} frames are not finite, first in frame {np.argmin(good)}. "
-            "Remove these frames."
+            f"'{path}': {shown} of {np.sum(~good)} frames are not finite, first in frame {np.argmin(good)}. "
+            "Remove these frames, or leave them out (drop_outliers=True, --drop-outliers)."
         )
+    return np.atleast_1d(good)

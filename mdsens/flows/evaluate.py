@@ -16,6 +16,7 @@ from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.data import ForceData
 from mdsens.flows.outliers import check_handedness, tree_of
 
+MISSED = 5.0  # kT: in the flow such a frame is 150 times as rare as it should be
 CLIP = 1e-2  # share of the largest weights that the clipped sample size cuts down
 
 
@@ -30,6 +31,8 @@ class OnData(NamedTuple):
         force_rms: root mean square of the reference forces, kT/nm.
         energy_std: standard deviation of u_flow - u over the frames, kT: zero for the perfect flow; NaN
             without energies.
+        missed: frames that the flow takes for more than MISSED kT less likely than their energy says,
+            compared with the median frame: of a basin, perhaps, that it never visits; 0 without energies.
     """
 
     n_frames: int
@@ -38,6 +41,7 @@ class OnData(NamedTuple):
     force_rmse: float
     force_rms: float
     energy_std: float
+    missed: int = 0
 
 
 class OnSamples(NamedTuple):
@@ -102,7 +106,13 @@ def evaluate_on_data(
         nan if data.forces is None else _rms(forces - data.forces),
         nan if data.forces is None else _rms(np.asarray(data.forces, float)),
         nan if data.energies is None else float(np.std(energies - data.energies)),
+        0 if data.energies is None else _missed(energies - data.energies),
     )
+
+
+def _missed(excess: Float[np.ndarray, " frames"]) -> int:
+    """Frames whose u_flow - u is far above that of the median frame."""
+    return int(np.sum(excess - np.median(excess) > MISSED))
 
 
 def _check_density(energies: Float[np.ndarray, " frames"], forces: Float[np.ndarray, "frames ..."]) -> None:
@@ -124,8 +134,8 @@ def _check_density(energies: Float[np.ndarray, " frames"], forces: Float[np.ndar
 def _weighted(
     values: Float[np.ndarray, " frames"], weights: Float[np.ndarray, " frames"] | None
 ) -> tuple[float, float]:
-    """Mean, and its standard error as if frames were independent."""
-    if weights is None:
+    """Mean, and its standard error as if frames were independent; frames without any weight count alike."""
+    if weights is None or not weights.any():
         return float(values.mean()), float(values.std() / np.sqrt(len(values)))
     share = weights / weights.sum()
     mean = float(np.sum(share * values))

@@ -83,6 +83,16 @@ def load(path: str | Path, *classes: type[eqx.Module]) -> Any:
         return read_module(file, FLOW_FORMAT, classes)
 
 
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """What `save` was told to keep beside a model.
+
+    Raises:
+        FileFormatError: not a model file.
+    """
+    with open_modules(path, FLOW_FORMAT) as file:
+        return dict(file["notes"].attrs) if "notes" in file else {}
+
+
 def read_record(path: str | Path) -> TrainingRecord | None:
     """Which frames a flow was trained on; None if its file does not say.
 

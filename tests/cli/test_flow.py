@@ -133,7 +133,7 @@ def test_evaluate_leaves_out_what_was_trained_on(folder, model, tmp_path):
     assert code == 0 and "100 frames" in text, text
     ms.flows.save(tmp_path / "plain.h5", ms.flows.load(model))
     code, text = run("flow", "evaluate", tmp_path / "plain.h5", tmp_path / "seen.h5", *few)
-    assert code == 0 and "does not say which frames it was trained on: all 100 frames are used" in text
+    assert code == 0 and "nor is there a note. All 100 frames are used" in text, text
 
 
 def test_no_free_energy_is_shown_of_few_effective_samples(folder, model, tmp_path):

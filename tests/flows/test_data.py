@@ -170,6 +170,14 @@ def test_arrays_that_are_no_frames_are_refused(arrays, message, tmp_path):
         read_force_data(path)
 
 
+def test_frames_that_are_not_finite_are_left_out_with_a_count(tmp_path):
+    path, said = write(tmp_path / "md.h5", positions=with_nan(POSITIONS)), []
+    data = read_force_data(path, drop_outliers=True, notice=said.append)
+    assert_array_equal(data.positions, np.delete(POSITIONS, [3, 7], axis=0))
+    assert data.forces.shape == data.positions.shape and len(data.energies) == 8
+    assert len(said) == 1 and "2 of 10 frames are not finite: they are left out" in said[0]
+
+
 def test_files_that_are_no_trajectories_are_refused(tmp_path):
     with pytest.raises(FileFormatError, match=r"no file '.*nothing.h5'. The path is relative to"):
         read_force_data(tmp_path / "nothing.h5")

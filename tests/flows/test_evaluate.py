@@ -85,6 +85,13 @@ def test_a_flow_agrees_with_its_own_frames(samples):
     assert_allclose(found.force_rms, np.sqrt(np.mean(data.forces**2)), rtol=1e-12)
     # the entropy of five Gaussians and an angle, less the mean of the volume element 2 sum log b + sum log
     # sin t
+    rare = data.energies.copy()
+    rare[[3, 8]] -= 6.0  # much more likely than the flow says
+    assert found.missed == 0 and evaluate_on_data(PEROXIDE, data._replace(energies=rare)).missed == 2
+    of_one = evaluate_on_data(PEROXIDE, data._replace(weights=1.0 * (np.arange(400) == 7)))
+    assert_allclose(of_one.nll, data.energies[7] - 7, rtol=1e-12)
+    none = evaluate_on_data(PEROXIDE, data._replace(weights=np.zeros(400)))
+    assert_allclose([none.nll, none.nll_error], [found.nll, found.nll_error], rtol=1e-12)
     gaussians = (
         5 * 0.5 * np.log(2 * np.pi * np.e)
         + 3 * np.log(peroxide.BOND_WIDTH)

@@ -70,13 +70,15 @@ def evaluate(
     for file in (table_file, picture):
         check_free(file, overwrite)
     generator = inputs.read_generator(model)
-    frames = inputs.read_frames(data, generator, temperature, length_unit, energy_unit, stride)
+    frames = inputs.read_frames(data, generator, temperature, length_unit, energy_unit, stride, drop_outliers)
     if drop_outliers:
         frames = without_mirror_images(frames, generator)
     if not all_frames:
         frames = unseen_frames(model, frames)
     target = None if force_field is None else inputs.target_energy(generator, force_field, "")
     frames = inputs.with_forces(frames, target)
+    if frames.weights is not None:
+        inputs.say("frames count in the likelihood with the weights of the file")
     console = Console()
     with console.status("evaluating"):
         on_data = evaluate_on_data(generator, frames)
@@ -108,6 +110,8 @@ def evaluate(
 
 def evaluation_rows(data: "OnData", samples: "OnSamples | None") -> list[tuple[str, str, str]]:
     """Names, numbers and units of what was measured."""
+    from mdsens.flows.evaluate import MISSED
+
     rows = [("negative log-likelihood", f"{data.nll:.4f} ± {data.nll_error:.4f}", "kT")]
     if not math.isnan(data.force_rmse):
         rows += [
@@ -116,6 +120,7 @@ def evaluation_rows(data: "OnData", samples: "OnSamples | None") -> list[tuple[s
         ]
     if not math.isnan(data.energy_std):
         rows.append(("standard deviation of -log p - u on data", f"{data.energy_std:.4f}", "kT"))
+        rows.append((f"frames more than {MISSED:g} kT too unlikely", f"{data.missed}", ""))
     if samples is not None:
         free_energy = f"{samples.free_energy.value:.4f} ± {samples.free_energy.error:.4f}"
         rows += [
@@ -158,12 +163,15 @@ def unseen_frames(model: Path, frames: "ForceData") -> "ForceData":
     import numpy as np
 
     from mdsens.flows.data import known_again
-    from mdsens.flows.files import read_record
+    from mdsens.flows.files import read_notes, read_record
 
     record = read_record(model)
     if record is None:
+        note = read_notes(model).get("trained_on")
+        known = f"its note says: {note}" if note else "nor is there a note"
         inputs.say(
-            f"'{model}' does not say which frames it was trained on: all {frames.n_frames} frames are used."
+            f"'{model}' does not say frame by frame what it was trained on, {known}. All {frames.n_frames} "
+            "frames are used."
         )
         return frames
     seen = known_again(frames.signatures(), record.trained_on)

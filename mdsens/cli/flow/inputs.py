@@ -50,7 +50,7 @@ ForceField = Annotated[
     ),
 ]
 DropOutliers = Annotated[
-    bool, typer.Option("--drop-outliers", help="Leave mirror images out instead of refusing them.")
+    bool, typer.Option("--drop-outliers", help="Leave mirror images and NaN out instead of refusing them.")
 ]
 Samples = Annotated[int, typer.Option(min=2, metavar="N", help="Samples drawn from the flow.")]
 
@@ -79,6 +79,7 @@ def read_frames(
     length_unit: str | None,
     energy_unit: str | None,
     stride: int,
+    drop_outliers: bool = False,
 ) -> "ForceData":
     """Frames of the molecule that a model is of; at its temperature unless they say otherwise.
 
@@ -99,6 +100,7 @@ def read_frames(
         length_unit=length_unit,
         energy_unit=energy_unit,
         stride=stride,
+        drop_outliers=drop_outliers,
     )
     generator.coordinates.check(frames.positions)
     return frames

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from mdsens.flows.data import ForceData
     from mdsens.flows.molecule import MoleculeArchitecture
     from mdsens.flows.train import Trained, TrainingProgress
-    from mdsens.molecules.topology import Molecule
 
 
 class Transforms(enum.StrEnum):
@@ -142,6 +141,7 @@ def train(
     the course of the training.
     """
     options.turn_on_float64()
+    from mdsens.flows.data import read_force_data
     from mdsens.flows.losses import Loss
     from mdsens.flows.prepare import prepare
     from mdsens.flows.train import Schedule
@@ -155,7 +155,16 @@ def train(
     molecule = read_molecule(topology)
 
     def read(path: Path, kelvins: float | None) -> "ForceData":
-        return _read(path, molecule, kelvins, length_unit, energy_unit, stride)
+        return read_force_data(
+            path,
+            molecule=molecule,
+            temperature=kelvins,
+            length_unit=length_unit,
+            energy_unit=energy_unit,
+            stride=stride,
+            drop_outliers=drop_outliers,
+            notice=inputs.say,
+        )
 
     frames = read(data, temperature)
     target = None
@@ -211,27 +220,6 @@ def train(
     for choice in prepared.choices:
         inputs.say(choice)
     _run(prepared, loss, schedule, output, picture, resume, overwrite)
-
-
-def _read(
-    path: Path,
-    molecule: "Molecule",
-    temperature: float | None,
-    length_unit: str | None,
-    energy_unit: str | None,
-    stride: int,
-) -> "ForceData":
-    from mdsens.flows.data import read_force_data
-
-    return read_force_data(
-        path,
-        molecule=molecule,
-        temperature=temperature,
-        length_unit=length_unit,
-        energy_unit=energy_unit,
-        stride=stride,
-        notice=inputs.say,
-    )
 
 
 def _architecture(
