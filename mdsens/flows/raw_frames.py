@@ -25,6 +25,7 @@ DATASETS = {
     "weights": ("weights",),
     "log_weights": ("log_weights",),
 }
+KELVIN = ("K", "kelvin", "kelvins")
 LABELS = ("forces", "potential_energy")
 
 
@@ -118,11 +119,15 @@ def _unit_of(item: Any) -> str:
 def _temperature_of(path: Path, file: Any) -> float | None:
     """Of an attribute, or a dataset that is one number. That of mdtraj follows the velocities: none."""
     found: Any = file.attrs.get("temperature")
+    unit = str(file.attrs.get("temperature_unit", "K"))
     if found is None and "temperature" in file:
         values = np.asarray(file["temperature"][()])
         if values.size == 0 or values.dtype.kind not in "iuf" or np.ptp(values) > 0:
             return None
         found = values.flat[0]
+        unit = _unit_of(file["temperature"]) or "K"
+    if found is not None and unit not in KELVIN:
+        raise InputError(f"'{path}': its temperature is in '{unit}': give it in K.")
     try:
         return None if found is None else float(found)
     except (TypeError, ValueError) as error:

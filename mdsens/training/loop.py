@@ -116,7 +116,7 @@ def train(
     """
     schedule = Schedule() if schedule is None else schedule
     run = _Run(model, loss, data, held_out, schedule, optimizer, look, names, checkpoint)
-    state = run.begin(resume, overwrite)
+    state = good = run.begin(resume, overwrite)
     last = min(schedule.steps, stop_after or schedule.steps)
     began = time.perf_counter()
     terms: list[dict[str, Array]] = []
@@ -128,8 +128,8 @@ def train(
             each_step(state.step)
         if not schedule.is_look(state.step) and state.step != last:
             continue
-        state, seen = run.look_at(state, terms, time.perf_counter() - began)
-        terms = []
+        state, seen = run.look_at(state, good, terms, time.perf_counter() - began)
+        good, terms = state, []
         if progress is not None:
             progress(seen)
     return run.trained(state)
@@ -221,12 +221,16 @@ class _Run:
         return state._replace(step=state.step + 1, parameters=parameters, optimizer=optimizer), terms
 
     def look_at(
-        self, state: TrainingState, terms: list[dict[str, Array]], seconds: float
+        self, state: TrainingState, good: TrainingState, terms: list[dict[str, Array]], seconds: float
     ) -> tuple[TrainingState, TrainingProgress]:
-        """Take the held-out loss, write it down, keep the model if it is the best, write the checkpoint."""
+        """Take the held-out loss, write it down, keep the model if it is the best, write the checkpoint.
+
+        Raises:
+            NonFiniteError: a term is not finite; `partial` is the result at the last look, `good`.
+        """
         means = {name: float(np.mean([np.asarray(t[name]) for t in terms])) for name in terms[-1]}
         loss, looked = self.look(eqx.combine(state.parameters, self.rest), self.held_out)
-        self._check_finite(means, looked, loss, state)
+        self._check_finite(means, looked, loss, state.step, good)
         means, looked = self.names(means), self.names(looked)
         history = _longer(state.history, self._row(state.step, means, looked, loss))
         best = self.best_look(history)
@@ -273,20 +277,24 @@ class _Run:
         return row | {"held_out/loss": loss}
 
     def _check_finite(
-        self, means: dict[str, float], looked: dict[str, float], loss: float, state: TrainingState
+        self,
+        means: dict[str, float],
+        looked: dict[str, float],
+        loss: float,
+        step: int,
+        last_look: TrainingState,
     ) -> None:
         bad = [f"training {name}" for name, value in means.items() if not np.isfinite(value)]
         bad += [f"held-out {name}" for name, value in looked.items() if not np.isfinite(value)]
         bad += [] if np.isfinite(loss) or bad else ["held-out loss"]
         if not bad:
             return
-        # The last good state is that of the last look; the steps since then may hold the trouble already.
-        good = self.trained(state._replace(parameters=state.best))
+        good = self.trained(last_look)  # the steps since then may hold the trouble already
         kept = "this error's `partial`"
         if self.checkpoint is not None and good.best_step:
             kept = f"'{self.checkpoint.path}' and in this error's `partial`"
         raise NonFiniteError(
-            f"training stopped before step {state.step}: {', '.join(bad)} is not finite. The model of step "
+            f"training stopped before step {step}: {', '.join(bad)} is not finite. The model of step "
             f"{good.best_step} is good, and kept in {kept}. Lower learning_rate or clip, raise warmup, or "
             "look for frames with atoms on top of each other.",
             good,

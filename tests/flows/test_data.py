@@ -96,6 +96,11 @@ def test_the_temperature_of_the_call_is_for_files_that_do_not_say(tmp_path):
         match=r"does not say at which temperature it was made: give temperature= \(--temperature\)",
     ):
         read_force_data(silent)
+    with h5py.File(tmp_path / "celsius.h5", "w") as file:
+        file["positions"], file["temperature"] = POSITIONS, 27.0
+        file["temperature"].attrs["unit"] = "°C"
+    with pytest.raises(InputError, match="its temperature is in '°C': give it in K"):
+        read_force_data(tmp_path / "celsius.h5")
     for wrong in (0.0, -300.0, float("nan")):
         with pytest.raises(InputError, match="K: must be positive"):
             read_force_data(path, temperature=wrong)

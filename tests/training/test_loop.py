@@ -8,7 +8,7 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mdsens.errors import InputError
+from mdsens.errors import InputError, NonFiniteError
 from mdsens.io.modules import open_modules, read_module
 from mdsens.training import Checkpoint, Schedule, read_history, train
 from mdsens.training.checkpoint import MODEL_FORMAT
@@ -134,6 +134,18 @@ def test_patience_ends_a_training_whose_held_out_loss_does_not_fall(tmp_path):
     same(again.model, done.model)
     longer = Schedule(steps=40, batch=16, evaluate_every=5, learning_rate=0.1, warmup=2, patience=3)
     assert run(longer, look=scripted(1.2), checkpoint=kept, resume=True).history["step"][-1] == 25
+
+
+def test_a_loss_that_is_not_finite_leaves_the_state_of_the_last_look(tmp_path):
+    kept = Checkpoint(tmp_path / "line.h5")
+    with pytest.raises(NonFiniteError, match=r"before step 30: held-out loss .* step 10 is good") as e:
+        run(look=scripted(1.0, 2.0, np.inf), checkpoint=kept)
+    good = e.value.partial
+    assert good.best_step == 10 and list(good.history["step"]) == [10, 20]
+    same(good.model, run(stop_after=10).last)
+    same(good.last, run(stop_after=20).last)
+    again = run(look=scripted(0.5, 0.5), checkpoint=kept, resume=True)
+    assert again.best_step == 30
 
 
 def test_each_step_is_counted():
