@@ -1,6 +1,12 @@
-"""The compiled part of a simulation: jax-md's integrators, run for many steps and all replicas at once."""
+"""The compiled part of a simulation: jax-md's integrators, run for many steps and all replicas at once.
 
-from typing import Any, NamedTuple, Protocol
+A list of neighbors holds until an atom has used up its skin. Each step is therefore tried: where the list
+would miss a pair at the new positions, the step is not taken, and the device stops there. The host makes
+a new list and goes on from the same state, so that where lists were made changes nothing but rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -8,21 +14,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mdsens.units import NM
+from mdsens.dynamics.energies import EnergyOfStructure
+from mdsens.neighbors import Neighbors
+from mdsens.structure import Structure
 
-BUFFER = 100  # records that the device keeps until the host fetches them
+MOST_RECORDS = 100  # that the device keeps until the host fetches them
+MOST_NUMBERS = 30_000_000  # of which they may consist; large systems keep fewer records
 
 
-class ReducedEnergy(Protocol):
-    """What moves: `BoltzmannGenerator` and `Movable` have all of it."""
+class System(eqx.Module):
+    """What moves.
 
-    @property
-    def species(self) -> tuple[int, ...]: ...
+    Attributes:
+        potential: energy in eV of a structure and its neighbors.
+        structure: cell, species, masses, and which coordinates are held; its positions are not used.
+    """
 
-    @property
-    def temperature(self) -> float: ...
-
-    def energy(self, positions: Float[Array, "atoms 3"]) -> Float[Array, ""]: ...
+    potential: EnergyOfStructure
+    structure: Structure
 
 
 class Scales(NamedTuple):
@@ -32,85 +41,180 @@ class Scales(NamedTuple):
     the same compiled program.
     """
 
-    unit: Float[Array, ""]  # kT of the reduced energies, u Å² / timestep²
+    electronvolt: Float[Array, ""]  # u Å² / timestep²
     kT: Float[Array, ""]  # of the bath, u Å² / timestep²
     friction: Float[Array, ""] | None  # 1 / timestep; None without a bath
 
 
-class Frame(NamedTuple):
+class Record(NamedTuple):
     """What is recorded."""
 
     positions: Float[Array, "*records replicas atoms 3"]  # Å
     momenta: Float[Array, "*records replicas atoms 3"]  # u Å / timestep
-    potential: Float[Array, "*records replicas"]  # reduced, in kT
+    forces: Float[Array, "*records replicas atoms 3"]  # u Å / timestep²
+    potential: Float[Array, "*records replicas"]  # eV
 
 
-class Advance(NamedTuple):
+class Reached(NamedTuple):
     """How far the device came."""
 
     state: Any  # of jax-md, with a leading axis for the replicas
-    frames: Frame  # records, in the first places of a buffer
+    records: Record  # in the first places of a buffer
     steps: Int[Array, ""]  # taken
+    left: Int[Array, ""]  # steps until the next record
     good: Int[Array, ""]  # records that are finite
+    stale: Bool[Array, ""]  # the next step needs a new list of neighbors
+    counts: Bool[Array, ""]  # the last record was complete and finite
 
 
 def start(
-    system: ReducedEnergy,
+    system: System,
     scales: Scales,
     positions: Float[np.ndarray, "replicas atoms 3"],
     momenta: Float[np.ndarray, "replicas atoms 3"],
-    masses: Float[np.ndarray, " atoms"],
+    neighbors: Neighbors | None,
     keys: Array,
-) -> Advance:
+) -> Reached:
     """State of jax-md and first record."""
     from jax_md.simulate import NVEState, NVTLangevinState
 
     x, p = jnp.asarray(positions), jnp.asarray(momenta)
-    rest, m = jnp.zeros_like(x), jnp.tile(jnp.asarray(masses)[:, None], (len(x), 1, 1))
+    rest = jnp.zeros_like(x)
+    masses = jnp.tile(system.structure.masses[:, None], (len(x), 1, 1))
+    state: Any
     # The first force comes from a step that leads nowhere: from rest, without force and noise. `advance` is
     # the only program then, and compiling it is what short runs of a flow wait for.
     if scales.friction is None:
-        state, cold = NVEState(x, rest, rest, m), scales  # pyright: ignore[reportCallIssue]  (jax-md's own dataclass)
+        cold = scales
+        state = NVEState(position=x, momentum=rest, force=rest, mass=masses)  # pyright: ignore[reportCallIssue]
     else:
-        state, cold = NVTLangevinState(x, rest, rest, m, keys), scales._replace(kT=jnp.zeros(()))  # pyright: ignore[reportCallIssue]
-    first = advance(system, cold, state, jnp.asarray(1), jnp.asarray(1))
-    frames = first.frames._replace(momenta=first.frames.momenta.at[0].set(p))
-    return Advance(first.state.set(momentum=p), frames, jnp.asarray(0), first.good)
+        cold = scales._replace(kT=jnp.zeros(()))
+        state = NVTLangevinState(position=x, momentum=rest, force=rest, mass=masses, rng=keys)  # pyright: ignore[reportCallIssue]
+    one = jnp.asarray(1)
+    first = advance(system, cold, state, neighbors, one, one, one)
+    records = first.records._replace(momenta=first.records.momenta.at[0].set(p))
+    return first._replace(state=first.state.set(momentum=p), records=records, steps=jnp.asarray(0))
 
 
 @eqx.filter_jit
 def advance(
-    system: ReducedEnergy, scales: Scales, state: Any, every: Int[Array, ""], records: Int[Array, ""]
-) -> Advance:
-    """`records` times `every` steps; fewer where something is no longer finite."""
-    from jax_md import simulate
+    system: System,
+    scales: Scales,
+    state: Any,
+    neighbors: Neighbors | None,
+    left: Int[Array, ""],
+    every: Int[Array, ""],
+    records: Int[Array, ""],
+) -> Reached:
+    """`records` records, one after `left` steps and then one every `every`.
 
-    reduced = lambda positions: system.energy(positions / NM)
-    energy = lambda positions: scales.unit * reduced(positions)
-    shift = lambda positions, displacement: positions + displacement
-    if scales.friction is None:
-        _, one_step = simulate.nve(energy, shift, 1.0)
-    else:
-        _, one_step = simulate.nvt_langevin(energy, shift, 1.0, scales.kT, scales.friction)  # pyright: ignore[reportArgumentType]
-    step = jax.vmap(one_step)
+    Fewer where something is no longer finite, or where the list of neighbors does not serve any more.
+    """
+    try_step = _stepper(system, scales, neighbors)
+    energies = _over_replicas(
+        lambda x, near: system.potential.energy(system.structure.at(x), near), neighbors
+    )
 
-    def walk(state: Any) -> tuple[Any, Array]:
-        unfinished = lambda c: (c[1] < every) & _finite(c[0].force)
-        return jax.lax.while_loop(unfinished, lambda c: (step(c[0]), c[1] + 1), (state, jnp.asarray(0)))
+    def walk(state: Any, left: Array) -> tuple[Any, Array, Array]:
+        def unfinished(reached: tuple[Any, Array, Array]) -> Array:
+            state, left, stale = reached
+            return (left > 0) & ~stale & _finite(state.force)
 
-    def record(reached: Advance) -> Advance:
-        state, steps = walk(reached.state)
-        frame = Frame(state.position, state.momentum, jax.vmap(reduced)(state.position))
-        frames = jax.tree.map(lambda buffer, one: buffer.at[reached.good].set(one), reached.frames, frame)
-        return Advance(
-            state, frames, reached.steps + steps, reached.good + (_finite(*frame) & _finite(state.force))
+        def step(reached: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+            state, taken = try_step(reached[0])
+            return state, reached[1] - taken, ~taken
+
+        return jax.lax.while_loop(unfinished, step, (state, left, jnp.asarray(False)))
+
+    def record(reached: Reached) -> Reached:
+        state, left, stale = walk(reached.state, reached.left)
+        new = Record(state.position, state.momentum, state.force, energies(state.position))
+        # What is not finite is written too, for the host to say what is wrong, but does not count.
+        buffers = jax.tree.map(lambda kept, one: kept.at[reached.good].set(one), reached.records, new)
+        complete = (left == 0) & _finite(*new)
+        return Reached(
+            state,
+            buffers,
+            reached.steps + reached.left - left,
+            jnp.where(complete, every, left),
+            reached.good + complete,
+            stale,
+            complete,
         )
 
-    # a bad record is the last: `good` has then fallen behind the number of records that the steps stand for
-    unfinished = lambda reached: (reached.good < records) & (reached.steps == reached.good * every)
-    x = state.position
-    empty = Frame(*(jnp.zeros((BUFFER, *shape), x.dtype) for shape in (x.shape, x.shape, x.shape[:1])))
-    return jax.lax.while_loop(unfinished, record, Advance(state, empty, jnp.asarray(0), jnp.asarray(0)))
+    def unfinished(reached: Reached) -> Array:
+        return reached.counts & (reached.good < records)
+
+    nothing, yes = jnp.asarray(0), jnp.asarray(True)
+    began = Reached(state, _buffers(state.position), nothing, left, nothing, stale=~yes, counts=yes)
+    return jax.lax.while_loop(unfinished, record, began)
+
+
+def room(replicas: int, atoms: int) -> int:
+    """Records that fit into the buffers on the device."""
+    return int(np.clip(MOST_NUMBERS // (9 * replicas * atoms), 1, MOST_RECORDS))
+
+
+def _buffers(x: Float[Array, "replicas atoms 3"]) -> Record:
+    n = room(*x.shape[:2])
+    one, number = jnp.zeros((n, *x.shape), x.dtype), jnp.zeros((n, len(x)), x.dtype)
+    return Record(positions=one, momenta=one, forces=one, potential=number)
+
+
+def _stepper(
+    system: System, scales: Scales, neighbors: Neighbors | None
+) -> Callable[[Any], tuple[Any, Bool[Array, ""]]]:
+    """A step that is taken only if the list of neighbors still serves where it leads; and whether it was."""
+    structure, free = system.structure, ~system.structure.fixed
+    cutoff = system.potential.cutoff
+    step = _over_replicas(lambda state, near: _one_step(system, scales, near, free)(state), neighbors)
+    slack = _over_replicas(lambda x, near: near.slack(structure.at(x), cutoff), neighbors)
+
+    def try_step(state: Any) -> tuple[Any, Bool[Array, ""]]:
+        ahead = step(state)
+        if neighbors is None:
+            return ahead, jnp.asarray(True)
+        # Positions that are not finite have a slack of NaN: that step is taken, and `walk` stops at its
+        # forces.
+        taken = ~jnp.any(slack(ahead.position) < 0)
+        return jax.tree.map(lambda new, old: jnp.where(taken, new, old), ahead, state), taken
+
+    return try_step
+
+
+def _one_step(system: System, scales: Scales, neighbors: Any, free: Bool[Array, "atoms 3"]) -> Any:
+    """jax-md's step for one replica, in units in which the timestep is 1."""
+    from jax_md import simulate
+
+    # Newton's equation m d²x/dt² = -dE/dx with t = n dt. Mass in u, length in Å and time in timesteps make
+    #     m d²x/dn² = -d(s E)/dx,   s = dt² · (1 eV in u Å²/fs²),
+    # so the integrator sees the energy s E, and momenta p = m dx/dn in u Å / timestep.
+    def energy(x: Array, **_: Any) -> Array:
+        return scales.electronvolt * system.potential.energy(system.structure.at(x), neighbors)
+
+    # A held coordinate does not follow its momentum, and loses it at the end of the step: coordinates meet
+    # only in the energy, so the others move as if it were a constant.
+    def shift(x: Array, displacement: Array, **_: Any) -> Array:
+        return x + jnp.where(free, displacement, 0.0)
+
+    if scales.friction is None:
+        _, step = simulate.nve(energy, shift, 1.0)
+    else:
+        kT, friction = scales.kT, scales.friction
+        _, step = simulate.nvt_langevin(energy, shift, 1.0, kT, friction)  # pyright: ignore[reportArgumentType]
+
+    def held(state: Any) -> Any:
+        after = step(state)
+        return after.set(momentum=jnp.where(free, after.momentum, 0.0))
+
+    return held
+
+
+def _over_replicas(function: Callable[[Any, Any], Any], neighbors: Neighbors | None) -> Callable[[Any], Any]:
+    """A function of one replica and its neighbors, as one of all replicas."""
+    if neighbors is None:
+        return jax.vmap(lambda state: function(state, None))
+    return lambda states: jax.vmap(function)(states, neighbors)
 
 
 def _finite(*arrays: Array) -> Bool[Array, ""]:

@@ -1,11 +1,13 @@
 """What a simulation recorded, and what one reads off it: temperature, and how well energy was conserved."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from mdsens.errors import InputError
 from mdsens.io.hdf5 import Quantity, write_hdf5
@@ -30,7 +32,7 @@ class Drift(NamedTuple):
 
 
 class Trajectory(eqx.Module):
-    """The records of a simulation; the first one is the start. Replicas, if any, are the axis after the records.
+    """The records of a simulation; the first one is the start. Replicas, if any, are the second axis.
 
     Attributes:
         time: fs.
@@ -40,10 +42,15 @@ class Trajectory(eqx.Module):
         kinetic: eV.
         masses: u.
         species: atomic numbers.
-        temperature: of the bath, or of the velocities that were drawn, K.
+        temperature: of the bath, or of the velocities that were drawn, K; None if neither was.
         timestep: fs.
         friction: 1/fs; None without a bath.
         seed: of the random numbers.
+        forces: eV/Å; None if they were not recorded.
+        cell: rows are the cell vectors, Å; None without a cell, one for each record where it changes.
+        pbc: periodic along each cell vector.
+        fixed: True where a coordinate is held; None if none is.
+        topology: the molecule as PDB text; may be empty.
     """
 
     time: Float[np.ndarray, " records"]
@@ -53,10 +60,15 @@ class Trajectory(eqx.Module):
     kinetic: Float[np.ndarray, "records *replicas"]
     masses: Float[np.ndarray, " atoms"]
     species: tuple[int, ...] = eqx.field(static=True)
-    temperature: float = eqx.field(static=True)
+    temperature: float | None = eqx.field(static=True)
     timestep: float = eqx.field(static=True)
     friction: float | None = eqx.field(static=True, default=None)
     seed: int = eqx.field(static=True, default=0)
+    forces: Float[np.ndarray, "records *replicas atoms 3"] | None = None
+    cell: Float[np.ndarray, "3 3"] | Float[np.ndarray, "records 3 3"] | None = None
+    pbc: tuple[bool, bool, bool] = eqx.field(static=True, default=(False, False, False))
+    fixed: Bool[np.ndarray, "atoms 3"] | None = None
+    topology: str = eqx.field(static=True, default="")
 
     @property
     def total(self) -> Float[np.ndarray, "records *replicas"]:
@@ -64,12 +76,19 @@ class Trajectory(eqx.Module):
         return self.potential + self.kinetic
 
     @property
-    def temperatures(self) -> Float[np.ndarray, "records *replicas"]:
-        """Temperature that belongs to the kinetic energy, K: 2 K / (3 atoms k), or 3 (atoms - 1) if the center of mass rests."""
+    def freedom(self) -> int:
+        """Coordinates that move: 3 for each atom, less those held; less 3 if the center of mass rests."""
+        n = 3 * len(self.species)
+        if self.fixed is not None:
+            return n - int(self.fixed.sum())
         weighted = self.masses[:, None] * self.velocities
         rests = np.abs(weighted.sum(-2)).max() <= 1e-9 * np.abs(weighted).max()
-        n = len(self.species)
-        return 2 * self.kinetic / (3 * (n - 1 if rests and n > 1 else n) * BOLTZMANN)
+        return n - 3 if rests and n > 3 else n
+
+    @property
+    def temperatures(self) -> Float[np.ndarray, "records *replicas"]:
+        """Temperature that belongs to the kinetic energy, K: 2 K / k, for each coordinate that moves."""
+        return 2 * self.kinetic / (max(self.freedom, 1) * BOLTZMANN)
 
     def drift(self, degrees_of_freedom: int | None = None) -> Drift:
         """How well the total energy was conserved, for each replica, whatever the interval of the records.
@@ -96,25 +115,50 @@ class Trajectory(eqx.Module):
         ns = (self.time - self.time.mean()) * 1e-6
         return Drift(total.std(0), np.tensordot(ns, total, 1) / np.sum(ns**2), freedom)
 
-    def structures(self, replica: int | None = None) -> list[Structure]:
-        """The records as structures without a cell.
+    def of_replica(self, replica: int | None = None) -> "Trajectory":
+        """One of the runs, alone.
 
         Args:
             replica: which one, from 0; needed where there are several.
         Raises:
             InputError: a replica that is not there, or none named.
         """
-        positions = self.positions
-        if positions.ndim == 4:
-            if replica is None or not 0 <= replica < positions.shape[1]:
-                raise InputError(
-                    f"replica = {replica}: there are {positions.shape[1]} of them; name one, from 0."
-                )
-            positions = positions[:, replica]
-        elif replica not in (None, 0):
-            raise InputError(f"replica = {replica}: this trajectory has no replicas.")
-        first = Structure.create(positions[0], self.species, masses=self.masses)
-        return [eqx.tree_at(lambda structure: structure.positions, first, frame) for frame in positions]
+        if self.positions.ndim == 3:
+            if replica not in (None, 0):
+                raise InputError(f"replica = {replica}: this trajectory has no replicas.")
+            return self
+        n = self.positions.shape[1]
+        if replica is None and n == 1:
+            replica = 0
+        if replica is None or not 0 <= replica < n:
+            raise InputError(f"replica = {replica}: there are {n} of them; name one, from 0.")
+        names = ("positions", "velocities", "potential", "kinetic", "forces")
+        parts = {name: getattr(self, name) for name in names}
+        chosen = {name: part[:, replica] for name, part in parts.items() if part is not None}
+        return dataclasses.replace(self, **chosen)
+
+    def cells(self) -> Float[np.ndarray, "records 3 3"] | None:
+        """The cell of each record, Å."""
+        if self.cell is None:
+            return None
+        return np.broadcast_to(self.cell, (len(self.time), 3, 3))
+
+    def structures(self, replica: int | None = None) -> list[Structure]:
+        """The records as structures, with cell and fixed coordinates if there are any.
+
+        Args:
+            replica: which one, from 0; needed where there are several.
+        Raises:
+            InputError: a replica that is not there, or none named.
+        """
+        positions, cells = self.of_replica(replica).positions, self.cells()
+        options = {"pbc": self.pbc, "masses": self.masses, "fixed": self.fixed}
+        cell = None if cells is None else cells[0]
+        first = Structure.create(positions[0], self.species, cell, **options)
+        if cells is None:
+            return [first.at(jnp.asarray(frame)) for frame in positions]
+        frames = zip(positions, cells, strict=True)
+        return [first.at(jnp.asarray(frame), jnp.asarray(cell)) for frame, cell in frames]
 
     def write(self, path: str | Path, *, replica: int | None = None, overwrite: bool = False) -> None:
         """Write the positions for other programs: .extxyz, .traj, .pdb, .xyz; the last two mdtraj reads.

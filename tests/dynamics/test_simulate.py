@@ -49,7 +49,8 @@ MANY = 1000
 
 def test_springs_swing_as_the_difference_equation_of_verlet_says():
     run = nve(SPRING, START, velocities=np.zeros((4, 3)), steps=300, record_every=3, timestep=0.7)
-    # x'' = -w² x,  w² = k / m. From rest, Verlet gives x_n = x_0 cos(n a) with cos a = 1 - (w dt)² / 2, for any dt.
+    # x'' = -w² x,  w² = k / m. From rest, Verlet gives x_n = x_0 cos(n a) with cos a = 1 - (w dt)² / 2, for
+    # any dt.
     # Here in SI, k = 20 000 kT / nm².
     k = 20_000 * 1.380649e-23 * peroxide.TEMPERATURE / 1e-18
     w = np.sqrt(k / (atomic_masses[list(peroxide.SPECIES)] * 1.66053906660e-27)) * 1e-15  # 1/fs
@@ -279,8 +280,8 @@ def _with(index, value):
         ({"velocities": np.zeros((2, 4, 3))}, InputError, r"must be the same"),
         ({"velocities": np.full((4, 3), np.inf)}, NonFiniteError, r"velocities: atom 0"),
         ({"masses": [1.0, 16.0, 16.0, 0.0]}, InputError, r"give 4 positive ones"),
-        ({"temperature": -1.0}, InputError, r"temperature = -1.0 K"),
-        ({"timestep": 0.0}, InputError, r"timestep = 0.0 fs"),
+        ({"temperature": -1.0}, InputError, r"temperature = -1.0: it must be finite and at least 0"),
+        ({"timestep": 0.0}, InputError, r"timestep = 0.0: it must be"),
         ({"steps": 25}, InputError, r"no multiple of record_every = 10.*Take 30 steps"),
         ({"seed": -1}, InputError, r"seed = -1"),
         ({"record_every": 0}, InputError, r"record_every = 0"),

@@ -13,7 +13,7 @@ from mdsens.cli.flow import inputs
 from mdsens.cli.progress import LiveLine
 
 if TYPE_CHECKING:
-    from mdsens.dynamics import Progress, Trajectory
+    from mdsens.dynamics import SimulationProgress, Trajectory
 
 
 def md(
@@ -58,6 +58,7 @@ def md(
     from mdsens.dynamics import langevin, nve
     from mdsens.errors import NonFiniteError
     from mdsens.io.files import check_free
+    from mdsens.units import from_nm
 
     check_free(output, overwrite)
     generator = inputs.read_generator(model)
@@ -66,12 +67,12 @@ def md(
     else:
         frames = inputs.read_frames(start, generator, None, None, None, 1).positions
         frames = frames[np.linspace(0, len(frames) - 1, replicas).astype(int)]
-    positions = 10.0 * np.asarray(frames, float)
+    positions = from_nm(np.asarray(frames, float))
     positions = positions[0] if replicas == 1 else positions
     console = Console()
     with LiveLine(console, "compiling") as line:
 
-        def show(now: "Progress") -> None:
+        def show(now: "SimulationProgress") -> None:
             line(f"step {now.step} of {steps}")
 
         problem: NonFiniteError | None = None

@@ -1,0 +1,320 @@
+"""What was asked for in a simulation, checked: atoms and where they start, velocities, numbers of the run."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.checks import number, whole
+from mdsens.dynamics.energies import InElectronvolts, as_energy
+from mdsens.dynamics.integrate import Scales, System
+from mdsens.errors import InputError, NonFiniteError
+from mdsens.neighbors import find_neighbors
+from mdsens.potentials.base import Potential, check_elements
+from mdsens.potentials.parameters import check_parameters
+from mdsens.structure import Structure
+from mdsens.units import ACCELERATION, BOLTZMANN
+
+TOO_CLOSE = 0.3  # Å: nuclei do not come that near; those of H2 are 0.74 Å apart
+FEW = 64  # atoms up to which all distances are looked at, instead of searching neighbors
+SKIN = 0.1  # of the cutoff, unless told
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Numbers of a run."""
+
+    steps: int
+    every: int
+    timestep: float  # fs
+    temperature: float | None  # K
+    friction: float | None  # 1/fs
+    seed: int
+    skin: float  # Å
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """Everything that a simulation starts from.
+
+    Attributes:
+        system: what moves.
+        positions: Å.
+        velocities: Å/fs.
+        run: numbers of the run.
+        single: one run, whose results have no axis for replicas.
+        topology: PDB text, if known.
+    """
+
+    system: System
+    positions: Float[np.ndarray, "replicas atoms 3"]
+    velocities: Float[np.ndarray, "replicas atoms 3"]
+    run: Run
+    single: bool
+    topology: str
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers."""
+        return tuple(int(z) for z in np.asarray(self.system.structure.species))
+
+    @property
+    def masses(self) -> Float[np.ndarray, " atoms"]:
+        """u."""
+        return np.asarray(self.system.structure.masses)
+
+    @property
+    def uses_neighbors(self) -> bool:
+        """Whether the energy looks at a list of neighbors."""
+        return getattr(self.system.potential, "uses_neighbors", True)
+
+    @property
+    def electronvolt(self) -> float:
+        """One eV in u Å² / timestep², the unit of energy of the integrator."""
+        return ACCELERATION * self.run.timestep**2
+
+    @property
+    def scales(self) -> Scales:
+        """Numbers of the run, for the integrator."""
+        kT = BOLTZMANN * (self.run.temperature or 0.0) * self.electronvolt
+        friction = self.run.friction
+        return Scales(
+            electronvolt=jnp.asarray(self.electronvolt),
+            kT=jnp.asarray(kT),
+            friction=None if friction is None else jnp.asarray(friction * self.run.timestep),
+        )
+
+    @property
+    def momenta(self) -> Float[np.ndarray, "replicas atoms 3"]:
+        """u Å / timestep."""
+        return self.masses[:, None] * self.velocities * self.run.timestep
+
+    @property
+    def keys(self) -> Array:
+        """Random numbers of each replica; they do not depend on how many there are."""
+        words = np.array([(self.run.seed, k) for k in range(len(self.positions))], np.uint32)
+        return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
+
+    def of(self, replica: int) -> str:
+        """The words that name a replica, where there are several."""
+        return "" if self.single else f" of replica {replica}"
+
+
+def prepare(
+    system: Any,
+    start: Any,
+    *,
+    velocities: Any,
+    masses: Any,
+    replicas: int | None,
+    temperature: float | None,
+    timestep: float,
+    steps: int,
+    record_every: int,
+    seed: int,
+    friction: float | None,
+    skin: float | None,
+) -> Setup:
+    """Check everything that was passed to `nve` or `langevin`.
+
+    Raises:
+        InputError: shapes or numbers that do not fit, atoms that the system does not know.
+        NonFiniteError: positions or velocities that are not finite.
+    """
+    energy = as_energy(system)
+    if isinstance(energy, InElectronvolts):
+        structure, positions = _molecule(energy, start, masses)
+        if temperature is None:
+            temperature = energy.reduced.temperature
+    else:
+        structure, positions = _crystal(energy, start, masses)
+    run = _run(steps, record_every, timestep, temperature, friction, seed, _skin(energy, skin))
+    n, single = structure.n_atoms, positions.ndim == 2 and replicas is None
+    shape = positions.shape
+    frames = _with_replicas(positions, "positions", "Å", n, single)
+    if replicas is not None:
+        frames = _repeated(frames, whole("replicas", replicas, at_least=1))
+    _check_distances(structure, frames, single)
+    if velocities is None:
+        drawn = _drawn(structure, len(frames), run)
+    else:
+        drawn = _given(velocities, shape, frames, structure, single)
+    return Setup(System(energy, structure), frames, drawn, run, single, getattr(system, "topology", ""))
+
+
+def _run(
+    steps: Any, every: Any, timestep: Any, temperature: Any, friction: Any, seed: Any, skin: float
+) -> Run:
+    steps = whole("steps", steps, at_least=1)
+    every = whole("record_every", every, at_least=1)
+    if steps % every:
+        raise InputError(
+            f"steps = {steps} is no multiple of record_every = {every}: the run would not end with a record. "
+            f"Take {-(-steps // every) * every} steps."
+        )
+    if temperature is not None:
+        temperature = number("temperature", temperature, "K", at_least=0.0)
+    seed = whole("seed", seed)
+    if seed >= 2**32:
+        raise InputError(f"seed = {seed}: it must be a number from 0 to 2³² - 1.")
+    return Run(steps, every, number("timestep", timestep, "fs", above=0.0), temperature, friction, seed, skin)
+
+
+def _skin(energy: Any, skin: float | None) -> float:
+    cutoff = float(energy.cutoff)
+    if not np.isfinite(cutoff):
+        return 0.0
+    return SKIN * cutoff if skin is None else number("skin", skin, "Å", above=0.0)
+
+
+def _molecule(energy: InElectronvolts, start: Any, masses: Any) -> tuple[Structure, np.ndarray]:
+    """Atoms of a reduced energy, and where they start."""
+    species = energy.reduced.species
+    if isinstance(start, Structure):
+        found = tuple(int(z) for z in np.asarray(start.species))
+        if found != tuple(species) or any(start.pbc):
+            raise InputError(
+                f"the structure has the atoms {found}, periodic along {start.pbc}, and the system is a free "
+                f"molecule of {tuple(species)}: give the same atoms in the same order, and pbc=False."
+            )
+        masses = np.asarray(start.masses) if masses is None else masses
+        return _with_masses(start, masses), np.asarray(start.positions)
+    n = len(species)
+    places = Structure.create(np.arange(3.0 * n).reshape(n, 3), species)
+    return _with_masses(places, masses), np.asarray(start, float)
+
+
+def _crystal(energy: Any, start: Any, masses: Any) -> tuple[Structure, np.ndarray]:
+    """Atoms of a potential: one structure, or several of the same atoms as replicas."""
+    several = isinstance(start, Sequence) and len(start) > 0
+    structures = list(start) if several else [start]
+    if not all(isinstance(structure, Structure) for structure in structures):
+        raise InputError(
+            f"{type(energy).__name__} moves the atoms of a mdsens.Structure, or of a list of them, not "
+            f"{type(start).__name__}: give Structure.create(positions, species, cell), or "
+            "Structure.from_ase(atoms)."
+        )
+    first = structures[0]
+    for k, other in enumerate(structures):
+        if not _alike(first, other):
+            raise InputError(
+                f"structures 0 and {k} differ in more than positions: replicas have the same atoms, cell and "
+                "fixed coordinates. Move them in runs of their own."
+            )
+    if isinstance(energy, Potential):
+        check_parameters(energy)
+        check_elements(energy, first)
+    positions = [np.asarray(structure.positions, float) for structure in structures]
+    return _with_masses(first, masses), np.stack(positions) if several else positions[0]
+
+
+def _alike(one: Structure, other: Structure) -> bool:
+    names = ("cell", "species", "masses", "fixed")
+    same = [
+        np.array_equal(np.asarray(getattr(one, name)), np.asarray(getattr(other, name))) for name in names
+    ]
+    return all(same) and one.pbc == other.pbc
+
+
+def _with_masses(structure: Structure, masses: Any) -> Structure:
+    m = np.asarray(structure.masses if masses is None else masses, float)
+    if m.shape != (structure.n_atoms,) or not (m > 0).all():
+        raise InputError(
+            f"masses of shape {m.shape}, the smallest {m.min(initial=np.inf):g} u: give {structure.n_atoms} "
+            "positive ones."
+        )
+    return dataclasses.replace(structure, masses=jnp.asarray(m))
+
+
+def _with_replicas(value: Any, name: str, unit: str, n: int, single: bool) -> np.ndarray:
+    array = np.asarray(value, float)
+    if array.ndim not in (2, 3) or array.shape[-2:] != (n, 3) or not array.size:
+        raise InputError(
+            f"{name} have the shape {array.shape}: give ({n}, 3) or (replicas, {n}, 3), in {unit}, for the "
+            f"system's {n} atoms."
+        )
+    array = array.reshape(-1, n, 3)
+    if not np.isfinite(array).all():
+        replica, atom = np.argwhere(~np.isfinite(array).all(-1))[0]
+        of = "" if single else f" of replica {replica}"
+        raise NonFiniteError(f"{name}: atom {atom}{of} has {array[replica, atom]} {unit}.")
+    return array
+
+
+def _repeated(frames: np.ndarray, replicas: int) -> np.ndarray:
+    if len(frames) not in (1, replicas):
+        raise InputError(
+            f"replicas = {replicas}, and {len(frames)} frames to start from: give one, or as many."
+        )
+    return np.tile(frames, (replicas // len(frames), 1, 1))
+
+
+def _given(
+    velocities: Any, shape: tuple[int, ...], frames: np.ndarray, structure: Structure, single: bool
+) -> np.ndarray:
+    """Velocities as they were passed in; held coordinates have none."""
+    if np.shape(velocities) not in (shape, frames.shape):
+        raise InputError(
+            f"velocities have the shape {np.shape(velocities)}, positions {shape}: they must be the same."
+        )
+    v = _with_replicas(velocities, "velocities", "Å/fs", structure.n_atoms, single)
+    held = np.broadcast_to(np.asarray(structure.fixed), v.shape) & (v != 0)
+    if held.any():
+        replica, atom, _ = np.argwhere(held)[0]
+        raise InputError(
+            f"atom {atom} is fixed and has the velocity {v[replica, atom]} Å/fs: set it to zero along the "
+            "fixed coordinates, or let the atom move (fixed=False)."
+        )
+    return np.broadcast_to(v, frames.shape).copy()
+
+
+def _drawn(structure: Structure, replicas: int, run: Run) -> Float[np.ndarray, "replicas atoms 3"]:
+    # Maxwell: each component is normal with the variance kT / m. Without a bath the total momentum stays
+    # what it is: take away the velocity of the center of mass, which leaves 3 n - 3 components of the
+    # temperature asked for. (jax-md takes the same momentum from each atom, which heats hydrogens: by a
+    # fifth in alanine dipeptide.) Where coordinates are held, momentum is not conserved anyway.
+    if run.temperature is None:
+        raise InputError("velocities are drawn at a temperature: give temperature= in K, or velocities=.")
+    masses, held = np.asarray(structure.masses), np.asarray(structure.fixed)
+    shape = (structure.n_atoms, 3)
+    normal = np.stack([np.random.default_rng((run.seed, k)).normal(size=shape) for k in range(replicas)])
+    velocities = normal * np.sqrt(BOLTZMANN * run.temperature * ACCELERATION / masses)[:, None]
+    if held.any():
+        return np.where(held, 0.0, velocities)
+    if run.friction is None and structure.n_atoms > 1:
+        velocities = velocities - np.average(velocities, axis=1, weights=masses)[:, None]
+    return velocities
+
+
+def _check_distances(structure: Structure, frames: np.ndarray, single: bool) -> None:
+    for replica, frame in enumerate(frames):
+        i, j, distance = _closest(structure, frame)
+        if distance < TOO_CLOSE:
+            of = "" if single else f" of replica {replica}"
+            raise InputError(
+                f"atoms {i} and {j}{of} are {distance:.3g} Å apart, below {TOO_CLOSE} Å, where no nuclei "
+                "come. If these positions are in nm, as those of mdtraj, multiply them by 10."
+            )
+
+
+def _closest(structure: Structure, frame: np.ndarray) -> tuple[int, int, float]:
+    """Two atoms that are closer than TOO_CLOSE, if there are any; else the distance is inf."""
+    if len(frame) <= FEW and not any(structure.pbc):
+        i, j = np.triu_indices(len(frame), 1)
+        vectors = frame[j] - frame[i]
+    else:
+        moved = structure.at(jnp.asarray(frame))
+        near = find_neighbors(moved, TOO_CLOSE)
+        valid = np.asarray(near.valid)
+        i, j = np.asarray(near.i)[valid], np.asarray(near.j)[valid]
+        vectors = np.asarray(near.vectors(moved))[valid]
+    if not len(i):
+        return 0, 0, np.inf
+    distances = np.linalg.norm(vectors, axis=1)
+    k = int(np.argmin(distances))
+    first, second = sorted((int(i[k]), int(j[k])))
+    return first, second, float(distances[k])
