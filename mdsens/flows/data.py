@@ -10,9 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
+from mdsens.batching import map_pieces
 from mdsens.checks import existing_file, number, whole
 from mdsens.errors import InputError
 from mdsens.flows.raw_frames import LABELS, RawFrames, read_raw
@@ -113,15 +117,16 @@ class ForceData(NamedTuple):
             np.concatenate([own, np.zeros(other.n_frames)]),
         )
 
-    def labelled_by(self, evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]) -> Self:
-        """The same frames with other energies and forces.
+    def labelled_by(self, energy: Callable[[Array], Array]) -> Self:
+        """The same frames with the energies and forces of an energy function.
 
         Args:
-            evaluate: energies (frames,) in kT and forces (frames, atoms, 3) in kT/nm of positions in nm, on
-                the host (`reduced_openmm(...).evaluate`).
+            energy: reduced energy u(x) in kT of one frame in nm, differentiable once
+                (`mdsens.calculators.reduced`).
         """
-        energies, forces = evaluate(np.asarray(self.positions, float))
-        return self._replace(energies=np.asarray(energies), forces=np.asarray(forces))
+        positions = np.asarray(self.positions, float)
+        energies, gradients = map_pieces(lambda x: _energies_and_gradients(energy, x), positions)
+        return self._replace(energies=energies, forces=-gradients)
 
     def signatures(self) -> Float[np.ndarray, "frames numbers"]:
         """Some distances between atoms of each frame, nm: they know it again, turned or rounded."""
@@ -216,6 +221,11 @@ def known_again(
         return np.zeros(len(frames), bool)
     distance, _ = KDTree(known).query(frames, distance_upper_bound=SAME * np.sqrt(known.shape[1]))
     return np.isfinite(distance)
+
+
+@eqx.filter_jit
+def _energies_and_gradients(energy: Callable[[Array], Array], frames: Array) -> tuple[Array, Array]:
+    return jax.vmap(jax.value_and_grad(energy))(jnp.asarray(frames))
 
 
 def _joined(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
@@ -434,9 +444,8 @@ def _check(path: Path, data: ForceData) -> None:
             raise InputError(
                 f"'{path}': {name} of shape {array.shape} do not belong to positions of shape {shape}."
             )
-    negative = () if data.weights is None else np.flatnonzero(data.weights < 0)
-    if data.weights is not None and len(negative):
-        first = negative[0]
+    if data.weights is not None and np.any(data.weights < 0):
+        first = int(np.argmax(data.weights < 0))
         raise InputError(
             f"'{path}': the weight of frame {first} is {data.weights[first]:g}: weights are not negative."
         )

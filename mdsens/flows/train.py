@@ -182,7 +182,8 @@ def _check_forces(loss: Loss, frames: ForceData) -> None:
     if loss.force > 0 and frames.forces is None:
         raise InputError(
             "force matching needs forces, and the data have none. Read data with forces, compute them with a "
-            "force field (labelled_by, --force-field), or set the loss's force weight to 0 (--force-weight 0)."
+            "force field (labelled_by, --force-field), or set the loss's force weight to 0 (--force-weight "
+            "0)."
         )
     if loss.likelihood > 0 and frames.weights is not None and not np.any(frames.weights > 0):
         raise InputError(

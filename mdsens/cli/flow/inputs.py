@@ -116,7 +116,7 @@ def with_forces(frames: "ForceData", target: Any) -> "ForceData":
     if frames.forces is not None or target is None:
         return frames
     say(f"forces and energies of {frames.n_frames} frames computed with the force field")
-    return frames.labelled_by(target.evaluate)
+    return frames.labelled_by(target)
 
 
 def target_energy(
