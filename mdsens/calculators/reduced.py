@@ -19,7 +19,7 @@ from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.host import HostEnergy, frame_by_frame
 from mdsens.potentials.parameters import check_parameters
 from mdsens.structure import Structure
-from mdsens.units import KJ_PER_MOL, NM, from_nm, to_kT, to_nm
+from mdsens.units import KJ_PER_MOL, NM, from_nm, to_kT, to_kT_per_nm, to_nm
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -132,6 +132,13 @@ class ReducedHostEnergy(eqx.Module):
         _check_positions(x, self.host.n_atoms)
         energy = self.host(from_nm(x.astype(jnp.result_type(float))))  # float64, where JAX has it
         return to_kT(energy, self.temperature).astype(x.dtype)
+
+    def evaluate(
+        self, frames: Float[np.ndarray, "frames atoms 3"]
+    ) -> tuple[Float[np.ndarray, " frames"], Float[np.ndarray, "frames atoms 3"]]:
+        """Energies (kT) and forces (kT/nm) of many frames (nm), without JAX."""
+        energies, slopes = self.host.evaluate(from_nm(np.asarray(frames, float)))
+        return to_kT(energies, self.temperature), to_kT_per_nm(-slopes, self.temperature)
 
 
 def reduced_ase(atoms: "Atoms", temperature: float) -> ReducedHostEnergy:

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from mdsens.dynamics import files
 from mdsens.errors import InputError
-from mdsens.io.hdf5 import Quantity, write_hdf5
-from mdsens.io.trajectory import write_trajectory
 from mdsens.structure import Structure
-from mdsens.units import BOLTZMANN, KJ_PER_MOL
+from mdsens.units import BOLTZMANN, to_kJ_per_mol
 
 
 class Drift(NamedTuple):
@@ -111,7 +110,7 @@ class Trajectory(eqx.Module):
         freedom = 3 * len(self.species) if degrees_of_freedom is None else degrees_of_freedom
         if freedom < 1:
             raise InputError(f"degrees_of_freedom = {freedom}: it must be positive.")
-        total = (self.total - self.total[0]) / KJ_PER_MOL / freedom  # the constant would cost digits
+        total = to_kJ_per_mol(self.total - self.total[0]) / freedom  # the constant would cost digits
         ns = (self.time - self.time.mean()) * 1e-6
         return Drift(total.std(0), np.tensordot(ns, total, 1) / np.sum(ns**2), freedom)
 
@@ -161,31 +160,34 @@ class Trajectory(eqx.Module):
         return [first.at(jnp.asarray(frame), jnp.asarray(cell)) for frame, cell in frames]
 
     def write(self, path: str | Path, *, replica: int | None = None, overwrite: bool = False) -> None:
-        """Write the positions for other programs: .extxyz, .traj, .pdb, .xyz; the last two mdtraj reads.
+        """Write the records for other programs, in the format that the ending names.
 
+        .h5 keeps everything (`to_hdf5`). .extxyz and .traj: positions, velocities, energies, forces, cell,
+        time. .xyz: positions. .dcd, .xtc, .nc, and .pdb with the names and residues of the topology, if there
+        is one: positions, cell and what else they have a place for.
+
+        Args:
+            replica: which one, from 0; needed where there are several. Without it .h5 holds all of them.
         Raises:
-            OutputExistsError, InputError: as `write_trajectory` and `structures`.
+            OutputExistsError: the file exists, and `overwrite` is False.
+            InputError: another ending; a replica that is not there, or none named.
         """
-        write_trajectory(path, self.structures(replica), overwrite=overwrite)
+        everything = files.check_ending(path) in files.HDF5 and replica is None
+        files.write(self if everything else self.of_replica(replica), path, overwrite)
 
     def to_hdf5(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write everything with its units, for `mdsens.read_hdf5` and any reader of HDF5.
+        """Write everything: `mdtraj.load` opens the file, and `from_hdf5` reads it back to the last bit.
 
         Raises:
             OutputExistsError: the file exists, and `overwrite` is False.
         """
-        axes = "records, replicas" if self.positions.ndim == 4 else "records"
-        content = {
-            "time": Quantity(self.time, "fs", "records"),
-            "positions": Quantity(self.positions, "Å", f"{axes}, atoms, xyz"),
-            "velocities": Quantity(self.velocities, "Å/fs", f"{axes}, atoms, xyz"),
-            "potential": Quantity(self.potential, "eV", axes),
-            "kinetic": Quantity(self.kinetic, "eV", axes),
-            "masses": Quantity(self.masses, "u", "atoms"),
-            "species": np.array(self.species),
-            "temperature": Quantity(self.temperature, "K"),
-            "timestep": Quantity(self.timestep, "fs"),
-            "friction": None if self.friction is None else Quantity(self.friction, "1/fs"),
-            "seed": self.seed,
-        }
-        write_hdf5(path, content, overwrite=overwrite)
+        files.write_hdf5(self, path, overwrite)
+
+    @classmethod
+    def from_hdf5(cls, path: str | Path) -> "Trajectory":
+        """Read what `to_hdf5` wrote.
+
+        Raises:
+            FileFormatError: no such file, or not one of `to_hdf5`.
+        """
+        return cls(**files.read_hdf5(path))

@@ -48,6 +48,10 @@ def test_energy_and_forces_are_those_of_ase():
     for value, gradient in (jax.value_and_grad(u)(x), jax.jit(jax.value_and_grad(u))(x)):
         assert_allclose(value, energy / KT, rtol=1e-13)
         assert_allclose(gradient, -forces * NM / KT, rtol=1e-11, atol=1e-11)
+    # many frames without JAX
+    energies, host_forces = u.evaluate(np.asarray(x)[None])
+    assert_allclose(energies, [energy / KT], rtol=1e-13)
+    assert_allclose(host_forces[0], forces * NM / KT, rtol=1e-11, atol=1e-11)
     # forward mode, along one direction
     direction = jnp.asarray(np.random.default_rng(0).normal(size=x.shape))
     assert_allclose(jax.jvp(u, (x,), (direction,))[1], jnp.vdot(jax.grad(u)(x), direction), rtol=1e-13)

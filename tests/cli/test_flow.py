@@ -165,11 +165,20 @@ def test_md_conserves_energy(folder, model):
     options = ("--steps", "40", "--timestep", "0.25", "--record-every", "1", "--start", folder / "data.h5")
     code, text = run("flow", "md", model, *options, "-o", folder / "md.h5")
     assert code == 0, text
-    content = ms.read_hdf5(folder / "md.h5")
-    total = content["potential"].value + content["kinetic"].value  # eV
+    total = ms.dynamics.Trajectory.from_hdf5(folder / "md.h5").total  # eV
     printed = float(text.split("total energy per degree of freedom")[1].split()[0])
     assert_allclose(printed, total.std() / 12 / KJ_PER_MOL, rtol=1e-4)
     assert 0 < printed < 0.01 * KT
+
+
+@pytest.mark.parametrize("name", ["md.extxyz", "md.pdb"])
+def test_md_is_written_by_its_ending(folder, model, name):
+    options = ("--steps", "40", "--timestep", "0.25", "--record-every", "1", "--start", folder / "data.h5")
+    code, text = run("flow", "md", model, *options, "-o", folder / name)
+    assert code == 0, text
+    assert len(ase.io.read(folder / name, index=":")) == 41
+    assert "written as one of" in refused("md", model, "-o", folder / "md.json")
+    assert "only .h5 holds several" in refused("md", model, "--replicas", "2", "-o", folder / f"2-{name}")
 
 
 def refused(*arguments) -> str:

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.dynamics import Trajectory
-from mdsens.errors import InputError, OutputExistsError
+from mdsens.errors import FileFormatError, InputError, OutputExistsError
 from mdsens.units import BOLTZMANN, KJ_PER_MOL
 
 MASSES = np.array([1.0, 16.0, 1.0])
@@ -66,22 +66,117 @@ def test_temperature_counts_the_center_of_mass_unless_it_rests():
     assert_allclose(resting.temperatures, 2 * plain.kinetic / (6 * BOLTZMANN), rtol=1e-14)
 
 
-def test_hdf5_holds_everything_with_its_units(tmp_path):
-    written = trajectory()
-    written.to_hdf5(tmp_path / "md.h5")
-    read = ms.read_hdf5(tmp_path / "md.h5")
-    for name in ("time", "positions", "velocities", "potential", "kinetic", "masses"):
-        assert np.array_equal(read[name].value, getattr(written, name))
-    assert [read[name].unit for name in ("time", "positions", "velocities", "potential")] == [
-        "fs",
-        "Å",
-        "Å/fs",
-        "eV",
+def periodic() -> Trajectory:
+    cell = np.array([[9.0, 0, 0], [1.0, 8.0, 0], [0.5, 0.2, 7.0]])
+    rng = np.random.default_rng(1)
+    plain = trajectory(records=4).of_replica(0)
+    forces = rng.normal(size=plain.positions.shape)
+    return dataclasses.replace(plain, cell=cell, pbc=(True, True, True), forces=forces)
+
+
+def molecule() -> Trajectory:
+    lines = [
+        f"HETATM{k + 1:5d} {name:<4} HOH A   1    {0.0:8.3f}{0.0:8.3f}{k:8.3f}  1.00  0.00{name[0]:>12}"
+        for k, name in enumerate(("H1", "O", "H2"))
     ]
-    assert read["positions"].axes == "records, replicas, atoms, xyz"
-    assert read["species"].tolist() == [1, 8, 1] and int(read["seed"]) == 7 and "friction" not in read
+    return dataclasses.replace(trajectory(records=4).of_replica(0), topology="\n".join([*lines, "END", ""]))
+
+
+@pytest.mark.parametrize(
+    "written", [trajectory(), periodic(), molecule(), dataclasses.replace(periodic(), temperature=None)]
+)
+def test_hdf5_reads_back_to_the_last_bit(tmp_path, written):
+    written.to_hdf5(tmp_path / "md.h5")
+    read = Trajectory.from_hdf5(tmp_path / "md.h5")
+    for field in dataclasses.fields(Trajectory):
+        mine, theirs = getattr(written, field.name), getattr(read, field.name)
+        assert np.array_equal(mine, theirs) and type(mine) is type(theirs), field.name
+    content = ms.read_hdf5(tmp_path / "md.h5")["mdsens"]
+    assert (content["positions"].unit, content["velocities"].unit) == ("Å", "Å/fs")
     with pytest.raises(OutputExistsError):
         written.to_hdf5(tmp_path / "md.h5")
+
+
+def test_mdtraj_opens_the_hdf5_file(tmp_path):
+    mdtraj = pytest.importorskip("mdtraj")
+    pytest.importorskip("tables", reason="mdtraj reads HDF5 through tables")
+    written = periodic()
+    written.write(tmp_path / "md.h5")
+    read = mdtraj.load(str(tmp_path / "md.h5"))
+    # float32
+    assert_allclose(10 * read.xyz, written.positions, atol=1e-6)
+    assert_allclose(1000 * read.time, written.time, rtol=1e-6)
+    assert_allclose(10 * read.unitcell_lengths[2], np.linalg.norm(written.cell, axis=1), rtol=1e-6)
+    assert [atom.element.symbol for atom in read.topology.atoms] == ["H", "O", "H"]
+    with mdtraj.formats.HDF5TrajectoryFile(str(tmp_path / "md.h5")) as file:
+        more = file.read()
+    assert_allclose(more.potentialEnergy, written.potential / KJ_PER_MOL, rtol=1e-6)
+    assert_allclose(more.temperature, written.temperatures, rtol=1e-6)
+    assert_allclose(more.velocities, 100 * written.velocities, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "written", [trajectory(records=4), dataclasses.replace(periodic(), cell=None, pbc=(False,) * 3)]
+)
+def test_a_simulation_is_data_to_train_on(tmp_path, written):
+    written.to_hdf5(tmp_path / "md.h5")
+    data = ms.flows.read_force_data(tmp_path / "md.h5")
+    assert data.temperature == 300.0 and data.n_frames == written.potential.size
+    assert_allclose(10 * data.positions, written.positions.reshape(-1, 3, 3), atol=1e-6)
+    kT = BOLTZMANN * 300.0
+    assert_allclose(data.energies, written.potential.ravel() / kT, rtol=1e-6)
+    if written.forces is not None:
+        assert_allclose(data.forces, written.forces.reshape(-1, 3, 3) * 10 / kT, rtol=1e-5, atol=1e-4)
+
+
+def test_extxyz_keeps_time_energies_forces_velocities_and_cell(tmp_path):
+    written = periodic()
+    written.write(tmp_path / "md.extxyz")
+    frames = ase.io.read(tmp_path / "md.extxyz", index=":")
+    assert_allclose([frame.info["time"] for frame in frames], written.time)
+    assert_allclose([frame.get_potential_energy() for frame in frames], written.potential, atol=1e-8)
+    assert_allclose([frame.get_forces() for frame in frames], written.forces, atol=1e-8)
+    # eight decimals of momenta, and the femtosecond of another CODATA
+    assert_allclose([frame.get_kinetic_energy() for frame in frames], _kinetic(written), rtol=1e-5)
+    assert_allclose(frames[2].cell.array, written.cell, atol=1e-8)
+
+
+def _kinetic(written):
+    return 0.5 * (MASSES[:, None] * written.velocities**2).sum((1, 2)) / ms.units.ACCELERATION
+
+
+@pytest.mark.filterwarnings("ignore:.*netCDF4")
+@pytest.mark.parametrize("ending", [".dcd", ".xtc", ".nc", ".pdb"])
+def test_mdtraj_reads_what_has_its_endings_and_the_pdb_keeps_its_names(tmp_path, ending):
+    mdtraj = pytest.importorskip("mdtraj")
+    written = molecule()
+    written.write(tmp_path / f"md{ending}")
+    (tmp_path / "molecule.pdb").write_text(written.topology)
+    options = {} if ending == ".pdb" else {"top": str(tmp_path / "molecule.pdb")}
+    read = mdtraj.load(str(tmp_path / f"md{ending}"), **options)
+    # three decimals of Å in .pdb, of nm in .xtc
+    assert_allclose(10 * read.xyz, written.positions, atol=6e-3 if ending == ".xtc" else 6e-4)
+    assert [(atom.name, atom.residue.name) for atom in read.topology.atoms][:2] == [
+        ("H1", "HOH"),
+        ("O", "HOH"),
+    ]
+
+
+def test_files_of_another_kind_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"'.*md.json': a trajectory is written as one of .h5"):
+        trajectory().write(tmp_path / "md.json")
+    ms.write_hdf5(tmp_path / "other.h5", {"a": 1.0})
+    with pytest.raises(FileFormatError, match=r"no group 'mdsens'"):
+        Trajectory.from_hdf5(tmp_path / "other.h5")
+    with pytest.raises(FileFormatError, match="no trajectory"):
+        Trajectory.from_hdf5(tmp_path / "missing.h5")
+
+
+def test_structures_carry_the_cell_of_their_record():
+    still = periodic()
+    cells = still.cell * np.linspace(1, 1.1, 4)[:, None, None]
+    for k, structure in enumerate(dataclasses.replace(still, cell=cells).structures()):
+        assert np.array_equal(structure.cell, cells[k]) and structure.pbc == (True, True, True)
 
 
 @pytest.mark.parametrize("name", ["md.xyz", "md.pdb", "md.extxyz"])

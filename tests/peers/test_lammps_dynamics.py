@@ -59,7 +59,7 @@ def test_two_hundred_steps_end_where_those_of_lammps_end():
     v -= v.mean(0)
     # Its conversion factor differs from CODATA's in the eighth digit. A unit of time that is longer by r
     # makes up for it: velocities and timestep in ours are those of LAMMPS over r and times r.
-    r = np.sqrt(MVV2E * 1e6 * ms.units.ACCELERATION)
+    r = 1 / np.sqrt(MVV2E * 1e6 * ms.units.ACCELERATION)
     ours = ms.dynamics.nve(
         potential, structure, velocities=v / r, timestep=TIMESTEP * r, steps=STEPS, record_every=STEPS
     )

@@ -39,9 +39,10 @@ def md(
             metavar="K", help="Of velocities and bath; default: that of the flow.", show_default=False
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.h5", help="The trajectory.")] = Path(
-        "md.h5"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The trajectory: .h5, .extxyz, .pdb, .dcd, ..."),
+    ] = Path("md.h5"),
     seed: inputs.Seed = 0,
     overwrite: options.Overwrite = False,
     config: options.Config = None,
@@ -56,11 +57,16 @@ def md(
     import numpy as np
 
     from mdsens.dynamics import langevin, nve
-    from mdsens.errors import NonFiniteError
+    from mdsens.dynamics.files import HDF5, check_ending
+    from mdsens.errors import InputError, NonFiniteError
     from mdsens.io.files import check_free
     from mdsens.units import from_nm
 
     check_free(output, overwrite)
+    if check_ending(output) not in HDF5 and replicas > 1:
+        raise InputError(
+            f"--replicas {replicas} into '{output}': only .h5 holds several runs. Name FILE.h5, or run one."
+        )
     generator = inputs.read_generator(model)
     if start is None:
         frames, _ = generator.flow.sample(jax.random.key(seed), replicas)
@@ -93,7 +99,7 @@ def md(
             if error.partial is None:
                 raise
             problem, trajectory = error, cast("Trajectory", error.partial)
-    trajectory.to_hdf5(output, overwrite=overwrite)
+    trajectory.write(output, overwrite=overwrite)
     table = Table("", "value", "unit", title=f"{steps} steps of {timestep:g} fs, {replicas} runs")
     table.add_row("mean temperature", f"{np.mean(trajectory.temperatures):.1f}", "K")
     if friction == 0:
