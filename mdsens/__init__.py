@@ -17,7 +17,7 @@ from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
 from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
-from mdsens.potentials.base import Potential
+from mdsens.potentials.base import Potential, parameter
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
 from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
@@ -34,6 +34,7 @@ from mdsens.potentials.parameters import (
     replace_parameters,
 )
 from mdsens.potentials.stillinger_weber import StillingerWeber
+from mdsens.potentials.sums import SumPotential
 from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
 from mdsens.relaxation.auto import AutoRelaxer
 from mdsens.relaxation.fire import FIRE, JaxMDFIRE
@@ -75,6 +76,7 @@ __all__ = [
     "Status",
     "StillingerWeber",
     "Structure",
+    "SumPotential",
     "Truncated",
     "available_potentials",
     "calculators",
@@ -91,6 +93,7 @@ __all__ = [
     "load_potential",
     "neighbors_of",
     "observables",
+    "parameter",
     "parameter_entries",
     "parameter_table",
     "parameter_values",

@@ -13,6 +13,7 @@ potentials/.
 import dataclasses
 import itertools
 from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -20,33 +21,60 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mdsens.checks import nearest
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.structure import Structure
 
 
 def parameter(
-    unit: str, *, lower: float = -np.inf, upper: float = np.inf, per: str = "pair", text: str = ""
+    unit: str,
+    *,
+    lower: float = -np.inf,
+    upper: float = np.inf,
+    per: str | None = "pair",
+    axes: Sequence[str] = (),
+    text: str = "",
 ) -> Any:
     """Declare a parameter of a potential.
+
+    A parameter has one entry for each of its labels (species, pairs, ...), and an entry is a number, or an
+    array with the axes named here: `rho = parameter("1", per="species", axes=("knot",))` has the shape
+    (species, knot) and numbers called "rho[Cu][17]". With one species there are no labels: (knot,), "rho[17]".
 
     Args:
         unit: "eV", "Å", ... or "1".
         lower, upper: open interval outside which the form has no meaning.
         per: what an entry belongs to when there are several species: "species", "pair" (unordered),
-            "ordered pair" (center first) or "triple" (center, then an unordered pair).
+            "ordered pair" (center first), "triple" (center, then an unordered pair), or None (one entry for
+            all species).
+        axes: names of the axes that each entry has. Axes of the same name have the same length; an axis
+            named like a static field of the form has the length that the field says.
         text: one line for tables.
     """
-    return eqx.field(
-        converter=_as_floats,
-        metadata={"unit": unit, "lower": lower, "upper": upper, "per": per, "text": text},
-    )
+    metadata = {"unit": unit, "lower": lower, "upper": upper, "per": per, "axes": tuple(axes), "text": text}
+
+    def converter(value: Any) -> Array:
+        return _as_floats(value, text or "a parameter", unit)
+
+    return eqx.field(converter=converter, metadata=metadata)
 
 
-def _as_floats(value: Any) -> Array:
+def _as_floats(value: Any, what: str, unit: str) -> Array:
     # A parameter given as an integer (q = 0) is a number like any other: kept as one, JAX would not
     # differentiate it.
+    try:
+        array = jnp.asarray(value)
+        kind = np.dtype(array.dtype).kind
+    except (TypeError, ValueError):  # None, a text, a ragged list
+        kind = ""
+    if not kind or kind not in "iuf":
+        raise InputError(f"{what} = {value!r}: give a real number, or an array of them, in the unit {unit}.")
     return jnp.asarray(value, float)
+
+
+# Forms defined outside mdsens, by the name of the class: a file of parameters may name them too.
+USER_FORMS: "dict[str, type[Potential]]" = {}
 
 
 class Potential(eqx.Module):
@@ -68,6 +96,14 @@ class Potential(eqx.Module):
     twice_differentiable: ClassVar[bool] = True
     elements: eqx.AbstractVar[tuple[str, ...]]
     source: eqx.AbstractVar[str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not cls.__module__.startswith("mdsens."):
+            USER_FORMS[cls.__name__] = cls
+
+    def __check_init__(self) -> None:
+        self.check_species()
 
     @property
     @abstractmethod
@@ -114,32 +150,114 @@ class Potential(eqx.Module):
         Raises:
             InputError: names the parameter and the order in which its values are expected.
         """
+        self.check_species()
+        lengths: dict[str, int] = {}
         for name in self.parameter_fields():
-            labels = self.labels(name)
-            shape = jnp.shape(getattr(self, name))
-            if shape != ((len(labels),) if labels else ()):
+            self._check_shape(name, lengths)
+
+    def _check_shape(self, name: str, lengths: dict[str, int]) -> None:
+        labels, axes, shape = self.labels(name), self.axes(name), jnp.shape(getattr(self, name))
+        own = shape[1:] if labels else shape  # of one entry
+        if len(own) != len(axes) or (labels and shape[0] != len(labels)):
+            raise InputError(f"{name} has shape {shape}; {_shape_wanted(self.elements, labels, axes)}")
+        for axis, length in zip(axes, own, strict=True):
+            stated = getattr(self, axis, None)
+            fixed = isinstance(stated, int)
+            wanted = stated if fixed else lengths.setdefault(axis, length)
+            if length != wanted:
                 raise InputError(
-                    f"{name} has shape {shape}; species {', '.join(self.elements)} need "
-                    + (
-                        f"{len(labels)} values, in the order {', '.join(labels)}."
-                        if labels
-                        else "a single number."
-                    )
+                    f"{name} has shape {shape}: its axis '{axis}' has the length {length} and must have "
+                    f"{wanted}, as {f'the field {axis} says' if fixed else 'another parameter has'}."
                 )
+
+    def check_species(self) -> None:
+        """Raise unless `elements` is a tuple of chemical symbols, each once.
+
+        Raises:
+            InputError: says what stands there.
+        """
+        from ase.data import atomic_numbers
+
+        elements: Any = self.elements
+        if not isinstance(elements, tuple) or not all(isinstance(e, str) for e in elements):
+            raise InputError(
+                f"elements = {elements!r}: give a tuple of chemical symbols, such as ('Ni', 'Cu')."
+            )
+        for symbol in elements:
+            if symbol not in atomic_numbers:
+                raise InputError(
+                    f"elements = {elements}: '{symbol}' is no chemical symbol.{nearest(symbol, atomic_numbers)} "
+                    "Model particles borrow the symbol of any element."
+                )
+        if len(set(elements)) < len(elements):
+            raise InputError(f"elements = {elements} names one twice: name each once.")
+
+    def __add__(self, other: "Potential") -> "Potential":
+        """The sum of two potentials, a `SumPotential`."""
+        from mdsens.potentials.sums import SumPotential  # which is a Potential itself
+
+        return SumPotential.of(self, other) if isinstance(other, Potential) else NotImplemented
+
+    def __rmul__(self, weight: float) -> "Potential":
+        """A multiple of a potential, a `SumPotential` with one part."""
+        from mdsens.potentials.sums import SumPotential
+
+        return SumPotential((self,), (weight,))
 
     def types(self, structure: Structure) -> Int[Array, "atoms"]:
         """Index into `elements` for each atom."""
         return jnp.asarray(_type_table(self.elements))[structure.species]
+
+    # --- parameters: what is declared -------------------------------------------------------------------------
 
     @classmethod
     def parameter_fields(cls) -> tuple[str, ...]:
         """Names of the fields that are parameters, as declared."""
         return tuple(f.name for f in dataclasses.fields(cls) if "unit" in f.metadata)
 
+    @classmethod
+    def axes(cls, field: str) -> tuple[str, ...]:
+        """Names of the axes that each entry of a parameter has; () if an entry is a number."""
+        return _metadata(cls, field)["axes"]
+
+    @classmethod
+    def belongs_to(cls, field: str, settings: Mapping[str, Any]) -> str | None:
+        """What an entry of a parameter belongs to (see `parameter`): as declared, unless the settings change it.
+
+        Args:
+            settings: the static fields by name; those left at their defaults may be missing.
+        """
+        return _metadata(cls, field)["per"]
+
+    @classmethod
+    def labels_for(
+        cls, field: str, elements: tuple[str, ...], settings: Mapping[str, Any]
+    ) -> tuple[str, ...]:
+        """Names of the entries of a parameter for these elements, e.g. ("Ni-Ni", "Ni-Cu", "Cu-Cu").
+
+        () where there is one entry: for one species, or for a parameter that all species share.
+        """
+        per = cls.belongs_to(field, settings)
+        return () if per is None or len(elements) == 1 else entry_labels(elements, per)
+
     def labels(self, field: str) -> tuple[str, ...]:
-        """Names of the entries of one parameter array, e.g. ("Ni-Ni", "Ni-Cu", "Cu-Cu"); () for a single number."""
-        per = {f.name: f for f in dataclasses.fields(self)}[field].metadata["per"]
-        return () if len(self.elements) == 1 else entry_labels(self.elements, per)
+        """Names of the entries of one parameter of this potential: `labels_for` its elements and settings."""
+        fields = (f.name for f in dataclasses.fields(self) if "unit" not in f.metadata)
+        return self.labels_for(field, self.elements, {name: getattr(self, name) for name in fields})
+
+
+def _metadata(form: type[Potential], field: str) -> Mapping[str, Any]:
+    declared = {f.name: f.metadata for f in dataclasses.fields(form)}[field]
+    return {"per": None, "axes": (), **declared}
+
+
+def _shape_wanted(elements: tuple[str, ...], labels: tuple[str, ...], axes: tuple[str, ...]) -> str:
+    who = f"species {', '.join(elements)} need" if elements else "it must have"
+    order = f", in the order {', '.join(labels)}" if labels else ""
+    if axes:
+        shape = ", ".join([*([str(len(labels))] if labels else []), *axes])
+        return f"{who} an array ({shape}){order}."
+    return f"{who} {len(labels)} values{order}." if labels else f"{who} a single number."
 
 
 def entry_labels(elements: tuple[str, ...], per: str) -> tuple[str, ...]:
@@ -154,7 +272,10 @@ def entry_labels(elements: tuple[str, ...], per: str) -> tuple[str, ...]:
             return tuple(f"{a}-{b}" for a in elements for b in elements)
         case "triple":
             return tuple(f"{c}-{a}-{b}" for c in elements for a, b in pairs)
-    raise ValueError(per)
+    raise InputError(
+        f"per = {per!r} is unknown: a parameter belongs to a 'species', 'pair', 'ordered pair' or 'triple', or "
+        "to None of them."
+    )
 
 
 def pair_table(n_species: int) -> np.ndarray:

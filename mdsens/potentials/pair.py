@@ -7,6 +7,8 @@ there.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,7 +23,7 @@ from mdsens.structure import Structure
 
 
 class PairPotential(Potential):
-    """Base of the pair forms: they give `pair_function`, and get energies for any number of species."""
+    """Base of the pair forms: they give `pair_energies`, and get energies for any number of species."""
 
     @abstractmethod
     def pair_energies(
@@ -89,8 +91,9 @@ class LennardJones(PairPotential):
     def cutoff(self) -> Float[Array, ""]:
         return jnp.asarray(self.cutoff_radius)
 
-    def labels(self, field: str) -> tuple[str, ...]:
-        return self.elements if self.mixing and len(self.elements) > 1 else super().labels(field)
+    @classmethod
+    def belongs_to(cls, field: str, settings: Mapping[str, Any]) -> str | None:
+        return "species" if settings.get("mixing") else super().belongs_to(field, settings)
 
     def pair_energies(
         self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
@@ -158,16 +161,13 @@ class SoftSphere(PairPotential):
     """
 
     diameter: Float[Array, "..."] = parameter("Å", lower=0.0, per="species", text="diameter")
-    epsilon: Float[Array, ""] = parameter("eV", lower=0.0, text="stiffness")
-    alpha: Float[Array, ""] = parameter("1", lower=1.0, text="exponent")
+    epsilon: Float[Array, ""] = parameter("eV", lower=0.0, per=None, text="stiffness")
+    alpha: Float[Array, ""] = parameter("1", lower=1.0, per=None, text="exponent")
     elements: tuple[str, ...] = eqx.field(static=True)
     source: str = eqx.field(static=True, default="")
 
     def __check_init__(self) -> None:
         self.check_shapes()
-
-    def labels(self, field: str) -> tuple[str, ...]:
-        return super().labels(field) if field == "diameter" else ()
 
     @property
     def cutoff(self) -> Float[Array, ""]:

@@ -4,17 +4,25 @@ Functional forms are classes in mdsens/potentials. The numbers that go into them
 a set, each with the source of its numbers.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
 from mdsens.potentials.base import Potential
 from mdsens.potentials.lammps_files import read_sw
-from mdsens.potentials.parameters import follow_path, parameter_entries, parameter_values
-from mdsens.potentials.toml_files import nearest, read_toml, toml_content, toml_text
+from mdsens.potentials.parameters import (
+    Entry,
+    FieldPath,
+    follow_path,
+    parameter_entries,
+    parameter_values,
+)
+from mdsens.potentials.toml_files import read_toml, toml_content, toml_text
 from mdsens.precision import require_x64
 
 if TYPE_CHECKING:
@@ -53,10 +61,8 @@ def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = No
     path = Path(name_or_path)
     endings = ", ".join(READERS)
     for ending, reader in READERS.items():
-        if path.name.endswith(ending):
-            if not path.is_file():
-                raise FileFormatError(f"no potential file '{path}'. The path is relative to {Path.cwd()}.")
-            return reader(path, elements)
+        if path.name.lower().endswith(ending):
+            return reader(existing_file(path, "potential file"), elements)
     if path.is_file() or len(path.parts) > 1:
         raise FileFormatError(
             f"the name of '{path}' does not tell its format: it must end in one of {endings}."
@@ -116,7 +122,7 @@ def save_potential(potential: Potential, path: str | Path, *, overwrite: bool = 
 
 
 class ParameterRow(NamedTuple):
-    """One parameter: `bounds` is the open interval in which the form has a meaning."""
+    """One number: `bounds` is the open interval in which the form has a meaning."""
 
     name: str
     value: float
@@ -124,6 +130,7 @@ class ParameterRow(NamedTuple):
     bounds: tuple[float, float]
     description: str
     source: str
+    array: str = ""  # what the name is without the place in an array: "rho[Cu]" of "rho[Cu][17]"
 
 
 class ParameterTable(NamedTuple):
@@ -138,7 +145,7 @@ class ParameterTable(NamedTuple):
         return f"{self.form} ({', '.join(self.elements)})" if self.elements else self.form
 
     def __str__(self) -> str:
-        cells = [HEADER, *(_cells(row) for row in self.rows)]
+        cells = [HEADER, *(_cells(row) for row in self._shown())]
         widths = [max(len(line[k]) for line in cells) for k in range(len(HEADER))]
         lines = []
         for name, value, *rest in cells:
@@ -156,21 +163,33 @@ class ParameterTable(NamedTuple):
         table = Table(title=self.title, caption="\n".join(self._sources()) or None)
         for k, name in enumerate(HEADER):
             table.add_column(name, justify="right" if k == 1 else "left", no_wrap=k < 2)
-        for row in self.rows:
-            table.add_row(
-                *(text.replace("[", r"\[") for text in _cells(row))
-            )  # names hold brackets, rich's own mark
+        for row in self._shown():
+            # names hold brackets, rich's own mark
+            table.add_row(*(text.replace("[", r"\[") for text in _cells(row)))
         return table
+
+    def _shown(self) -> list["ParameterRow"]:
+        # a long array, such as the knots of a spline, by its two ends and the count of what lies between
+        shown = []
+        for _, group in itertools.groupby(self.rows, key=lambda row: row.array or row.name):
+            rows = list(group)
+            if len(rows) > LONG:
+                between = rows[0]._replace(name=f"  ... {len(rows) - 2} more", value=math.nan)
+                rows = [rows[0], between, rows[-1]]
+            shown += rows
+        return shown
 
     def _sources(self) -> list[str]:
         return [f"source: {source}" for source in dict.fromkeys(row.source for row in self.rows) if source]
 
 
+LONG = 8  # numbers of an array above which only its ends are shown
 HEADER = ("parameter", "value", "unit", "bounds", "description")
 
 
 def _cells(row: ParameterRow) -> tuple[str, ...]:
-    return row.name, f"{row.value:.10g}", row.unit, _bounds(*row.bounds), row.description
+    value = "" if math.isnan(row.value) else f"{row.value:.10g}"
+    return row.name, value, row.unit, _bounds(*row.bounds), row.description
 
 
 def _bounds(lower: float, upper: float) -> str:
@@ -187,14 +206,17 @@ def _bounds(lower: float, upper: float) -> str:
 def parameter_table(potential: Potential) -> ParameterTable:
     """Names, values, units, bounds and sources of all parameters; print it to look at it."""
     values = parameter_values(potential)
-    rows = tuple(
-        ParameterRow(e.name, values[e.name], e.unit, (e.lower, e.upper), e.text, _source(potential, e.path))
-        for e in parameter_entries(potential)
-    )
+    rows = tuple(_row(potential, entry, values[entry.name]) for entry in parameter_entries(potential))
     return ParameterTable(type(potential).__name__, tuple(potential.elements), rows)
 
 
-def _source(potential: Potential, path: tuple[str | int, ...]) -> str:
+def _row(potential: Potential, entry: Entry, value: float) -> ParameterRow:
+    source = _source(potential, entry.path)
+    bounds = entry.lower, entry.upper
+    return ParameterRow(entry.name, value, entry.unit, bounds, entry.text, source, entry.array)
+
+
+def _source(potential: Potential, path: FieldPath) -> str:
     # the source stated nearest to the parameter: potentials may be made of potentials
     modules = [follow_path(potential, path[:k]) for k in range(len(path))]
     return next((source for m in reversed(modules) if (source := getattr(m, "source", ""))), "")

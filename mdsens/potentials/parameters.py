@@ -1,82 +1,94 @@
 """Parameters of a potential by flat name: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair of several."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
+from mdsens.checks import nearest, number
 from mdsens.errors import InputError
 from mdsens.potentials.base import Potential
 
-# ------------------------------------------------------------------------------------------
+# from the potential to an array: attribute names, and keys where parameters are in a dict or a tuple
+FieldPath = tuple[str | int, ...]
 
 
 class Entry(NamedTuple):
     """One number among the parameters of a potential."""
 
     name: str
-    path: tuple[
-        str | int, ...
-    ]  # from the potential to the array: attribute names, and keys where parameters are in a dict
+    path: FieldPath
     index: tuple[int, ...]  # place in that array
     unit: str
     lower: float
     upper: float
     text: str
+    array: str = ""  # the name without the place in an array of the entry: "rho[Cu]" of "rho[Cu][17]"
 
 
 class _Declared(NamedTuple):
     """One parameter array, as the form declares it."""
 
     name: str
-    path: tuple[str | int, ...]
+    path: FieldPath
     values: Array
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # along the first axis; () if there are none
     unit: str
     lower: float
     upper: float
     text: str
 
-    def entry(self, k: int, index: tuple[int, ...]) -> Entry:
-        label = self.labels[k] if self.labels else "][".join(str(i) for i in index)
-        name = f"{self.name}[{label}]" if label else self.name
-        return Entry(name, self.path, index, self.unit, self.lower, self.upper, self.text)
+    def entry(self, index: tuple[int, ...]) -> Entry:
+        """The number at this place: "epsilon", "epsilon[Ni-Cu]", "rho[17]" or "rho[Cu][17]"."""
+        places = [str(i) for i in index]
+        if self.labels:
+            places[0] = self.labels[index[0]]
+        marks = [f"[{place}]" for place in places]
+        labelled = 1 if self.labels else 0
+        array = "".join([self.name, *marks[:labelled]]) if len(marks) > labelled else ""
+        name = "".join([self.name, *marks])
+        return Entry(name, self.path, index, self.unit, self.lower, self.upper, self.text, array)
 
 
 def parameter_entries(potential: Potential) -> list[Entry]:
     """Every parameter, one entry a number, in a fixed order."""
-    return [
-        d.entry(k, index)
-        for d in _declared(potential, ())
-        for k, index in enumerate(np.ndindex(d.values.shape))
-    ]
+    return [d.entry(index) for d in _declared(potential, (), ()) for index in np.ndindex(d.values.shape)]
 
 
-def _declared(module: eqx.Module, path: tuple[str | int, ...]) -> Iterator[_Declared]:
+def _declared(module: eqx.Module, path: FieldPath, names: tuple[str, ...]) -> Iterator[_Declared]:
+    """Every parameter array below a module; `names` are those of the modules on the way to it."""
     for field in dataclasses.fields(module):
-        value = getattr(module, field.name)
-        here = (*path, field.name)
+        value, here = getattr(module, field.name), (*path, field.name)
         if isinstance(value, eqx.Module):
-            yield from _declared(value, here)
+            yield from _declared(value, here, (*names, field.name))
+        elif "parts" in field.metadata:
+            for k, (part, name) in enumerate(zip(value, module.part_names, strict=True)):  # type: ignore
+                yield from _declared(part, (*here, k), (*names, name))
         elif "unit" in field.metadata:
-            m = field.metadata
-            bounds = m.get("lower", -np.inf), m.get("upper", np.inf), m.get("text", "")
-            if eqx.is_inexact_array(value):
-                name = ".".join(str(key) for key in here).rstrip(
-                    "_"
-                )  # a trailing underscore only avoids a Python keyword
-                labels = module.labels(field.name) if isinstance(module, Potential) else ()
-                yield _Declared(name, here, value, labels, m["unit"], *bounds)
-            else:  # a dict brings its own names; a static field `units` beside it may give their units
-                units = dict(getattr(module, "units", ()))
-                for keys, values in _items(value, ()):
-                    name = ".".join(str(key) for key in (*path, *keys))
-                    yield _Declared(name, (*here, *keys), values, (), units.get(keys[0], m["unit"]), *bounds)
+            yield from _arrays(module, field, here, names)
+
+
+def _arrays(
+    module: eqx.Module, field: dataclasses.Field, path: FieldPath, names: tuple[str, ...]
+) -> Iterator[_Declared]:
+    value, m = getattr(module, field.name), field.metadata
+    bounds = m.get("lower", -np.inf), m.get("upper", np.inf), m.get("text", "")
+    if eqx.is_inexact_array(value):
+        # a trailing underscore only avoids a Python keyword
+        name = ".".join((*names, field.name)).rstrip("_")
+        labels = module.labels(field.name) if isinstance(module, Potential) else ()
+        yield _Declared(name, path, value, labels, m["unit"], *bounds)
+        return
+    # a dict brings its own names; a static field `units` beside it may give their units
+    units = dict(getattr(module, "units", ()))
+    for keys, values in _items(value, ()):
+        name = ".".join((*names, *(str(key) for key in keys)))
+        yield _Declared(name, (*path, *keys), values, (), units.get(keys[0], m["unit"]), *bounds)
 
 
 def _items(tree: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Array]]:
@@ -93,13 +105,13 @@ def _items(tree: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str |
 def parameter_values(potential: Potential) -> dict[str, float]:
     """Parameter values by flat name."""
     return {
-        d.entry(k, index).name: float(value)
-        for d in _declared(potential, ())
-        for k, (index, value) in enumerate(np.ndenumerate(np.asarray(d.values)))
+        d.entry(index).name: float(value)
+        for d in _declared(potential, (), ())
+        for index, value in np.ndenumerate(np.asarray(d.values))
     }
 
 
-def follow_path(potential: Potential, path: tuple[str | int, ...]) -> Any:
+def follow_path(potential: Potential, path: FieldPath) -> Any:
     """What lies in a potential at the end of a path of attribute names and keys (`Entry.path`)."""
     node: Any = potential
     for key in path:
@@ -113,25 +125,41 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
     Args:
         values: flat name -> number; numbers may be traced, so that one can differentiate w.r.t. them.
     Raises:
-        InputError: a name that does not exist (the nearest one is suggested), or a value outside its bounds.
+        InputError: a name that does not exist (the nearest one is suggested), a value that is no number, or
+            one outside its bounds.
     """
     known = {e.name: e for e in parameter_entries(potential)}
+    by_array: dict[FieldPath, list[tuple[tuple[int, ...], Any]]] = {}
     for name, value in values.items():
         if name not in known:
-            turned = [k for k in known if sorted(k) == sorted(name)]  # a label written the other way round
-            close = turned or difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-            raise InputError(
-                f"{type(potential).__name__} has no parameter '{name}'."
-                + (f" Did you mean '{close[0]}'?" if close else "")
-                + f" Its parameters: {', '.join(known)}."
-            )
+            raise InputError(_unknown(potential, name, known))
         entry = known[name]
         if not isinstance(value, Tracer):
-            _check_bounds(entry, float(value))
-        old = follow_path(potential, entry.path)
-        new = old.at[entry.index].set(value)
-        potential = eqx.tree_at(lambda p, path=entry.path: follow_path(p, path), potential, new)
+            value = number(f"parameter {name}", value, entry.unit, finite=False)
+            _check_bounds(entry, value)
+        by_array.setdefault(entry.path, []).append((entry.index, value))
+    for path, changes in by_array.items():
+        new = _changed(follow_path(potential, path), changes)
+        potential = eqx.tree_at(lambda p, path=path: follow_path(p, path), potential, new)
     return potential
+
+
+def _unknown(potential: Potential, name: str, known: Mapping[str, Entry]) -> str:
+    turned = [k for k in known if sorted(k) == sorted(name)]  # a label written the other way round
+    hint = f" Did you mean '{turned[0]}'?" if turned else nearest(name, known, cutoff=0.3)
+    names = list(known)
+    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
+    return (
+        f"{type(potential).__name__} has no parameter '{name}'.{hint} Its parameters: "
+        f"{', '.join(names[:40])}{more}."
+    )
+
+
+def _changed(array: Array, changes: list[tuple[tuple[int, ...], Any]]) -> Array:
+    if not array.ndim:
+        return array.at[()].set(changes[-1][1])
+    index = tuple(np.transpose([index for index, _ in changes]))
+    return array.at[index].set(jnp.stack([jnp.asarray(value, array.dtype) for _, value in changes]))
 
 
 def check_parameters(potential: Potential) -> None:
@@ -140,11 +168,11 @@ def check_parameters(potential: Potential) -> None:
     Raises:
         InputError: names the parameter, its value and its bounds.
     """
-    for d in _declared(potential, ()):
+    for d in _declared(potential, (), ()):
         values = np.asarray(d.values)
         if not np.all((d.lower < values) & (values < d.upper)):  # also for NaN
-            for k, (index, value) in enumerate(np.ndenumerate(values)):
-                _check_bounds(d.entry(k, index), float(value))
+            for index, value in np.ndenumerate(values):
+                _check_bounds(d.entry(index), float(value))
 
 
 def _check_bounds(entry: Entry, value: float) -> None:

@@ -10,10 +10,19 @@ cut = "force-shifted"               # or { kind = "smooth", onset = 0.9 }
 epsilon = 2.1683                    # a number: one species, or the same value for every entry of several
 [parameters.sigma]                  # several species: a value for each label
 "Ni-Ni" = 2.28
+[parameters.rho]                    # parameters with axes of their own: an array for each label
+"Ni" = [0.0, 0.1, 0.3]
+
+A sum of potentials has parts, each of them written as above, and weights:
+
+form = "SumPotential"
+[[parts]]
+weight = 1.0
+form = "Morse"
+...
 """
 
 import dataclasses
-import difflib
 import inspect
 import json
 import tomllib
@@ -23,11 +32,20 @@ from typing import Any
 
 import numpy as np
 
+from mdsens.checks import nearest
 from mdsens.errors import FileFormatError, InputError
-from mdsens.potentials import pair, stillinger_weber  # noqa: F401  # the forms a file may name
-from mdsens.potentials.base import Potential
+from mdsens.potentials.base import USER_FORMS, Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
+from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
+from mdsens.potentials.stillinger_weber import StillingerWeber
+from mdsens.potentials.sums import SumPotential
+
+# The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
+OWN_FORMS: dict[str, type[Potential]] = {
+    form.__name__: form for form in (LennardJones, Morse, SoftSphere, StillingerWeber)
+}
+SUM = SumPotential.__name__
 
 
 def read_toml(path: str | Path, elements: Sequence[str] | None = None) -> Potential:
@@ -55,28 +73,19 @@ def toml_content(path: Path) -> dict[str, Any]:
         FileFormatError: the file is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{path}: not a TOML file: {error}.") from error
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The sentence "Did you mean ...?" if something known is spelled alike, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.4)
-    return f" Did you mean '{close[0]}'?" if close else ""
-
-
-def _forms() -> dict[str, type[Potential]]:
-    # every form there is, also those of a user's own module, once it is imported
-    def below(cls: type[Potential]) -> Iterable[type[Potential]]:
-        for child in cls.__subclasses__():
-            yield child
-            yield from below(child)
-
-    forms = [cls for cls in below(Potential) if not inspect.isabstract(cls) and cls.parameter_fields()]
-    return {
-        cls.__name__: cls for cls in sorted(forms, key=lambda cls: cls.__module__.startswith("mdsens."))
-    }  # ours win
+def known_forms() -> dict[str, type[Potential]]:
+    """Forms that a file may name: those of mdsens, and those of a user's own that have been defined."""
+    usable = {
+        name: form
+        for name, form in USER_FORMS.items()
+        if not inspect.isabstract(form) and form.parameter_fields()
+    }
+    return {**usable, **OWN_FORMS}
 
 
 def _key(field: str) -> str:
@@ -100,55 +109,115 @@ def _required(field: Any) -> bool:
 
 
 def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
-    forms, name = _forms(), content.get("form")
-    if name not in forms:
-        raise FileFormatError(
-            f"form = {name!r} is unknown.{nearest(str(name), forms)} Forms: {', '.join(forms)}."
-        )
-    form, settings, parameters = forms[name], _settings(forms[name]), _parameters(forms[name])
-    if unknown := [key for key in content if key not in {"form", "parameters", *settings}]:
-        raise FileFormatError(
-            f"{name} has no setting '{unknown[0]}'.{nearest(unknown[0], settings)} Settings: "
-            f"{', '.join(settings)}."
-        )
-    if lacking := [
-        key
-        for key, field in settings.items()
-        if key not in content and key != "elements" and _required(field)
-    ]:
-        raise FileFormatError(f"the setting '{lacking[0]}' of {name} is missing.")
-    given = {settings[key].name: _setting(key, content[key]) for key in settings if key in content}
-
-    table = content.get("parameters", {})
-    if not isinstance(table, dict):
-        raise FileFormatError(f"[parameters] must be a table with {', '.join(parameters)}.")
-    if unknown := [key for key in table if key not in parameters]:
-        known = ", ".join(parameters)
-        raise FileFormatError(
-            f"{name} has no parameter '{unknown[0]}'.{nearest(unknown[0], parameters)} Its parameters: "
-            f"{known}."
-        )
-    if lacking := [key for key, field in parameters.items() if key not in table and _required(field)]:
-        m = parameters[lacking[0]].metadata
-        raise FileFormatError(f"[parameters] lacks '{lacking[0]}' ({m['text']}, in units of {m['unit']}).")
-
-    listed = given.pop("elements", ())
+    if content.get("form") == SUM:
+        return _sum(content, elements)
+    form = _form(content)
+    settings = _given_settings(form, content)
+    table = _parameter_table(form, content)
+    listed = settings.pop("elements", ())
     wanted = _wanted(elements, listed)
-    values = {}
-    for key, value in table.items():
-        field = parameters[key]
-        labels = _labels(form, given, listed, field.name)
-        shown = _labels(form, given, wanted, field.name)
-        if len(wanted) == 1 and labels:  # one species out of several: its own entry, such as "Ni-Ni"
-            shown = ("-".join(wanted * len(labels[0].split("-"))),)
-        numbers = _numbers(key, value, field.metadata["per"], labels, shown)
-        values[field.name] = numbers[0] if len(wanted) == 1 and labels else numbers
+    values = {
+        field.name: _entries(form, settings, field, key, table[key], listed, wanted)
+        for key, field in _parameters(form).items()
+        if key in table
+    }
     try:
-        potential = form(**values, **given, elements=wanted)
+        potential = form(**values, **settings, elements=wanted)
         check_parameters(potential)
     except InputError as error:
         raise FileFormatError(str(error)) from error
     return potential
+
+
+def _sum(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
+    if unknown := [key for key in content if key not in ("form", "parts")]:
+        raise FileFormatError(f"{SUM} has no setting '{unknown[0]}'; it has [[parts]].")
+    records = content.get("parts")
+    if not isinstance(records, list) or not records or not all(isinstance(r, dict) for r in records):
+        raise FileFormatError(f"{SUM} needs [[parts]], each a potential.")
+    parts, weights = [], []
+    for k, record in enumerate(records):
+        weight = record.get("weight", 1.0)
+        if not _is_number(weight):
+            raise FileFormatError(f"part {k}: weight = {weight!r} is not a number.")
+        rest = {key: value for key, value in record.items() if key != "weight"}
+        try:
+            # a part that does not look at species has nothing to choose from
+            parts.append(_build(rest, elements if rest.get("elements") else None))
+        except FileFormatError as error:
+            raise FileFormatError(f"part {k}: {error}") from error
+        weights.append(float(weight))
+    try:
+        return SumPotential(tuple(parts), tuple(weights))
+    except InputError as error:
+        raise FileFormatError(str(error)) from error
+
+
+def _form(content: Mapping[str, Any]) -> type[Potential]:
+    forms, name = known_forms(), content.get("form")
+    if name not in forms:
+        raise FileFormatError(
+            f"form = {name!r} is unknown.{nearest(str(name), [*forms, SUM])} Forms: "
+            f"{', '.join([*forms, SUM])}."
+        )
+    return forms[name]
+
+
+def _given_settings(form: type[Potential], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the static fields that the file states."""
+    settings = _settings(form)
+    for key in content:
+        if key not in {"form", "parameters", *settings}:
+            raise FileFormatError(
+                f"{form.__name__} has no setting '{key}'.{nearest(key, settings)} Settings: "
+                f"{', '.join(settings)}."
+            )
+    for key, field in settings.items():
+        if key not in content and key != "elements" and _required(field):
+            raise FileFormatError(f"the setting '{key}' of {form.__name__} is missing.")
+    return {settings[key].name: _setting(key, content[key]) for key in settings if key in content}
+
+
+def _parameter_table(form: type[Potential], content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What stands under [parameters]: known names, none lacking."""
+    table, parameters = content.get("parameters", {}), _parameters(form)
+    known = ", ".join(parameters)
+    if not isinstance(table, dict):
+        raise FileFormatError(f"[parameters] must be a table with {known}.")
+    for key in table:
+        if key not in parameters:
+            raise FileFormatError(
+                f"{form.__name__} has no parameter '{key}'.{nearest(key, parameters)} Its parameters: {known}."
+            )
+    for key, field in parameters.items():
+        if key not in table and _required(field):
+            m = field.metadata
+            raise FileFormatError(f"[parameters] lacks '{key}' ({m['text']}, in units of {m['unit']}).")
+    return table
+
+
+def _entries(
+    form: type[Potential],
+    settings: Mapping[str, Any],
+    field: Any,
+    key: str,
+    value: Any,
+    listed: tuple[str, ...],
+    wanted: tuple[str, ...],
+) -> np.ndarray:
+    """Values of one parameter for the elements wanted, out of those that the file lists."""
+    per, axes = form.belongs_to(field.name, settings), form.axes(field.name)
+    labels = form.labels_for(field.name, listed, settings)
+    if not labels:
+        if isinstance(value, dict):
+            what = f"an array ({', '.join(axes)})" if axes else "one number"
+            raise FileFormatError(f"parameter {key} is a table; it takes {what}.")
+        return _array(key, value, axes)
+    if len(wanted) > 1:
+        return _numbers(key, value, per, labels, form.labels_for(field.name, wanted, settings), axes)
+    # one species out of several: its own entry, such as "Ni-Ni"
+    own = "-".join(wanted * len(labels[0].split("-")))
+    return _numbers(key, value, per, labels, (own,), axes)[0]
 
 
 def _wanted(elements: Sequence[str] | None, listed: tuple[str, ...]) -> tuple[str, ...]:
@@ -209,65 +278,64 @@ def _cut(value: Any) -> AbstractCut:
         raise FileFormatError(str(error)) from error
 
 
-def _labels(
-    form: type[Potential], given: Mapping[str, Any], elements: tuple[str, ...], field: str
-) -> tuple[str, ...]:
-    # Labels depend on the settings alone: a potential that has no numbers yet can tell them.
-    blank = object.__new__(form)
-    defaults = {f.name: f.default for f in dataclasses.fields(form) if f.default is not dataclasses.MISSING}
-    for name, value in {**defaults, **given, "elements": elements}.items():
-        object.__setattr__(blank, name, value)
-    return blank.labels(field)
-
-
-def _numbers(key: str, value: Any, per: str, labels: tuple[str, ...], wanted: tuple[str, ...]) -> np.ndarray:
+def _numbers(
+    key: str,
+    value: Any,
+    per: str | None,
+    labels: tuple[str, ...],
+    wanted: tuple[str, ...],
+    axes: tuple[str, ...],
+) -> np.ndarray:
     """Values in the order of the labels wanted; `labels` are all those the file may name."""
-    if not labels:
-        if isinstance(value, dict):
-            raise FileFormatError(f"parameter {key} is a table; it takes one number.")
-        return _array(key, value)
-    if _is_number(value):
-        return np.full(len(wanted), float(value))
+    if isinstance(value, list) if axes else _is_number(value):
+        return np.stack([_array(key, value, axes)] * len(wanted))  # the same for all
     if not isinstance(value, dict):
+        kind, written = (f"array ({', '.join(axes)})", "[...]") if axes else ("number", "...")
         raise FileFormatError(
-            f"parameter {key} = {value!r}: give one number for all, or a table [parameters.{key}] with "
-            f'"{labels[0]}" = ...'
+            f"parameter {key} = {value!r}: give one {kind} for all, or a table [parameters.{key}] with "
+            f'"{labels[0]}" = {written}'
         )
     known = {_canonical(label, per): label for label in labels}
-    numbers = {}
-    for label, number in value.items():
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    for label, entry in value.items():
         name = _canonical(label, per)
         if name not in known:
             raise FileFormatError(
                 f"parameter {key} has no entry '{label}'.{nearest(label, labels)} Its entries: "
                 f"{', '.join(labels)}."
             )
-        if name in numbers:
+        if name in found:
             raise FileFormatError(
                 f"parameter {key} has two values for '{label}': '{known[name]}' is the same entry."
             )
-        if not _is_number(number):
-            raise FileFormatError(f"parameter {key}, entry '{label}': {number!r} is not a number.")
-        numbers[name] = float(number)
-    if missing := [label for label in wanted if _canonical(label, per) not in numbers]:
+        if not axes and not _is_number(entry):
+            raise FileFormatError(f"parameter {key}, entry '{label}': {entry!r} is not a number.")
+        found[name] = _array(f"{key}, entry '{label}'", entry, axes)
+    if missing := [label for label in wanted if _canonical(label, per) not in found]:
         raise FileFormatError(f"parameter {key} lacks a value for {', '.join(missing)}.")
-    return np.array([numbers[_canonical(label, per)] for label in wanted])
+    values = [found[_canonical(label, per)] for label in wanted]
+    if len({v.shape for v in values}) > 1:
+        shapes = ", ".join(f"{label} {v.shape}" for label, v in zip(wanted, values, strict=True))
+        raise FileFormatError(f"parameter {key}: all entries must have one shape; they have {shapes}.")
+    return np.stack(values)
 
 
-def _array(key: str, value: Any) -> np.ndarray:
+def _array(key: str, value: Any, axes: tuple[str, ...]) -> np.ndarray:
+    form = f"an array ({', '.join(axes)})" if axes else "one number"
     try:
-        if isinstance(value, str | bool):
-            raise TypeError("not a number")
-        return np.asarray(value, float)
-    except (ValueError, TypeError) as error:
-        raise FileFormatError(f"parameter {key} = {value!r}: {error}. Give one number.") from error
+        array = np.asarray(value)
+    except ValueError:  # ragged
+        array = np.asarray("")
+    if array.dtype.kind not in "iuf" or (axes and array.ndim != len(axes)):
+        raise FileFormatError(f"parameter {key} = {value!r}: give {form}.")
+    return array.astype(float)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _canonical(label: str, per: str) -> tuple[str, ...]:
+def _canonical(label: str, per: str | None) -> tuple[str, ...]:
     # An unordered pair may be written either way round, and so may the two ends of a triple.
     parts = label.split("-")
     match per:
@@ -287,27 +355,35 @@ def toml_text(potential: Potential) -> str:
     Raises:
         InputError: the potential holds functions or other parts that a file of numbers cannot.
     """
+    if not isinstance(potential, SumPotential):
+        return "\n".join(_lines(potential, "")) + "\n"
+    lines = [f"form = {_written(SUM)}"]
+    for part, weight in zip(potential.parts, potential.weights, strict=True):
+        lines += ["", "[[parts]]", f"weight = {_written(weight)}", *_lines(part, "parts.")]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(potential: Potential, prefix: str) -> list[str]:
     form = type(potential)
+    if known_forms().get(form.__name__) is not form:
+        raise InputError(
+            f"a {form.__name__} cannot be written to a TOML file: build this potential in Python instead."
+        )
     lines = [f"form = {_written(form.__name__)}"]
-    lines += [
-        f"{key} = {_written(value)}"
-        for key, f in _settings(form).items()
-        if (value := getattr(potential, f.name)) is not None
-    ]
-    lines += ["", "[parameters]"]
+    for key, f in _settings(form).items():
+        if (value := getattr(potential, f.name)) is not None:
+            lines.append(f"{key} = {_written(value)}")
+    lines += ["", f"[{prefix}parameters]"]
     tables = []
     for key, f in _parameters(form).items():
         values, labels = np.asarray(getattr(potential, f.name)), potential.labels(f.name)
         if labels and np.any(values != values[0]):
             entries = zip(labels, values.tolist(), strict=True)
-            tables += [
-                "",
-                f"[parameters.{key}]",
-                *(f"{_written(label)} = {_written(value)}" for label, value in entries),
-            ]
+            tables += ["", f"[{prefix}parameters.{key}]"]
+            tables += [f"{_written(label)} = {_written(value)}" for label, value in entries]
         else:
-            lines.append(f"{key} = {_written(values[0].item() if labels else values.tolist())}")
-    return "\n".join(lines + tables) + "\n"
+            lines.append(f"{key} = {_written(values[0].tolist() if labels else values.tolist())}")
+    return lines + tables
 
 
 def _written(value: Any) -> str:
@@ -323,13 +399,8 @@ def _written(value: Any) -> str:
         case AbstractCut():
             kind = next(kind for kind, cut in CUTS.items() if type(cut) is type(value))
             fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-            if not fields:
-                return _written(kind)
-            return (
-                "{ "
-                + ", ".join(f"{name} = {_written(v)}" for name, v in {"kind": kind, **fields}.items())
-                + " }"
-            )
+            settings = [f"{name} = {_written(v)}" for name, v in {"kind": kind, **fields}.items()]
+            return "{ " + ", ".join(settings) + " }" if fields else _written(kind)
     raise InputError(
         f"a {type(value).__name__} cannot be written to a TOML file: build this potential in Python instead."
     )

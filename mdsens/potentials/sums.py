@@ -1,0 +1,139 @@
+"""Sums of potentials: E = sum_k w_k E_k, such as a short-range form and a correction to it.
+
+Every part sees every atom and the one neighbor list, whose radius is the largest that a part needs. A part
+masks by itself what lies beyond its own reach, as every potential does within the skin of a list.
+"""
+
+import functools
+from collections import Counter
+from typing import Any, Self
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mdsens.checks import instance, number
+from mdsens.errors import InputError
+from mdsens.neighbors import Neighbors
+from mdsens.potentials.base import Potential, check_elements
+from mdsens.structure import Structure
+
+
+class SumPotential(Potential):
+    """The weighted sum of potentials: `a + b`, `a + 0.5 * b`.
+
+    Parameters are named by their part, "Morse.D0"; parts of one form are numbered, "Morse.1.D0", "Morse.2.D0".
+    Every part must know every element: no part is taken for zero where it has no parameters. Parts that are
+    sums themselves are taken apart, so that a sum of sums is one sum.
+
+    Attributes:
+        parts: the potentials.
+        weights: factor of each, held fixed; all 1 by default.
+    Raises:
+        InputError: parts that have no element in common, a weight that is no number.
+    """
+
+    parts: tuple[Potential, ...] = eqx.field(metadata={"parts": True})
+    weights: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, parts: tuple[Potential, ...], weights: tuple[float, ...] | None = None):
+        hint = "Write a + b, or SumPotential((a, b), (1.0, 0.5))."
+        if not parts:
+            raise InputError(f"a sum needs at least one potential. {hint}")
+        weights = (1.0,) * len(parts) if weights is None else tuple(weights)
+        if len(weights) != len(parts):
+            raise InputError(f"{len(weights)} weights for {len(parts)} potentials: give one each. {hint}")
+        flat: list[tuple[Potential, float]] = []
+        for part, weight in zip(parts, weights, strict=True):
+            instance("a part of a sum", part, Potential, hint)
+            factor = number("the weight of a potential", weight)
+            inner = (
+                zip(part.parts, part.weights, strict=True)
+                if isinstance(part, SumPotential)
+                else [(part, 1.0)]
+            )
+            flat += [(p, factor * w) for p, w in inner]
+        self.parts = tuple(part for part, _ in flat)
+        self.weights = tuple(weight for _, weight in flat)
+
+    def __check_init__(self) -> None:
+        particular = [set(part.elements) for part in self.parts if part.elements]
+        if particular and not set.intersection(*particular):
+            lists = "; ".join(
+                f"{type(p).__name__}: {', '.join(p.elements)}" for p in self.parts if p.elements
+            )
+            raise InputError(
+                f"the potentials have no element in common ({lists}). Every part of a sum must know every atom."
+            )
+
+    @classmethod
+    def of(cls, *parts: Potential) -> Self:
+        """The plain sum."""
+        return cls(parts)
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """Name of each part in the names of parameters: its form, with a number where a form occurs twice."""
+        forms = [type(part).__name__ for part in self.parts]
+        count, seen, names = Counter(forms), Counter(), []
+        for form in forms:
+            seen[form] += 1
+            names.append(f"{form}.{seen[form]}" if count[form] > 1 else form)
+        return tuple(names)
+
+    @property
+    def elements(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Elements that every part knows; () if no part looks at species."""
+        particular = [part.elements for part in self.parts if part.elements]
+        common = set.intersection(*map(set, particular)) if particular else set()
+        return tuple(e for e in particular[0] if e in common) if particular else ()
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        """The sources of all parts."""
+        return "; ".join(dict.fromkeys(part.source for part in self.parts if part.source))
+
+    @property
+    def local(self) -> bool:  # type: ignore[override]
+        """Whether all parts are."""
+        return all(part.local for part in self.parts)
+
+    @property
+    def twice_differentiable(self) -> bool:  # type: ignore[override]
+        """Whether all parts are."""
+        return all(part.twice_differentiable for part in self.parts)
+
+    @property
+    def cutoff(self) -> Float[Array, ""]:
+        """The largest of all parts, Å."""
+        return jnp.max(jnp.stack([part.cutoff for part in self.parts]))
+
+    def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
+        return self._total([part.energy(structure, neighbors) for part in self.parts])
+
+    def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
+        """Energy of each atom, eV, if every part shares its energy among atoms."""
+        return self._total([part.site_energies(structure, neighbors) for part in self.parts])
+
+    def _total(self, terms: list[Any]) -> Any:
+        return sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
+
+    def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"] | Float[Array, ""]:
+        """The largest of all parts for each pair, Å."""
+        return functools.reduce(jnp.maximum, [part.ranges(structure, neighbors) for part in self.parts])
+
+    def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
+        """True for each atom that interacts through any part."""
+        return functools.reduce(jnp.logical_or, [p.contacts(structure, neighbors) for p in self.parts])
+
+    def check_structure(self, structure: Structure) -> None:
+        """Raise if a part cannot describe this structure.
+
+        Raises:
+            InputError: the first part that cannot, and why.
+        """
+        for part in self.parts:
+            try:
+                check_elements(part, structure)
+            except InputError as error:
+                raise InputError(f"{error} (Every part of a sum must know every atom.)") from error
