@@ -15,6 +15,7 @@ from mdsens import (
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
+from mdsens.io.structures import read_structure
 from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import Potential, parameter
@@ -45,7 +46,7 @@ from mdsens.relaxation.search import Progress, Status
 from mdsens.sensitivity.analysis import sensitivities
 from mdsens.sensitivity.certificate import Certificate, certify
 from mdsens.sensitivity.report import SensitivityReport
-from mdsens.structure import Structure, read_structure, volume
+from mdsens.structure import Structure, volume
 
 __version__ = "0.1.0"
 

@@ -88,10 +88,11 @@ def instance(name: str, value: Any, kind: type, hint: str) -> Any:
     """
     if not isinstance(value, kind):
         given = f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
-        raise InputError(f"{name} must be a {kind.__name__}, not {given} ({_short(value)}). {hint}")
+        raise InputError(f"{name} must be a {kind.__name__}, not {given} ({short(value)}). {hint}")
     return value
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as it may stand in a message: one line of 60 characters or less."""
     text = "traced" if isinstance(value, Tracer) else " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,7 +1,7 @@
 """Atoms in a cell: what a potential needs to know, as an immutable pytree."""
 
-import difflib
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
 import equinox as eqx
@@ -10,7 +10,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
-from mdsens.errors import FileFormatError, InputError, TracedError
+from mdsens import checks
+from mdsens.errors import InputError, TracedError
 from mdsens.strain import volume_of
 
 if TYPE_CHECKING:
@@ -58,85 +59,41 @@ class Structure(eqx.Module):
         Raises:
             InputError: shapes that do not fit together, or a symbol that is no element.
         """
-        from ase.data import atomic_masses, atomic_numbers
-
-        positions = np.asarray(positions, float)
-        if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
-            raise InputError(
-                f"positions have shape {positions.shape}; they must be (atoms, 3), for at least one atom. "
-                "Give a 2D system z = 0 and fix z."
-            )
+        positions = _positions(positions)
         n = len(positions)
-        if unknown := [s for s in species if isinstance(s, str) and s not in atomic_numbers]:
-            close = difflib.get_close_matches(unknown[0], atomic_numbers, n=1)
-            raise InputError(
-                f"'{unknown[0]}' is no chemical symbol." + (f" Did you mean '{close[0]}'?" if close else "")
-            )
-        numbers = np.array([atomic_numbers[s] if isinstance(s, str) else int(s) for s in species], np.int32)
-        if len(numbers) != n:
-            raise InputError(f"{len(numbers)} species for {n} positions: give one per atom.")
-        if not np.all((numbers >= 0) & (numbers < len(atomic_masses))):
-            raise InputError(
-                f"atomic number {numbers.max()} or {numbers.min()} is no element: they run from 1 to "
-                f"{len(atomic_masses) - 1}."
-            )
-        masses = atomic_masses[numbers] if masses is None else np.asarray(masses, float)
-        if masses.shape != (n,) or not np.all(masses > 0):
-            raise InputError(
-                f"masses of shape {masses.shape}, the smallest {masses.min(initial=np.inf):g} u: give {n} "
-                "positive ones."
-            )
-        cell = np.zeros((3, 3)) if cell is None else np.asarray(cell, float)
-        cell = np.diag(cell) if cell.shape == (3,) else cell
-        if cell.shape != (3, 3):
-            raise InputError(
-                f"cell has shape {cell.shape}; give (3, 3) with rows as vectors, three edges, or None."
-            )
-        has_vector = np.linalg.norm(cell, axis=1) > 0
-        periodic = has_vector if pbc is None else np.broadcast_to(np.asarray(pbc, bool), 3)
-        if missing := [k for k in range(3) if periodic[k] and not has_vector[k]]:
-            raise InputError(
-                f"periodic along cell vector {missing[0] + 1}, but that vector is zero. Set the cell, or "
-                "pbc=False there."
-            )
-        if np.any(periodic) and abs(np.linalg.det(complete_cell(cell))) < 1e-10:
-            raise InputError("the cell vectors are linearly dependent: the cell has no volume.")
-        fixed = np.zeros((n, 3), bool) if fixed is None else np.asarray(fixed, bool)
-        if fixed.shape not in ((n,), (n, 3)):
-            raise InputError(
-                f"fixed has shape {fixed.shape}; give one bool per atom ({n},) or per coordinate ({n}, 3)."
-            )
-        fixed = np.broadcast_to(fixed.reshape(n, -1), (n, 3))
+        numbers = _species(species, n)
+        cell = _cell(cell)
+        periodic = _periodic(pbc, cell)
         return cls(
             positions=jnp.asarray(positions),
-            cell=jnp.asarray(cell),
+            cell=jnp.asarray(_independent(cell, periodic)),
             species=jnp.asarray(numbers),
-            masses=jnp.asarray(masses),
-            fixed=jnp.asarray(fixed),
-            pbc=(bool(periodic[0]), bool(periodic[1]), bool(periodic[2])),
+            masses=jnp.asarray(_masses(masses, numbers)),
+            fixed=jnp.asarray(_fixed(fixed, n)),
+            pbc=periodic,
         )
 
     @classmethod
     def from_ase(cls, atoms: "Atoms") -> Self:
-        """Take over an ASE `Atoms`; constraints FixAtoms and FixCartesian become `fixed`.
+        """Take over an ASE `Atoms`; constraints that hold single coordinates become `fixed`.
+
+        These are FixAtoms, FixCartesian, FixedPlane and FixedLine along an axis, and FixScaled where the
+        cell vectors it names have the directions of axes.
 
         Raises:
-            InputError: another kind of constraint, which a mask of fixed coordinates cannot express.
+            InputError: no `Atoms`, or a constraint that a mask of fixed coordinates cannot express.
         """
-        from ase.constraints import FixAtoms, FixCartesian
+        from ase import Atoms
 
+        if isinstance(atoms, (list, tuple)):
+            raise InputError(
+                f"atoms is a {type(atoms).__name__} of {len(atoms)}: give one of them, such as atoms[-1], or "
+                "call from_ase for each."
+            )
+        checks.instance("atoms", atoms, Atoms, "To read a file, call ms.read_structure(path).")
         fixed = np.zeros((len(atoms), 3), bool)
         for constraint in atoms.constraints:
-            if isinstance(constraint, FixAtoms):
-                fixed[constraint.index] = True
-            elif isinstance(constraint, FixCartesian):
-                fixed[constraint.index] |= np.asarray(constraint.mask, bool)
-            else:
-                raise InputError(
-                    f"constraint {type(constraint).__name__} holds more than single coordinates and has no "
-                    "derivative here. "
-                    "Use FixAtoms or FixCartesian, or remove it with atoms.set_constraint()."
-                )
+            fixed[constraint.get_indices()] |= _held_axes(constraint, atoms.cell.array)
         return cls.create(
             atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, atoms.get_masses(), fixed
         )
@@ -166,9 +123,8 @@ class Structure(eqx.Module):
         atoms.set_array("masses", np.asarray(self.masses), float, ())
         fixed = np.asarray(self.fixed)
         constraints: list[Any] = []
-        for mask in np.unique(
-            fixed[fixed.any(1)], axis=0
-        ):  # one constraint for each pattern of held coordinates
+        # one constraint for each pattern of held coordinates
+        for mask in np.unique(fixed[fixed.any(1)], axis=0):
             index = np.flatnonzero((fixed == mask).all(1))
             constraints.append(
                 FixAtoms(index) if mask.all() else FixCartesian(index, tuple(bool(m) for m in mask))
@@ -191,7 +147,6 @@ class Structure(eqx.Module):
                 "symbols are needed on the host, and under jax.jit or jax.vmap species have no values: call "
                 "this outside."
             )
-
         return [chemical_symbols[z] for z in np.asarray(self.species)]
 
     def at(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"] | None = None) -> Self:
@@ -202,6 +157,32 @@ class Structure(eqx.Module):
     def deformed(self, deformation: Float[Array, "3 3"]) -> Self:
         """Cell and atoms under one homogeneous deformation: x -> x F."""
         return self.at(self.positions @ deformation, self.cell @ deformation)
+
+    def repeat(self, times: int | Sequence[int]) -> Self:
+        """Copies of the cell side by side, as one larger cell.
+
+        Copies follow each other as in ASE: the last cell vector counts fastest. Masses and held coordinates
+        are copied with the atoms.
+
+        Args:
+            times: copies along each cell vector; one number stands for all three.
+        Raises:
+            InputError: no whole numbers of 1 or more, or more than one copy along an open direction.
+        """
+        counts = _counts(times, self.pbc)
+        copies = int(np.prod(counts))
+        # the copy (a, b, c) of the cell is shifted by a A + b B + c C
+        shifts = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), -1).reshape(copies, 3)
+        vectors = shifts @ self.cell
+        positions = (vectors[:, None, :] + self.positions[None, :, :]).reshape(-1, 3)
+        return type(self)(
+            positions=positions,
+            cell=jnp.asarray(counts)[:, None] * self.cell,
+            species=jnp.tile(self.species, copies),
+            masses=jnp.tile(self.masses, copies),
+            fixed=jnp.tile(self.fixed, (copies, 1)),
+            pbc=self.pbc,
+        )
 
 
 def volume(structure: Structure) -> Float[Array, ""]:
@@ -216,29 +197,233 @@ def complete_cell(cell: np.ndarray) -> np.ndarray:
     return np.asarray(complete(np.asarray(cell, float)))
 
 
-def read_structure(path: str | Path, index: int = -1) -> Structure:
-    """Read a structure from any file ASE understands (extxyz, POSCAR, cif, LAMMPS data, ...).
+def require_structure(value: Any, name: str = "structure") -> Structure:
+    """The value, if it is a `Structure`.
 
     Raises:
-        FileFormatError: no such file, or ASE cannot make sense of it.
+        InputError: it is something else; the call that makes a structure of it is named.
     """
-    return Structure.from_ase(read_atoms(path, index))
+    module = type(value).__module__
+    if isinstance(value, (str, PathLike)):
+        hint = "Read the file with ms.read_structure(path)."
+    elif module.startswith("ase."):
+        hint = "Convert it with ms.Structure.from_ase(atoms)."
+    else:
+        hint = "Build one with ms.Structure.create(positions, species, cell)."
+    return checks.instance(name, value, Structure, hint)
 
 
-def read_atoms(path: str | Path, index: int = -1) -> "Atoms":
-    """The ASE `Atoms` behind `read_structure`, for what a `Structure` does not keep (tags, info, ...)."""
-    from ase.io import read
+# --- what may be given to `Structure.create`
 
-    if not Path(path).is_file():
-        raise FileFormatError(f"no structure file '{path}'. The path is relative to {Path.cwd()}.")
+
+def _numbers(name: str, value: Any, form: str) -> np.ndarray:
+    """Finite real numbers as an array, whatever they were given as."""
     try:
-        atoms = read(path, index=index)
-    except Exception as error:  # ASE raises whatever its parser met
-        raise FileFormatError(
-            f"cannot read a structure from '{path}': {type(error).__name__}: {error}. "
-            "ASE guesses the format from the name: rename the file (.extxyz, POSCAR, .cif, ...) if the guess "
-            "was wrong."
-        ) from error
-    if isinstance(atoms, list):
-        raise FileFormatError(f"'{path}' gave {len(atoms)} frames: index must be one number.")
-    return atoms
+        array = np.asarray(value)
+        if array.dtype.kind == "O":
+            array = array.astype(float) if None not in array.ravel().tolist() else array
+    except (TypeError, ValueError):
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{name} = {checks.short(value)}: give {form}, as real numbers.")
+    array = array.astype(float)
+    if not np.all(np.isfinite(array)):
+        where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{name}{list(where)} = {array[where]}: {form} must be finite.")
+    return array
+
+
+def _positions(value: Any) -> np.ndarray:
+    positions = _numbers("positions", value, "coordinates (atoms, 3) in Å")
+    if positions.ndim != 2 or positions.shape[1] != 3 or not len(positions):
+        raise InputError(
+            f"positions have shape {positions.shape}; they must be (atoms, 3), for at least one atom. "
+            "Give a 2D system z = 0 and fix z."
+        )
+    return positions
+
+
+def _species(value: Any, n: int) -> np.ndarray:
+    if isinstance(value, str) or not isinstance(value, (Iterable, np.ndarray)):
+        raise InputError(f"species = {value!r}: give one symbol or atomic number per atom, as a list.")
+    items = np.asarray(value).tolist() if hasattr(value, "dtype") else list(value)
+    numbers = np.array([_atomic_number(item) for item in items], np.int32)
+    if len(numbers) != n:
+        raise InputError(f"{len(numbers)} species for {n} positions: give one per atom.")
+    return numbers
+
+
+def _atomic_number(item: Any) -> int:
+    from ase.data import atomic_masses, atomic_numbers
+
+    if isinstance(item, str):
+        if item not in atomic_numbers:
+            raise InputError(f"'{item}' is no chemical symbol.{checks.nearest(item, atomic_numbers)}")
+        return atomic_numbers[item]
+    number = isinstance(item, (int, float, np.number)) and not isinstance(item, (bool, np.bool_))
+    if not number or item != _whole_part(item):
+        raise InputError(f"species {item!r}: give a chemical symbol or a whole atomic number.")
+    last = len(atomic_masses) - 1
+    if not 0 <= item <= last:
+        raise InputError(f"atomic number {int(item)} is no element: they run from 1 to {last}.")
+    return int(item)
+
+
+def _whole_part(item: Any) -> int | None:
+    """The whole number nearest to zero in it; None of NaN, infinity and complex numbers."""
+    try:
+        return int(item)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _masses(value: Any, numbers: np.ndarray) -> np.ndarray:
+    from ase.data import atomic_masses
+
+    if value is None:
+        return atomic_masses[numbers]
+    masses = _numbers("masses", value, "masses (atoms,) in u")
+    if masses.shape != numbers.shape or not np.all(masses > 0):
+        raise InputError(
+            f"masses of shape {masses.shape}, the smallest {masses.min(initial=np.inf):g} u: give "
+            f"{len(numbers)} positive ones."
+        )
+    return masses
+
+
+def _cell(value: Any) -> np.ndarray:
+    cell = np.zeros((3, 3)) if value is None else _numbers("cell", value, "cell vectors in Å")
+    cell = np.diag(cell) if cell.shape == (3,) else cell
+    if cell.shape != (3, 3):
+        raise InputError(
+            f"cell has shape {cell.shape}; give (3, 3) with rows as vectors, three edges, or None."
+        )
+    return cell
+
+
+def _periodic(value: Any, cell: np.ndarray) -> tuple[bool, bool, bool]:
+    has_vector = np.linalg.norm(cell, axis=1) > 0
+    periodic = has_vector if value is None else _booleans("pbc", value, ((), (1,), (3,)), "one bool or three")
+    a, b, c = (bool(along) for along in np.broadcast_to(periodic, 3))
+    for k, along in enumerate((a, b, c)):
+        if along and not has_vector[k]:
+            raise InputError(
+                f"periodic along cell vector {k + 1}, but that vector is zero. Set the cell, or pbc=False "
+                "there."
+            )
+    return a, b, c
+
+
+def _fixed(value: Any, n: int) -> np.ndarray:
+    form = f"one bool per atom ({n},) or per coordinate ({n}, 3)"
+    fixed = np.zeros((n, 3), bool) if value is None else _booleans("fixed", value, ((n,), (n, 3)), form)
+    return np.broadcast_to(fixed.reshape(n, -1), (n, 3))
+
+
+def _booleans(name: str, value: Any, shapes: Sequence[tuple[int, ...]], form: str) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
+    # zeros and ones are bools in many files; everything else that numpy calls true is not
+    if array.dtype.kind not in "biuf" or not np.all((array == 0) | (array == 1)):
+        raise InputError(f"{name} = {checks.short(value)}: give {form}.")
+    if array.shape not in shapes:
+        raise InputError(f"{name} has shape {array.shape}; give {form}.")
+    return array.astype(bool)
+
+
+def _independent(cell: np.ndarray, periodic: Sequence[bool]) -> np.ndarray:
+    """The cell without vectors that mean nothing: open ones that depend linearly on the others."""
+    kept = np.zeros((3, 3))
+    # periodic vectors first: they decide
+    for k in sorted(range(3), key=lambda k: not periodic[k]):
+        length = np.linalg.norm(cell[k])
+        if length == 0:
+            continue
+        others = [row / np.linalg.norm(row) for row in kept if np.any(row)]
+        smallest = np.linalg.svd(np.array([*others, cell[k] / length]), compute_uv=False)[-1]
+        if smallest > 1e-10:
+            kept[k] = cell[k]
+        elif periodic[k]:
+            raise InputError(
+                f"the cell vectors are linearly dependent: vector {k + 1} = {cell[k].tolist()} lies in the "
+                "line or plane of the other periodic ones, and the cell has no volume."
+            )
+    return kept
+
+
+def _counts(times: Any, pbc: Sequence[bool]) -> list[int]:
+    several = isinstance(times, (list, tuple, np.ndarray))
+    numbers = list(times) if several else [times] * 3
+    if len(numbers) != 3:
+        raise InputError(f"times = {times!r}: give one whole number or three.")
+    counts = [checks.whole("times", number, at_least=1) for number in numbers]
+    for k in range(3):
+        if counts[k] > 1 and not pbc[k]:
+            raise InputError(
+                f"times = {times!r}: the structure is open along cell vector {k + 1} (pbc = {tuple(pbc)}); "
+                "repeat it once there."
+            )
+    return counts
+
+
+# --- constraints of ASE that hold single coordinates
+
+
+def _held_axes(constraint: Any, cell: np.ndarray) -> np.ndarray:
+    """Which of x, y, z a constraint holds: (3,) or (atoms of the constraint, 3)."""
+    name = type(constraint).__name__
+    match name:
+        case "FixAtoms":
+            return np.ones(3, bool)
+        case "FixCartesian":
+            return np.asarray(constraint.mask, bool)
+        case "FixScaled":
+            return _axes_of_vectors(np.asarray(constraint.mask, bool), cell)
+        case "FixedPlane":
+            return _axis_of(constraint.dir, name)
+        case "FixedLine":
+            return ~_axis_of(constraint.dir, name)
+    raise InputError(
+        f"constraint {name} holds more than single coordinates and has no derivative here. Use FixAtoms or "
+        "FixCartesian, or remove it with atoms.set_constraint()."
+    )
+
+
+def _axis_of(direction: Any, name: str) -> np.ndarray:
+    along = np.abs(np.asarray(direction, float)) > 1e-12 * np.linalg.norm(direction)
+    if along.sum() != 1:
+        raise InputError(
+            f"constraint {name} has the direction {np.asarray(direction).tolist()}: only x, y and z can be "
+            "held apart from each other. Turn the structure, or hold the whole atom with FixAtoms."
+        )
+    return along
+
+
+def held_axes_of(mask: np.ndarray, cell: np.ndarray) -> np.ndarray | None:
+    """Cartesian axes that are held where fractional coordinates are; None if they are no axes.
+
+    Args:
+        mask: (3,), True for each fractional coordinate that is held.
+        cell: (3, 3), Å.
+    """
+    if mask.all() or not mask.any():
+        return mask
+    # The free moves span the cell vectors that are not held. They must span the axes that are not held:
+    # then as many components are zero in all of them as coordinates are held.
+    free = cell[~mask]
+    zero = np.all(np.abs(free) <= 1e-10 * np.abs(cell).max(), axis=0)
+    return zero if zero.sum() == mask.sum() else None
+
+
+def _axes_of_vectors(mask: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    held = held_axes_of(mask, cell)
+    if held is None:
+        flags = " ".join("F" if m else "T" for m in mask)
+        raise InputError(
+            f"constraint FixScaled ({flags}) holds a coordinate along a cell vector, and the cell vectors "
+            "that stay free do not lie along x, y, z: no cartesian coordinate is held. Hold all three, or "
+            "turn the cell."
+        )
+    return held

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ase.constraints import FixAtoms, FixBondLengths, FixCartesian
+from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, FixedPlane, FixScaled
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
@@ -179,3 +179,106 @@ def test_a_plane_of_atoms_with_z_fixed_relaxes_in_the_plane():
     assert_allclose(np.linalg.norm(relaxed.cell[:2], axis=1), 2 * 2 ** (1 / 6) * sigma, rtol=1e-6)
     assert_array_equal(relaxed.positions[:, 2], 0)
     assert_array_equal(relaxed.cell[2], [0, 0, 10])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pbc": "F"}, "pbc = 'F': give one bool or three"),
+        ({"pbc": ["T", "F", "F"]}, "pbc = .*give one bool or three"),
+        ({"pbc": [True, False]}, r"pbc has shape \(2,\)"),
+        ({"species": [14.9, 14]}, r"species 14\.9: give a chemical symbol or a whole atomic number"),
+        ({"species": [True, True]}, "species True"),
+        ({"species": [None, 14]}, "species None"),
+        ({"species": [np.nan, 14]}, "species nan"),
+        ({"species": "SiSi"}, "species = 'SiSi': give one symbol"),
+        ({"species": None}, "species = None"),
+        ({"positions": [[0.0, 0, 0], [1.0, 1]]}, "give coordinates"),
+        ({"positions": [["a", "b", "c"]] * 2}, "positions = .*real numbers"),
+        ({"positions": None}, "positions = None"),
+        ({"positions": [[0.0, 0, None], [1, 1, 1]]}, "positions = .*real numbers"),
+        ({"positions": [[0.0, 0, np.nan], [1, 1, 1]]}, r"positions\[0, 2\] = nan"),
+        ({"cell": [[np.nan, 0, 0], [0, 4, 0], [0, 0, 4]]}, r"cell\[0, 0\] = nan"),
+        ({"cell": [4.0, 4.0, np.inf]}, r"cell\[2\] = inf"),
+        ({"masses": [28.0, np.nan]}, r"masses\[1\] = nan"),
+        ({"masses": [28.0, -1.0]}, "give 2 positive ones"),
+        ({"fixed": ["F", "F"]}, "fixed = .*give one bool per atom"),
+        ({"fixed": [[True], [False]]}, r"fixed has shape \(2, 1\)"),
+    ],
+)
+def test_values_that_python_would_bend_are_refused(changes, message):
+    arrays = {"positions": [[0.0, 0, 0], [1.0, 1, 1]], "species": ["Si", "Si"], "cell": [4.0, 4.0, 4.0]}
+    with pytest.raises(ms.errors.InputError, match=message):
+        ms.Structure.create(**{**arrays, **changes})
+
+
+def test_a_cell_vector_that_means_nothing_is_dropped():
+    two_equal = [[4.0, 0, 0], [4.0, 0, 0], [0, 0, 4.0]]
+    free = ms.Structure.create([[0.0, 0, 0]], ["Ar"], two_equal, pbc=False)
+    assert_array_equal(free.cell, [[4.0, 0, 0], [0, 0, 0], [0, 0, 4.0]])
+    # the periodic one of the two stays
+    wire = ms.Structure.create([[0.0, 0, 0]], ["Ar"], two_equal, pbc=[False, True, False])
+    assert_array_equal(wire.cell[0], np.zeros(3))
+    with pytest.raises(ms.errors.InputError, match="linearly dependent: vector 2"):
+        ms.Structure.create([[0.0, 0, 0]], ["Ar"], two_equal, pbc=[True, True, False])
+
+
+@pytest.mark.parametrize("times", [(2, 1, 1), (1, 3, 1), (2, 3, 1)])
+def test_repeated_cells_are_those_of_ase(slab, times):
+    ours, theirs = ms.Structure.from_ase(slab).repeat(times), ms.Structure.from_ase(slab.repeat(times))
+    assert_allclose(ours.positions, theirs.positions, atol=1e-13)
+    assert_allclose(ours.cell, theirs.cell, atol=1e-13)
+    for name in ("species", "masses", "fixed"):
+        assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    assert ours.pbc == theirs.pbc
+
+
+@pytest.mark.parametrize("times", [2, (1, 1, 2), (1, 1), 0, 1.5, "2", None, (2, 1, True)])
+def test_repeats_that_make_no_cell_are_refused(slab, times):
+    with pytest.raises(ms.errors.InputError, match="times = "):
+        ms.Structure.from_ase(slab).repeat(times)
+
+
+@pytest.mark.parametrize("given", ["atoms.xyz", None, [ase.Atoms("Ar")], np.zeros((2, 3))])
+def test_what_is_no_atoms_is_refused_by_from_ase(given):
+    with pytest.raises(ms.errors.InputError, match="atoms "):
+        ms.Structure.from_ase(given)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "expected"),
+    [
+        (FixedPlane(0, (0, 0, 1)), (False, False, True)),
+        (FixedLine(0, (0, -2, 0)), (True, False, True)),
+        (FixScaled(0, (True, True, True)), (True, True, True)),
+        # the plane of the two free vectors of the surface is that of x and y
+        (FixScaled(0, (False, False, True)), (False, False, True)),
+    ],
+)
+def test_constraints_along_axes_become_fixed_coordinates(slab, constraint, expected):
+    slab.set_constraint(constraint)
+    assert_array_equal(ms.Structure.from_ase(slab).fixed[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "message"),
+    [
+        (FixedPlane(0, (0, 1, 1)), "FixedPlane has the direction"),
+        (FixedLine(0, (1, 1, 0)), "FixedLine has the direction"),
+        (FixScaled(0, (True, False, False)), r"FixScaled \(F T T\).*no cartesian coordinate is held"),
+    ],
+)
+def test_constraints_askew_are_refused_with_the_reason(slab, constraint, message):
+    slab.set_constraint(constraint)
+    with pytest.raises(ms.errors.InputError, match=message):
+        ms.Structure.from_ase(slab)
+
+
+def test_the_call_that_makes_a_structure_is_named(slab):
+    from mdsens.structure import require_structure
+
+    structure = ms.Structure.from_ase(slab)
+    assert require_structure(structure) is structure
+    for value, hint in ((slab, "from_ase"), ("POSCAR", "read_structure"), (None, "Structure.create")):
+        with pytest.raises(ms.errors.InputError, match=hint):
+            require_structure(value)

@@ -41,10 +41,11 @@ def relax(
     from mdsens.cli.convergence import plot_convergence
     from mdsens.io.files import check_free
     from mdsens.io.hdf5 import Quantity, write_relaxed
+    from mdsens.io.structures import read_atoms
     from mdsens.io.trajectory import write_structure
     from mdsens.potentials.parameters import parameter_values
     from mdsens.relaxation.relax import relax as find_minimum
-    from mdsens.structure import Structure, read_atoms, volume
+    from mdsens.structure import Structure, volume
     from mdsens.units import GPA
 
     strains = options.cell_option(cell)

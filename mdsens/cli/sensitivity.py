@@ -102,10 +102,11 @@ def sensitivity(
     options.turn_on_float64()
     from mdsens.errors import InputError
     from mdsens.io.files import check_free
+    from mdsens.io.structures import read_atoms, read_structure
     from mdsens.io.trajectory import write_structure
     from mdsens.observables.named import named
     from mdsens.sensitivity.analysis import sensitivities
-    from mdsens.structure import Structure, read_atoms, read_structure
+    from mdsens.structure import Structure
     from mdsens.units import GPA
 
     prefix = options.output_prefix(output, structure, "sensitivity")

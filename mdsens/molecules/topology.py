@@ -103,7 +103,7 @@ def read_molecule(path: str | Path) -> Molecule:
         return Molecule(
             topology, tuple(atom.element.number for atom in topology.atoms), path.read_text(encoding="utf-8")
         )
-    from mdsens.structure import read_atoms
+    from mdsens.io.structures import read_atoms
 
     atoms = read_atoms(path)
     return Molecule(atoms, tuple(int(z) for z in atoms.numbers), "")

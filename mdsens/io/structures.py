@@ -1,0 +1,242 @@
+"""Structures out of the files of other programs: ASE reads them, and what it would lose is caught here.
+
+The name of a file says its format, or `format` does. A site that is occupied in part, or by several elements,
+is no atom and is refused. LAMMPS data files are in units metal.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdsens import checks
+from mdsens.errors import FileFormatError, InputError
+from mdsens.structure import Structure
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+LAMMPS = "lammps-data"
+# endings whose format ASE does not know, or takes for another one
+ENDINGS = {".data": LAMMPS, ".lmp": LAMMPS, ".lammps": LAMMPS, ".lammps-data": LAMMPS}
+CLOSEST = 1e-3  # atoms nearer than this (Å) are one site that was listed twice
+MASS_TOLERANCE = 0.02  # u, from an element's weight; those of LAMMPS files are rounded to two or three digits
+
+
+def read_structure(
+    path: str | Path,
+    index: int = -1,
+    *,
+    format: str | None = None,
+    species: Sequence[str] | None = None,
+) -> Structure:
+    """Read a structure from any file ASE understands (extxyz, POSCAR, cif, LAMMPS data, ...).
+
+    Args:
+        index: which frame, where there are several.
+        format: name of the format as in ASE, such as "extxyz", "vasp" or "lammps-data"; by default the name
+            of the file says it.
+        species: of a LAMMPS data file, the element of each atom type; needed where the masses do not tell.
+    Raises:
+        FileFormatError: no such file, ASE cannot make sense of it, or its sites are no atoms: occupied in
+            part, or two at the same place.
+        InputError: an unknown format, or constraints that hold no single coordinates.
+    """
+    return Structure.from_ase(read_atoms(path, index, format=format, species=species))
+
+
+def read_atoms(
+    path: str | Path,
+    index: int = -1,
+    *,
+    format: str | None = None,
+    species: Sequence[str] | None = None,
+) -> "Atoms":
+    """The ASE `Atoms` behind `read_structure`, for what a `Structure` does not keep (tags, info, ...)."""
+    path = checks.existing_file(path, "structure file")
+    form = known_format(format) if format is not None else format_of(path.name)
+    if species is not None and form != LAMMPS:
+        raise InputError(
+            f"species = {list(species)}: only LAMMPS data files leave it open, and '{path}' is none."
+        )
+    try:
+        atoms = _read_lammps(path, species) if form == LAMMPS else _read(path, index, form)
+    except InputError:
+        raise
+    except Exception as error:  # ASE raises whatever its parser met
+        raise FileFormatError(
+            f"cannot read a structure from '{path}': {type(error).__name__}: {error}. "
+            "ASE guesses the format from the name: rename the file (.extxyz, POSCAR, .cif, ...) or give "
+            "format= (--format) if the guess was wrong."
+        ) from error
+    if isinstance(atoms, list):
+        raise FileFormatError(f"'{path}' gave {len(atoms)} frames: index must be one number.")
+    _check_occupancy(path, atoms)
+    _check_apart(path, atoms)
+    return atoms
+
+
+def format_of(name: str) -> str | None:
+    """The format that the name of a file states, where ASE does not know it; else None."""
+    name = name.lower()
+    if name.startswith("data."):
+        return LAMMPS
+    return ENDINGS.get(Path(name).suffix)
+
+
+def known_format(form: str) -> str:
+    """The name of a format of ASE.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    from ase.io.formats import ioformats
+
+    if form not in ioformats:
+        raise InputError(
+            f"format = {form!r} is unknown.{checks.nearest(str(form), ioformats)} Some that are known: "
+            "extxyz, vasp, cif, lammps-data, xyz, traj, proteindatabank, xsf."
+        )
+    return form
+
+
+def _read(path: Path, index: int, form: str | None) -> Any:
+    from ase.io import read
+
+    form = form or _guess(path)
+    if path.suffix not in (".gz", ".bz2", ".xz") and path.read_bytes()[:3] == b"\xef\xbb\xbf":
+        return _read_without_mark(path, index, form)
+    # an @ would be taken for the beginning of an index
+    return read(path, index=index, format=form, do_not_split_by_at_sign=True)
+
+
+def _guess(path: Path) -> str:
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    # ASE knows endings in small letters; POSCAR and its like in capitals
+    named = path.with_name(path.name.lower()) if path.suffix.isupper() else path
+    try:
+        return filetype(str(named), read=False)
+    except UnknownFileTypeError:
+        return filetype(str(path))
+
+
+def _read_without_mark(path: Path, index: int, form: str) -> Any:
+    # some editors begin a text with a byte order mark, which ASE takes for part of the first word
+    import tempfile
+
+    from ase.io import read
+
+    with tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder) / "clean"
+        clean.write_bytes(path.read_bytes()[3:])
+        return read(clean, index=index, format=form)
+
+
+# --- sites that are no atoms
+
+
+def _check_occupancy(path: Path, atoms: "Atoms") -> None:
+    # ASE keeps the first element of each site, and what the site holds in info, by the number of its kind
+    occupancy = atoms.info.get("occupancy") or {}
+    kinds = atoms.arrays.get("spacegroup_kinds", np.arange(len(atoms)))
+    partial = []
+    for kind, holds in occupancy.items():
+        if len(holds) == 1 and abs(next(iter(holds.values())) - 1) < 1e-6:
+            continue
+        text = " ".join(f"{symbol} {share:g}" for symbol, share in holds.items())
+        # a shared site is listed once for each of its elements, and has atoms once
+        partial += [
+            f"{text} at {_place(atoms, row)}" for row in np.flatnonzero(np.asarray(kinds) == int(kind))[:1]
+        ]
+    if partial:
+        raise FileFormatError(
+            f"'{path}' has {len(partial)} sites that are occupied in part or shared: {_first(partial)}. A "
+            "structure has whole atoms: choose which are there, and write them without occupancies."
+        )
+
+
+def _place(atoms: "Atoms", row: int) -> str:
+    return "(" + ", ".join(f"{x:.4f}" for x in atoms.get_scaled_positions(wrap=False)[row]) + ")"
+
+
+def _first(items: Sequence[str], most: int = 4) -> str:
+    return "; ".join(items[:most]) + ("; ..." if len(items) > most else "")
+
+
+def _check_apart(path: Path, atoms: "Atoms") -> None:
+    from ase.neighborlist import neighbor_list
+
+    if np.any(atoms.pbc) and not np.isfinite(atoms.cell.array).all():
+        return
+    first, second = neighbor_list("ij", atoms, CLOSEST) if len(atoms) > 1 else ((), ())
+    pairs = [(int(i), int(j)) for i, j in zip(first, second, strict=True) if i < j]
+    if pairs:
+        i, j = pairs[0]
+        raise FileFormatError(
+            f"'{path}' has two atoms at the same place, {i} ({atoms.symbols[i]}) and {j} "
+            f"({atoms.symbols[j]}), counted from 0, nearer than {CLOSEST:g} Å; {len(pairs)} such pairs. "
+            "Remove one of each."
+        )
+
+
+# --- LAMMPS data
+
+
+def _read_lammps(path: Path, species: Sequence[str] | None) -> "Atoms":
+    from ase.data import atomic_numbers
+    from ase.io import read
+
+    text = path.read_text(encoding="utf-8-sig")
+    masses = lammps_masses(text)
+    count = re.search(r"^\s*(\d+)\s+atom\s+types", text, re.MULTILINE)
+    if count is None:
+        raise FileFormatError(
+            f"'{path}' is read as LAMMPS data, and has no line '... atom types'. If it is another format, "
+            "give format= (--format)."
+        )
+    kinds = int(count[1])
+    symbols = _symbols_of(path, masses, kinds) if species is None else list(species)
+    if len(symbols) != kinds:
+        raise InputError(f"species = {symbols}: '{path}' has {kinds} atom types; name the element of each.")
+    for symbol in symbols:
+        if symbol not in atomic_numbers:
+            raise InputError(f"'{symbol}' is no chemical symbol.{checks.nearest(symbol, atomic_numbers)}")
+    numbers = {kind: atomic_numbers[symbol] for kind, symbol in enumerate(symbols, start=1)}
+    atoms: Any = read(path, format=LAMMPS, Z_of_type=numbers, units="metal", do_not_split_by_at_sign=True)
+    # only LAMMPS needs these
+    for name in ("id", "type", "mol-id", "bonds", "angles", "dihedrals"):
+        atoms.arrays.pop(name, None)
+    return atoms
+
+
+def lammps_masses(text: str) -> dict[int, float]:
+    """Mass (u) of each atom type in the section Masses of a LAMMPS data file."""
+    section = re.search(
+        r"^\s*Masses[^\n]*\n((?:\s*\d+\s+[-+.\deE]+[^\n]*(?:\n|$)|\s*\n)+)", text, re.MULTILINE
+    )
+    rows = [line.split() for line in section[1].splitlines() if line.strip()] if section else []
+    return {int(row[0]): float(row[1]) for row in rows}
+
+
+def _symbols_of(path: Path, masses: dict[int, float], kinds: int) -> list[str]:
+    from ase.data import atomic_masses, chemical_symbols
+
+    remedy = "Give species= (--species Ar,Kr), one element for each atom type."
+    symbols = []
+    for kind in range(1, kinds + 1):
+        if kind not in masses:
+            raise InputError(
+                f"'{path}' has no mass for atom type {kind}, so its element is unknown. {remedy}"
+            )
+        off = np.abs(atomic_masses[1:] - masses[kind])
+        # 1 u is the mass of reduced units more often than that of hydrogen
+        near = off < np.minimum(MASS_TOLERANCE, 0.005 * atomic_masses[1:])
+        fits = [chemical_symbols[1 + k] for k in np.flatnonzero(near)]
+        if len(fits) != 1:
+            which = f"fits {' and '.join(fits)}" if fits else "is that of no element"
+            raise InputError(f"'{path}': the mass {masses[kind]:g} u of atom type {kind} {which}. {remedy}")
+        symbols += fits
+    return symbols
