@@ -67,7 +67,7 @@ def main() -> None:
     models = {kind: train(kind, frames, options, say) for kind in options.kinds}
     _, held_out = frames.split(HELD_OUT)
     rows: dict[str, dict[str, Any]] = {kind: measure(model, held_out) for kind, model in models.items()}
-    starts = 10 * held_out.positions[
+    starts = ms.units.NM * held_out.positions[
         np.linspace(0, held_out.n_frames - 1, options.replicas).astype(int)
     ].astype(float)
     first = next(iter(models.values()))

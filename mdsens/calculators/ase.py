@@ -1,19 +1,26 @@
 """Any potential of mdsens as an ASE calculator, for optimizers, molecular dynamics and scripts that exist."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Array, Float
 
+from mdsens.calculators.lists import RecentLists
+from mdsens.checks import nearest, number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
+from mdsens.observables.elastic import elastic_constants
 from mdsens.potentials.base import Potential, check_elements
-from mdsens.potentials.parameters import check_parameters
+from mdsens.potentials.parameter_sets import load_potential
+from mdsens.potentials.parameters import check_parameters, parameter_values, replace_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
 from mdsens.relaxation.search import default_skin
@@ -22,39 +29,56 @@ from mdsens.structure import Structure
 if TYPE_CHECKING:
     from ase import Atoms
 
+HESSIAN_LIMIT = 9000  # coordinates: the matrix then has 0.65 GB
+AT_ONCE = 64  # rows of the Hessian
+
 
 class MDSens(Calculator):
-    """Energy, forces and stress of a potential for ASE.
+    """Energy, forces, stress, Hessian and elastic constants of a potential for ASE.
 
-    The neighbor list is kept with a skin and rebuilt only when it could miss a pair; its size is kept as
-    well, so that nothing is compiled again while atoms and cell move. The potential may be replaced at any
-    time (`calc.potential = replace_parameters(calc.potential, {...})`): the next request is computed anew.
+    Neighbor lists are kept with a skin, for the last few structures (images of a path share a calculator),
+    and made anew only when they could miss a pair; their size is kept as well, so that nothing is compiled
+    again while atoms and cell move. The potential may be replaced at any time: `calc.potential = ...`, or
+    `calc.set(epsilon=0.011)` by the flat names of its parameters.
 
     Properties: energy and free_energy (eV), energies (eV, if the form shares its energy among atoms), forces
-    (eV/Å), stress (eV/Å³, Voigt xx yy zz yz xz xy, positive in tension; not for structures without volume).
-    Constraints are ASE's business: the forces are those of the potential.
+    (eV/Å), stress (eV/Å³, Voigt xx yy zz yz xz xy, positive in tension; not for structures without volume);
+    when asked for, hessian (3 atoms, 3 atoms) in eV/Å² and elastic_constants (6, 6) in eV/Å³.
+    Constraints are ASE's business: forces and Hessian are those of the potential.
     """
 
-    def __init__(self, potential: Potential, skin: float | None = None):
+    def __init__(
+        self,
+        potential: Potential | str | Path,
+        skin: float | None = None,
+        *,
+        atoms: "Atoms | None" = None,
+        directory: str | Path = ".",
+        label: str | None = None,
+    ):
         """Take a potential into use.
 
         Args:
-            potential: any potential of mdsens.
+            potential: any potential of mdsens, or what `load_potential` takes: the name of a parameter set,
+                or a file.
             skin: extra reach of the neighbor list, Å; default a tenth of the cutoff.
+            atoms: get this calculator at once.
+            directory: as ASE has it; nothing is written there.
+            label: as ASE has it.
         Raises:
             InputError: not a potential, parameters out of bounds, negative skin; later, an element without
             parameters.
             NonFiniteError: when computing: NaN positions, or atoms at the same place.
-            PrecisionError: float64 is off.
+            PrecisionError: float64 is off, now or when computing.
         """
         require_x64()
-        if skin is not None and not 0 <= skin < np.inf:
-            raise InputError(f"skin = {skin} Å: it must be zero or positive, and finite.")
-        super().__init__()
-        self.skin = skin
+        super().__init__(label=label, directory=str(directory))
+        self.skin = _checked_skin(skin)
         self._structure: Structure | None = None
-        self._neighbors: Neighbors | None = None
+        self._lists = RecentLists()
         self.potential = potential
+        if atoms is not None:
+            atoms.calc = self
 
     @property
     def potential(self) -> Potential:
@@ -62,24 +86,63 @@ class MDSens(Calculator):
         return self._potential
 
     @potential.setter
-    def potential(self, potential: Potential) -> None:
-        if not isinstance(potential, Potential):
-            raise InputError(
-                f"MDSens needs a potential of mdsens, not {type(potential).__name__}: "
-                "mdsens.load_potential(name or file) gives one."
-            )
+    def potential(self, potential: Potential | str | Path) -> None:
+        potential = _as_potential(potential)
         check_parameters(potential)
-        shares = type(potential).site_energies is not Potential.site_energies
+        self._shares = type(potential).site_energies is not Potential.site_energies
         self.implemented_properties = [
             "energy",
             "free_energy",
-            *(["energies"] if shares else []),
+            *(["energies"] if self._shares else []),
             "forces",
             "stress",
+            "hessian",
+            "elastic_constants",
         ]
         self._potential = potential
         self._elements_known = False
+        self.parameters.clear()
+        self.parameters.update(_described(potential), skin=self.skin)
         self.reset()
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Change parameters by their flat names, `potential` or `skin`; the next request is computed anew.
+
+        Names that are no Python names go in as a dictionary: `calc.set(**{"epsilon[Ni-Cu]": 0.4})`.
+
+        Returns:
+            what is different now.
+        Raises:
+            InputError: a name that there is not, or a value out of bounds.
+        """
+        if not changes:
+            return {}
+        before = dict(self.parameters)
+        potential = _as_potential(changes.pop("potential", self._potential))
+        skin = _checked_skin(changes.pop("skin", self.skin))
+        known = [*parameter_values(potential), "skin", "potential"]
+        for name in changes:
+            if name not in known:
+                raise InputError(
+                    f"MDSens has no parameter '{name}'.{nearest(name, known)} There are {', '.join(known)}."
+                )
+        replaced = replace_parameters(potential, changes)
+        check_parameters(replaced)
+        self.skin = skin
+        self.potential = replaced
+        self._lists.clear()
+        return {name: value for name, value in self.parameters.items() if before.get(name) != value}
+
+    def __repr__(self) -> str:
+        """Form, elements, values and skin."""
+        values = [f"{name}={value:.8g}" for name, value in parameter_values(self._potential).items()]
+        elements = ["-".join(self._potential.elements)] if self._potential.elements else []
+        skin = "" if self.skin is None else f", skin={self.skin:g}"
+        return f"MDSens({type(self._potential).__name__}({', '.join([*elements, *values])}){skin})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without lists and arrays that the next request makes again."""
+        return {**self.__dict__, "_lists": RecentLists(), "_structure": None, "_elements_known": False}
 
     def calculate(
         self,
@@ -87,32 +150,46 @@ class MDSens(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fill `results`. Energy, forces and stress come together; energies only when asked for."""
+        """Fill `results`. Energy, energies, forces and stress come together; the others when asked for."""
+        require_x64()
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         structure = self._take_over(self.atoms)
-        result = self._evaluate(structure)
-        assert self._neighbors is not None
+        result, energies, neighbors = self._evaluate(structure)
         energy, forces = float(result.energy), np.asarray(result.forces)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            check_finite(result, structure, self._neighbors)
+            check_finite(result, structure, neighbors)
         self.results = {"energy": energy, "free_energy": energy, "forces": np.array(forces)}
         if self.atoms.cell.rank == 3:
             self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(result.stress))
-        if "energies" in properties:
-            self.results["energies"] = np.array(_site_energies(self._potential, structure, self._neighbors))
+        if energies is not None:
+            self.results["energies"] = np.array(energies)
+        if "hessian" in properties:
+            self.results["hessian"] = _hessian(self._potential, structure, neighbors)
+        if "elastic_constants" in properties:
+            self.results["elastic_constants"] = np.array(elastic_constants(self._potential, structure))
+
+    def get_hessian(self, atoms: "Atoms | None" = None) -> Float[np.ndarray, "n n"]:
+        """Second derivatives of the energy by all coordinates, x y z of the first atom first; eV/Å².
+
+        Raises:
+            InputError: more than HESSIAN_LIMIT coordinates.
+        """
+        return self.get_property("hessian", atoms)
+
+    def get_elastic_constants(self, atoms: "Atoms | None" = None) -> Float[np.ndarray, "6 6"]:
+        """Elastic constants of relaxed atoms, which relax under the strain; eV/Å³, Voigt xx yy zz yz xz xy.
+
+        Raises:
+            InputError: as `mdsens.observables.elastic_constants`.
+        """
+        return self.get_property("elastic_constants", atoms)
 
     def _take_over(self, atoms: "Atoms") -> Structure:
         # ASE's `system_changes` does not serve here: it is empty when the same atoms come again after an
         # error.
         old = self._structure
-        same_list = old is not None and (old.n_atoms, old.pbc) == (len(atoms), tuple(atoms.pbc))
-        if (
-            old is not None
-            and same_list
-            and np.array_equal(np.asarray(old.species), atoms.numbers)
-            and np.array_equal(np.any(np.asarray(old.cell), 1), np.any(atoms.cell.array, 1))
-        ):
+        if old is not None and _same_but_places(old, atoms):
             new = old.at(jnp.array(atoms.positions), jnp.array(atoms.cell.array))
         else:
             new = Structure.create(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
@@ -120,30 +197,96 @@ class MDSens(Calculator):
         if not self._elements_known:
             check_elements(self._potential, new)
             self._elements_known = True
-        # Pairs do not depend on species: a list survives exchanges of atoms, and `slack` says for how long.
-        self._neighbors = self._neighbors if same_list else None
         self._structure = new
         return new
 
-    def _evaluate(self, structure: Structure) -> EnergyForcesStress:
-        if self._neighbors is not None:
+    def _evaluate(
+        self, structure: Structure
+    ) -> tuple[EnergyForcesStress, Float[Array, "atoms"] | None, Neighbors]:
+        # Pairs do not depend on species: a list survives exchanges of atoms, and `slack` says for how long.
+        kept = self._lists.nearest(structure)
+        if kept is not None:
             # In one call, for almost always the list still holds.
-            result, slack = _evaluate_with_slack(self._potential, structure, self._neighbors)
+            result, energies, slack = _evaluate_with_slack(self._potential, structure, kept, self._shares)
             if float(slack) >= 0:
-                return result
-        capacity = None if self._neighbors is None else self._neighbors.capacity
+                return result, energies, kept
         skin = default_skin(self._potential) if self.skin is None else self.skin
-        self._neighbors = neighbors_of(self._potential, structure, skin, capacity)
-        return _evaluate_with_slack(self._potential, structure, self._neighbors)[0]
+        new = neighbors_of(self._potential, structure, skin, self._lists.capacity(structure))
+        self._lists.add(structure, new)
+        result, energies, _ = _evaluate_with_slack(self._potential, structure, new, self._shares)
+        return result, energies, new
+
+
+def _as_potential(given: Any) -> Potential:
+    """A potential, or the one that a name or file stands for."""
+    potential = load_potential(given) if isinstance(given, (str, Path)) else given
+    if not isinstance(potential, Potential):
+        raise InputError(
+            f"MDSens needs a potential of mdsens, not {type(potential).__name__}: "
+            "mdsens.load_potential(name or file) gives one."
+        )
+    return potential
+
+
+def _checked_skin(skin: Any) -> float | None:
+    return None if skin is None else number("skin", skin, "Å", at_least=0.0)
+
+
+def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
+    """The same atoms, periodic along the same of the vectors that are there."""
+    if (old.n_atoms, old.pbc) != (len(atoms), tuple(atoms.pbc)):
+        return False
+    same_species = np.array_equal(np.asarray(old.species), atoms.numbers)
+    return same_species and np.array_equal(np.any(np.asarray(old.cell), 1), np.any(atoms.cell.array, 1))
+
+
+def _described(potential: Potential) -> dict[str, Any]:
+    """Form, values and all else that makes a potential what it is, as numbers and texts."""
+    fields = [field for field in dataclasses.fields(potential) if field.metadata.get("static")]
+    choices = {field.name: _plain(getattr(potential, field.name)) for field in fields}
+    values = {name: float(value) for name, value in parameter_values(potential).items()}
+    return {"form": type(potential).__name__} | choices | values
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return repr(value)
 
 
 @eqx.filter_jit
 def _evaluate_with_slack(
-    potential: Potential, structure: Structure, neighbors: Neighbors
-) -> tuple[EnergyForcesStress, Float[Array, ""]]:
-    return evaluate(potential, structure, neighbors), neighbors.slack(structure, potential.cutoff)
+    potential: Potential, structure: Structure, neighbors: Neighbors, shares: bool
+) -> tuple[EnergyForcesStress, Float[Array, "atoms"] | None, Float[Array, ""]]:
+    energies = potential.site_energies(structure, neighbors) if shares else None
+    result = evaluate(potential, structure, neighbors)
+    return result, energies, neighbors.slack(structure, potential.cutoff)
+
+
+def _hessian(potential: Potential, structure: Structure, neighbors: Neighbors) -> Float[np.ndarray, "n n"]:
+    n = 3 * structure.n_atoms
+    if n > HESSIAN_LIMIT:
+        raise InputError(
+            f"the Hessian of {structure.n_atoms} atoms has {n} x {n} numbers: the limit is {HESSIAN_LIMIT} "
+            "coordinates. mdsens relaxes and differentiates without the matrix."
+        )
+    unit = np.eye(n)
+    pieces = [unit[k : k + AT_ONCE] for k in range(0, n, AT_ONCE)]
+    hessian = np.concatenate([np.asarray(_rows(potential, structure, neighbors, piece)) for piece in pieces])
+    return (hessian + hessian.T) / 2  # equal up to rounding
 
 
 @eqx.filter_jit
-def _site_energies(potential: Potential, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
-    return potential.site_energies(structure, neighbors)
+def _rows(
+    potential: Potential, structure: Structure, neighbors: Neighbors, directions: Float[Any, "rows n"]
+) -> Float[Array, "rows n"]:
+    """Products of the Hessian with some directions: derivatives of the gradient along them."""
+    x = structure.positions
+    gradient = jax.grad(lambda x: potential.energy(structure.at(x), neighbors))
+
+    def product(direction: Array) -> Array:
+        return jax.jvp(gradient, (x,), (direction.reshape(x.shape),))[1].ravel()
+
+    return jax.vmap(product)(jnp.asarray(directions))

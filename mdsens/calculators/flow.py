@@ -8,18 +8,22 @@ up to the constant kT log Z: differences of energies and all forces are those of
 that the flow stands for, exact derivatives at that.
 """
 
+import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 from ase.data import chemical_symbols
+from ase.formula import Formula
 
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.precision import require_x64
-from mdsens.units import BOLTZMANN, NM
+from mdsens.units import from_kT, from_kT_per_nm, to_nm
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -40,11 +44,21 @@ class FlowCalculator(Calculator):
 
     implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE's own convention)
 
-    def __init__(self, generator: BoltzmannGenerator):
+    def __init__(
+        self,
+        generator: BoltzmannGenerator,
+        *,
+        atoms: "Atoms | None" = None,
+        directory: str | Path = ".",
+        label: str | None = None,
+    ):
         """Take a flow into use.
 
         Args:
             generator: the flow of one molecule, with elements and temperature.
+            atoms: get this calculator at once.
+            directory: as ASE has it; nothing is written there.
+            label: as ASE has it.
         Raises:
             InputError: no `BoltzmannGenerator`; when computing: other atoms than the generator's, or periodic
             ones.
@@ -53,8 +67,10 @@ class FlowCalculator(Calculator):
             PrecisionError: float64 is off.
         """
         require_x64()
-        super().__init__()
+        super().__init__(label=label, directory=str(directory))
         self.generator = generator
+        if atoms is not None:
+            atoms.calc = self
 
     @property
     def generator(self) -> BoltzmannGenerator:
@@ -71,7 +87,30 @@ class FlowCalculator(Calculator):
                 "makes one."
             )
         self._generator = generator.astype(jnp.float64)
+        self.parameters.clear()
+        self.parameters.update(_described(self._generator))
         self.reset()
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Take another flow: `calc.set(generator=...)`.
+
+        Raises:
+            InputError: anything else; a flow has no parameters by name.
+        """
+        before = dict(self.parameters)
+        generator = changes.pop("generator", None)
+        if changes:
+            raise InputError(
+                f"FlowCalculator has no parameter '{next(iter(changes))}': there is only generator."
+            )
+        if generator is not None:
+            self.generator = generator
+        return {name: value for name, value in self.parameters.items() if before.get(name) != value}
+
+    def __repr__(self) -> str:
+        """Molecule and temperature."""
+        molecule = Formula.from_list([chemical_symbols[z] for z in self._generator.species]).format("hill")
+        return f"FlowCalculator({molecule}, {self._generator.temperature:g} K)"
 
     def calculate(
         self,
@@ -80,14 +119,16 @@ class FlowCalculator(Calculator):
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
         """Fill `results`: energy and forces together."""
+        require_x64()
         super().calculate(atoms, properties, system_changes)
         assert self.atoms is not None
         self._check(self.atoms)
-        kT = BOLTZMANN * self._generator.temperature
+        temperature = self._generator.temperature
         energies, forces = energies_and_forces(
-            self._generator.flow, jnp.asarray(self.atoms.positions[None] / NM)
+            self._generator.flow, jnp.asarray(to_nm(self.atoms.positions[None]))
         )
-        energy, forces = kT * float(energies[0]), kT / NM * np.asarray(forces[0])
+        energy = from_kT(float(energies[0]), temperature)
+        forces = from_kT_per_nm(np.asarray(forces[0]), temperature)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise NonFiniteError(_what_is_wrong(self.atoms, energy, forces))
         self.results = {"energy": energy, "free_energy": energy, "forces": forces}
@@ -100,9 +141,8 @@ class FlowCalculator(Calculator):
                 f"{len(species)}: it knows no solvent and no "
                 "other molecules."
             )
-        if different := [
-            i for i, (here, known) in enumerate(zip(atoms.numbers, species, strict=True)) if here != known
-        ]:
+        different = np.flatnonzero(atoms.numbers != np.asarray(species)).tolist()
+        if different:
             i = different[0]
             raise InputError(
                 f"atom {i} is {atoms.symbols[i]}, and the flow has {chemical_symbols[species[i]]} there "
@@ -115,10 +155,24 @@ class FlowCalculator(Calculator):
                 "molecule in free space: set "
                 "atoms.pbc = False (and make the molecule whole, if a border cuts it)."
             )
-        if bad := np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist():
+        bad = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
+        if bad:
             raise NonFiniteError(
                 f"the position of atom {bad[0]} ({atoms.symbols[bad[0]]}) is {atoms.positions[bad[0]]} Å."
             )
+
+
+def _described(generator: BoltzmannGenerator) -> dict[str, Any]:
+    """What tells flows apart, as numbers and texts."""
+    mark = hashlib.blake2b(digest_size=12)
+    for leaf in jax.tree.leaves(generator.flow):
+        mark.update(np.ascontiguousarray(leaf).tobytes())
+    return {
+        "form": "BoltzmannGenerator",
+        "temperature": float(generator.temperature),
+        "species": [int(z) for z in generator.species],
+        "fingerprint": mark.hexdigest(),
+    }
 
 
 def _what_is_wrong(atoms: "Atoms", energy: float, forces: np.ndarray) -> str:

@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
 from mdsens.molecules.topology import MISSING, Placement, place_atoms
+from mdsens.units import to_nm
 
 Fields = dict[str, Float[Array, "_"]]
 
@@ -102,7 +103,7 @@ class ZMatrix(AbstractCoordinates):
         """
         coordinates = cls(place_atoms(topology))
         if type(topology).__module__.startswith("ase."):
-            coordinates.check(0.1 * topology.positions)  # Å to nm
+            coordinates.check(to_nm(topology.positions))
         return coordinates
 
     @property

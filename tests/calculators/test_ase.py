@@ -1,5 +1,8 @@
 """The ASE calculator: right numbers, ASE's conventions, and no work done twice while atoms move."""
 
+import copy
+import json
+import pickle
 import subprocess
 import sys
 
@@ -21,6 +24,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize_scalar
 
 import mdsens as ms
+import mdsens.calculators.ase as calculators_ase
 from mdsens.strain import to_voigt
 
 SW = ms.StillingerWeber(
@@ -156,8 +160,9 @@ def test_dynamics_conserves_energy_and_compiles_nothing_after_the_first_steps():
     lists, energies = set(), []
 
     def watch():
-        lists.add(id(atoms.calc._neighbors.positions))
-        kept.append(atoms.calc._neighbors)  # so that ids are not reused
+        latest = atoms.calc._lists._kept[-1].neighbors
+        lists.add(id(latest.positions))
+        kept.append(latest)  # so that ids are not reused
         energies.append(atoms.get_total_energy())
 
     kept: list[ms.Neighbors] = []
@@ -200,6 +205,85 @@ def test_changed_atoms_give_what_a_fresh_calculator_gives(change):
     # the lists may list their pairs in another order
     assert_allclose(atoms.get_potential_energy(), fresh.get_potential_energy(), rtol=1e-13)
     assert_allclose(atoms.get_forces(), fresh.get_forces(), atol=1e-12)
+
+
+def test_parameters_are_set_by_name_and_say_what_the_potential_is():
+    atoms = argon()
+    before, described = atoms.get_potential_energy(), atoms.calc.todict()
+    assert json.loads(json.dumps(described)) == described
+    assert (described["form"], described["epsilon"], described["skin"]) == ("LennardJones", 0.0104, None)
+    assert {"source", "elements", "cutoff_radius"} <= set(described)
+    assert atoms.calc.set(epsilon=0.0208) == {"epsilon": 0.0208}
+    # epsilon is the only energy of the form
+    assert_allclose(atoms.get_potential_energy(), 2 * before, rtol=1e-14)
+    assert atoms.calc.todict() == described | {"epsilon": 0.0208}
+    assert atoms.calc.set(skin=0.5) == {"skin": 0.5} and atoms.calc.skin == 0.5
+    with pytest.raises(ms.errors.InputError, match=r"no parameter 'epsilom'\. Did you mean 'epsilon'"):
+        atoms.calc.set(epsilom=1.0)
+    with pytest.raises(ms.errors.InputError, match="epsilon"):
+        atoms.calc.set(epsilon=-1.0)
+    assert repr(atoms.calc) == "MDSens(LennardJones(Ar, epsilon=0.0208, sigma=3.405), skin=0.5)"
+
+
+def test_a_calculator_is_copied_sent_and_built_as_others_are(tmp_path):
+    atoms = argon()
+    forces = atoms.get_forces()
+    for calc in (copy.deepcopy(atoms.calc), pickle.loads(pickle.dumps(atoms.calc))):
+        other = atoms.copy()
+        other.calc = calc
+        assert np.array_equal(other.get_forces(), forces)
+    named = atoms.copy()
+    ms.calculators.MDSens("ar-lennard-jones", atoms=named, directory=tmp_path, label="ar")
+    assert named.calc.parameters["source"] and np.isfinite(named.get_potential_energy())
+
+
+def test_float64_switched_off_later_is_an_error():
+    atoms = argon()
+    atoms.get_forces()
+    atoms.rattle(0.01)
+    with jax.enable_x64(False), pytest.raises(ms.errors.PrecisionError):
+        atoms.get_forces()
+
+
+def test_hessian_and_elastic_constants_are_those_of_differences_and_of_the_observable():
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.calc = ms.calculators.MDSens(LJ)
+    constants = atoms.calc.get_elastic_constants(atoms)
+    assert_allclose(constants, ms.observables.elastic_constants(LJ, ms.Structure.from_ase(atoms)), atol=1e-14)
+    atoms.rattle(0.1, seed=1)
+    hessian = atoms.calc.get_property("hessian", atoms)
+    assert np.array_equal(hessian, hessian.T) and hessian.shape == (12, 12)
+    step, forces = 1e-4, []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.calc = atoms.calc
+        moved.positions[1, 2] += sign * step
+        forces.append(moved.get_forces())
+    # differences: the fourth derivative times step² / 6, about 1e-8
+    assert_allclose(hessian[5], -(forces[0] - forces[1]).ravel() / (2 * step), atol=1e-7)
+    many = ms.Structure.create(np.zeros((3001, 3)), ["Ar"] * 3001)
+    with pytest.raises(ms.errors.InputError, match="9003 x 9003 numbers"):
+        calculators_ase._hessian(LJ, many, None)
+
+
+def test_images_that_share_a_calculator_keep_their_lists(monkeypatch):
+    built = []
+    search = calculators_ase.neighbors_of
+    monkeypatch.setattr(calculators_ase, "neighbors_of", lambda *a: built.append(1) or search(*a))
+    calc = ms.calculators.MDSens(LJ)
+    images = [argon() for _ in range(3)]
+    for k, image in enumerate(images):
+        image.positions[0] += k  # farther apart than the skin
+        image.calc = calc
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        for image in images:
+            image.get_forces()
+            image.positions += 0.01 * rng.normal(size=image.positions.shape)
+    assert len(built) == 3 and len(calc._lists) == 3
+    fresh = images[0].copy()
+    fresh.calc = ms.calculators.MDSens(LJ)
+    assert_allclose(images[0].get_forces(), fresh.get_forces(), atol=1e-12)
 
 
 def test_another_potential_is_used_at_once():
@@ -245,8 +329,10 @@ def test_what_cannot_be_computed_is_an_error_each_time():
 def test_wrong_arguments_are_refused():
     with pytest.raises(ms.errors.InputError, match="skin = -1"):
         ms.calculators.MDSens(SW, skin=-1.0)
-    with pytest.raises(ms.errors.InputError, match="not str"):
-        ms.calculators.MDSens("sw")
+    with pytest.raises(ms.errors.InputError, match="not float"):
+        ms.calculators.MDSens(1.0)
+    with pytest.raises(ms.errors.InputError, match="ar-lennard-jone"):
+        ms.calculators.MDSens("ar-lennard-jone")
     with jax.enable_x64(False), pytest.raises(ms.errors.PrecisionError):
         ms.calculators.MDSens(SW)
 

@@ -1,5 +1,10 @@
 """A flow as an ASE calculator: -kT log p and its exact derivatives, in ASE's units."""
 
+import copy
+import dataclasses
+import json
+import pickle
+
 import ase
 import numpy as np
 import peroxide
@@ -129,3 +134,18 @@ def test_only_a_generator_is_taken(generator):
     with pytest.raises(InputError, match="BoltzmannGenerator, not Flow"):
         FlowCalculator(generator.flow)
     assert ms.calculators.FlowCalculator is FlowCalculator
+
+
+def test_a_flow_calculator_says_which_flow_it_has(generator, tmp_path):
+    atoms = ase.Atoms(peroxide.SPECIES, peroxide.positions())
+    calc = FlowCalculator(generator, atoms=atoms, directory=tmp_path, label="flow")
+    assert atoms.calc is calc and repr(calc) == f"FlowCalculator(H2O2, {peroxide.TEMPERATURE:g} K)"
+    described = calc.todict()
+    assert json.loads(json.dumps(described)) == described
+    other = dataclasses.replace(generator, temperature=2 * peroxide.TEMPERATURE)
+    assert calc.set(generator=other) == {"temperature": 2 * peroxide.TEMPERATURE}
+    with pytest.raises(InputError, match="no parameter 'epsilon'"):
+        calc.set(epsilon=1.0)
+    energy = atoms.get_potential_energy()
+    for same in (copy.deepcopy(calc), pickle.loads(pickle.dumps(calc))):
+        assert same.get_potential_energy(atoms) == energy

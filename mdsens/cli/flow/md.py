@@ -60,7 +60,7 @@ def md(
     from mdsens.dynamics.files import HDF5, check_ending
     from mdsens.errors import InputError, NonFiniteError
     from mdsens.io.files import check_free
-    from mdsens.units import from_nm
+    from mdsens.units import PS, from_nm
 
     check_free(output, overwrite)
     if check_ending(output) not in HDF5 and replicas > 1:
@@ -82,7 +82,7 @@ def md(
             line(f"step {now.step} of {steps}")
 
         problem: NonFiniteError | None = None
-        bath = None if friction == 0 else friction / 1000  # 1/fs
+        bath = None if friction == 0 else friction / PS  # 1/fs
         move = nve if bath is None else partial(langevin, friction=bath)
         try:
             trajectory = move(
