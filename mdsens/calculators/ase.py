@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, Parameters, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Array, Float
 
@@ -101,8 +101,7 @@ class MDSens(Calculator):
         ]
         self._potential = potential
         self._elements_known = False
-        self.parameters.clear()
-        self.parameters.update(_described(potential), skin=self.skin)
+        self.parameters = Parameters(_described(potential), skin=self.skin)
         self.reset()
 
     def set(self, **changes: Any) -> dict[str, Any]:
@@ -117,7 +116,7 @@ class MDSens(Calculator):
         """
         if not changes:
             return {}
-        before = dict(self.parameters)
+        before = self.todict()
         potential = _as_potential(changes.pop("potential", self._potential))
         skin = _checked_skin(changes.pop("skin", self.skin))
         known = [*parameter_values(potential), "skin", "potential"]
@@ -131,7 +130,7 @@ class MDSens(Calculator):
         self.skin = skin
         self.potential = replaced
         self._lists.clear()
-        return {name: value for name, value in self.parameters.items() if before.get(name) != value}
+        return {name: value for name, value in self.todict().items() if before.get(name) != value}
 
     def __repr__(self) -> str:
         """Form, elements, values and skin."""
@@ -175,7 +174,7 @@ class MDSens(Calculator):
         Raises:
             InputError: more than HESSIAN_LIMIT coordinates.
         """
-        return self.get_property("hessian", atoms)
+        return np.asarray(self.get_property("hessian", atoms))
 
     def get_elastic_constants(self, atoms: "Atoms | None" = None) -> Float[np.ndarray, "6 6"]:
         """Elastic constants of relaxed atoms, which relax under the strain; eV/Å³, Voigt xx yy zz yz xz xy.
@@ -183,7 +182,7 @@ class MDSens(Calculator):
         Raises:
             InputError: as `mdsens.observables.elastic_constants`.
         """
-        return self.get_property("elastic_constants", atoms)
+        return np.asarray(self.get_property("elastic_constants", atoms))
 
     def _take_over(self, atoms: "Atoms") -> Structure:
         # ASE's `system_changes` does not serve here: it is empty when the same atoms come again after an

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, Parameters, all_changes
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
@@ -87,8 +87,7 @@ class FlowCalculator(Calculator):
                 "makes one."
             )
         self._generator = generator.astype(jnp.float64)
-        self.parameters.clear()
-        self.parameters.update(_described(self._generator))
+        self.parameters = Parameters(_described(self._generator))
         self.reset()
 
     def set(self, **changes: Any) -> dict[str, Any]:
@@ -97,7 +96,7 @@ class FlowCalculator(Calculator):
         Raises:
             InputError: anything else; a flow has no parameters by name.
         """
-        before = dict(self.parameters)
+        before = self.todict()
         generator = changes.pop("generator", None)
         if changes:
             raise InputError(
@@ -105,7 +104,7 @@ class FlowCalculator(Calculator):
             )
         if generator is not None:
             self.generator = generator
-        return {name: value for name, value in self.parameters.items() if before.get(name) != value}
+        return {name: value for name, value in self.todict().items() if before.get(name) != value}
 
     def __repr__(self) -> str:
         """Molecule and temperature."""

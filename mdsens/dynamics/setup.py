@@ -191,7 +191,7 @@ def _molecule(energy: InElectronvolts, start: Any, masses: Any) -> tuple[Structu
 def _crystal(energy: Any, start: Any, masses: Any) -> tuple[Structure, np.ndarray]:
     """Atoms of a potential: one structure, or several of the same atoms as replicas."""
     several = isinstance(start, Sequence) and len(start) > 0
-    structures = list(start) if several else [start]
+    structures: list[Any] = list(start) if several else [start]
     if not all(isinstance(structure, Structure) for structure in structures):
         raise InputError(
             f"{type(energy).__name__} moves the atoms of a mdsens.Structure, or of a list of them, not "

@@ -113,7 +113,7 @@ def _closest(positions: np.ndarray, symbols: Sequence[str]) -> str:
     i, j = np.triu_indices(len(positions), 1)
     r = np.linalg.norm(positions[i] - positions[j], axis=1)
     p = int(np.argmin(r))
-    first, second = (" ".join([str(k), symbols[k]]).strip() for k in (i[p], j[p]))
+    first, second = (f"{k} {symbols[k]}".strip() for k in (i[p], j[p]))
     return f", its closest atoms {first} and {second} {r[p]:.3g} Å apart"
 
 
