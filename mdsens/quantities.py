@@ -11,10 +11,11 @@ from jaxtyping import Array, Float
 
 from mdsens.errors import NonFiniteError, TracedError
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
-from mdsens.potentials.base import Potential, check_elements
+from mdsens.potentials.base import Potential, check_elements, require_potential
+from mdsens.potentials.parameters import check_parameters
 from mdsens.precision import require_x64
 from mdsens.strain import volume_of
-from mdsens.structure import Structure
+from mdsens.structure import Structure, require_structure
 
 
 class EnergyForcesStress(NamedTuple):
@@ -62,7 +63,7 @@ def energy_forces_stress(
     require_x64()
     if neighbors is not None:
         return evaluate(potential, structure, neighbors)
-    check_elements(potential, structure)
+    _check_inputs(potential, structure)
     neighbors = neighbors_of(potential, structure)
     result = evaluate(potential, structure, neighbors)
     if not isinstance(result.energy, Tracer):
@@ -73,9 +74,30 @@ def energy_forces_stress(
 def energy(
     potential: Potential, structure: Structure, neighbors: Neighbors | None = None
 ) -> Float[Array, ""]:
-    """Potential energy, eV. Differentiable w.r.t. parameters, positions and cell."""
-    neighbors = neighbors_of(potential, structure) if neighbors is None else neighbors
-    return _energy(potential, structure, neighbors)
+    """Potential energy, eV. Differentiable w.r.t. parameters, positions and cell.
+
+    Args:
+        neighbors: list to use; by default one is found on the host (then not under jit).
+    Raises:
+        InputError: an element without parameters, a parameter outside its bounds.
+        NonFiniteError: the energy is not finite: atoms at the same place, or NaN positions.
+    """
+    if neighbors is not None:
+        return _energy(potential, structure, neighbors)
+    require_x64()
+    _check_inputs(potential, structure)
+    neighbors = neighbors_of(potential, structure)
+    value = _energy(potential, structure, neighbors)
+    if not isinstance(value, Tracer):
+        check_finite(EnergyForcesStress(value, jnp.zeros((0, 3)), jnp.zeros((3, 3))), structure, neighbors)
+    return value
+
+
+def _check_inputs(potential: Potential, structure: Structure) -> None:
+    require_potential(potential)
+    require_structure(structure)
+    check_elements(potential, structure)
+    check_parameters(potential)
 
 
 @eqx.filter_jit

@@ -89,3 +89,22 @@ def test_what_has_no_energy_is_an_error():
         ms.energy_forces_stress(LJ, krypton)
     with jax.enable_x64(False), pytest.raises(ms.errors.PrecisionError, match="JAX_ENABLE_X64=1"):
         ms.energy_forces_stress(LJ, krypton)
+
+
+@pytest.mark.parametrize("function", [ms.energy, ms.energy_forces_stress])
+def test_energy_checks_what_it_is_given(function):
+    errors, structure = ms.errors, argon()
+    image = ms.Structure.create([[0, 0, 0], [5.0, 0, 0]], ["Ar"] * 2, [5.0] * 3)
+    with pytest.raises(errors.NonFiniteError, match=r"atoms 0 \(Ar\) and 1 \(Ar\) are 0\.00e\+00 Å apart"):
+        function(LJ, image)
+    krypton = ms.Structure.create(structure.positions, ["Kr"] * 4, structure.cell)
+    with pytest.raises(errors.InputError, match="no parameters for Kr; it knows Ar"):
+        function(LJ, krypton)
+    for value in (-1.0, np.nan):
+        with pytest.raises(errors.InputError, match="parameter epsilon = .* lies outside its bounds"):
+            function(ms.LennardJones(value, 3.4, ("Ar",), 7.5), structure)
+    with pytest.raises(errors.InputError, match=r"ms\.Structure\.from_ase\(atoms\)"):
+        function(LJ, structure.to_ase())
+    for potential in ("cu-morse", None, ms.LennardJones):
+        with pytest.raises(errors.InputError, match=r"potential must be .*ms\.load_potential"):
+            function(potential, structure)

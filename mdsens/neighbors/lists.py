@@ -119,9 +119,10 @@ class Neighbors(eqx.Module):
         """How far, in Å, the list is from missing a pair within `cutoff`; negative: rebuild."""
         # Old cell h, new cell h F. A pair left out had |d| > reach; now it is d F + (w_j - w_i) with w = x - x_old F:
         #     |d F + w_j - w_i|  >=  (1 - |F - 1|) reach - 2 max|w|
-        # so the list is complete while this bound is above the cutoff. Missing cell vectors never change.
-        missing = jnp.sum(self.cell**2, axis=1) == 0
-        fill = _complement(self.cell, missing)
+        # so the list is complete while this bound is above the cutoff. Only periodic vectors count: along the
+        # others, which may be zero or anything, F is one, and what moves there is part of w.
+        missing = ~jnp.array(structure.pbc)
+        fill = _complement(jnp.where(missing[:, None], 0.0, self.cell), missing)
         old = jnp.where(missing[:, None], fill, self.cell)
         new = jnp.where(missing[:, None], fill, structure.cell)
         deformation = jnp.linalg.solve(old, new)
@@ -181,6 +182,7 @@ def find_neighbors(
             )
         positions, cell = np.asarray(positions), np.asarray(cell)
         _check_finite(positions, cell)
+        _check_independent(cell, structure.pbc)
         search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
         return search(positions, cell, structure.pbc, reach, kept)
 
@@ -205,8 +207,45 @@ def _zero_tangent(leaf):
 def _check_finite(positions: np.ndarray, cell: np.ndarray) -> None:
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         bad = np.flatnonzero(~np.isfinite(positions).all(1))
-        where = f"atom {bad[0]} is at {positions[bad[0]]}" if len(bad) else "the cell is not finite"
+        where = (
+            f"atom {bad[0]} is at {positions[bad[0]]}"
+            if len(bad)
+            else f"the cell is not finite, {cell.tolist()}"
+        )
         raise NonFiniteError(f"cannot search neighbors: {where}. Check the structure that was read or built.")
+
+
+def _check_independent(cell: np.ndarray, pbc: tuple[bool, ...]) -> None:
+    with np.errstate(invalid="ignore"):  # dependent vectors have no normal, and give NaN
+        volume = abs(np.linalg.det(_periodic_cell(cell, pbc)))
+    if any(pbc) and not volume > 1e-10:
+        raise InputError(
+            f"the periodic cell vectors are linearly dependent or zero (cell = {cell.tolist()} Å, pbc = {pbc}): "
+            "the cell has no volume. Correct the cell, or set pbc=False along vectors that do not repeat."
+        )
+
+
+def _periodic_cell(cell: np.ndarray, pbc: tuple[bool, ...]) -> np.ndarray:
+    # The vectors that repeat, and unit vectors orthogonal to them in place of the others, whatever those are.
+    return complete_cell(np.where(np.asarray(pbc)[:, None], cell, 0.0))
+
+
+def _without_voids(
+    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], reach: float
+) -> np.ndarray:
+    # Two atoms on either side of a void wider than the reach are no pair, however wide it is. Along each open
+    # direction such voids are narrowed to a little more than the reach: the same pairs in a compact box, where
+    # a search by boxes would else need more of them than fit into memory.
+    for k in np.flatnonzero(~np.asarray(pbc)):
+        along = positions @ cell[k]
+        order = np.argsort(along)
+        gaps = np.diff(along[order])
+        surplus = np.concatenate([[0.0], np.cumsum(np.maximum(gaps - 1.01 * reach, 0.0))])
+        if surplus[-1] > 0:
+            shift = np.empty_like(along)
+            shift[order] = surplus
+            positions = positions - shift[:, None] * cell[k]
+    return positions
 
 
 def choose_builder(
@@ -221,16 +260,17 @@ def search_on_host(
     positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity
 ) -> Neighbors:
     """All pairs within `reach` (Å) of any cell, by vesin; all pairs of a cluster if `reach` is infinite."""
-    if np.isinf(reach):
+    extent = float(np.linalg.norm(np.ptp(positions, axis=0)))
+    if np.isinf(reach) or (not any(pbc) and reach > extent):  # nothing lies beyond the extent of a cluster
         i, j = _all_pairs(len(positions), pbc)
         shift = np.zeros((len(i), 3))
     else:
         import vesin
 
+        box = _periodic_cell(cell, pbc)
         search = vesin.NeighborList(cutoff=reach, full_list=False)
-        i, j, shift = search.compute(
-            points=positions, box=complete_cell(cell), periodic=list(pbc), quantities="ijS"
-        )
+        points = _without_voids(positions, box, pbc, reach)
+        i, j, shift = search.compute(points=points, box=box, periodic=list(pbc), quantities="ijS")
     i, j = i.astype(np.int32), j.astype(np.int32)
     slots = _slots(len(i), capacity.pairs)
     pad = slots - len(i)
@@ -271,7 +311,8 @@ def _all_pairs(n: int, pbc: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:
         )
     if n > ALL_PAIRS_LIMIT:
         raise InputError(
-            f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff."
+            f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff that is "
+            "shorter than the structure."
         )
     return np.triu_indices(n, 1)
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mdsens.checks import nearest
+from mdsens.checks import instance, nearest
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.structure import Structure
@@ -311,3 +311,13 @@ def check_elements(potential: Potential, structure: Structure) -> None:
             "Use another parameter set (`mdsens potentials` lists them) or change the species of the "
             "structure."
         )
+
+
+def require_potential(potential: Any) -> Potential:
+    """The potential, if it is one.
+
+    Raises:
+        InputError: it is a name, a path or something else; says the call to write.
+    """
+    hint = "Write ms.load_potential(name_or_path), or build one, such as ms.LennardJones(...)."
+    return instance("potential", potential, Potential, hint)

@@ -163,12 +163,14 @@ def _changed(array: Array, changes: list[tuple[tuple[int, ...], Any]]) -> Array:
 
 
 def check_parameters(potential: Potential) -> None:
-    """Raise if a parameter is NaN or outside its bounds.
+    """Raise if a parameter is NaN or outside its bounds. Those that are being differentiated are passed over.
 
     Raises:
         InputError: names the parameter, its value and its bounds.
     """
     for d in _declared(potential, (), ()):
+        if isinstance(d.values, Tracer):
+            continue
         values = np.asarray(d.values)
         if not np.all((d.lower < values) & (values < d.upper)):  # also for NaN
             for index, value in np.ndenumerate(values):

@@ -276,3 +276,35 @@ def test_what_cannot_be_searched_is_an_error():
     for cutoff, skin in [(0.0, 0.1), (-1.0, 2.0), (np.nan, 0.0), (3.0, -0.1), (3.0, np.inf)]:
         with pytest.raises(ms.errors.InputError, match="the cutoff must be positive"):
             ms.find_neighbors(structure, cutoff, skin)
+
+
+@pytest.mark.parametrize(
+    "pbc", [False, (True, False, False), (True, True, False)], ids=["cluster", "wire", "slab"]
+)
+def test_atoms_very_far_away_along_open_directions_are_searched_like_any(pbc):
+    cell = np.diag([6.0, 7.0, 8.0])
+    structure = random_structure(8, 8, cell, pbc)
+    far = np.where(structure.pbc, 0.0, [1e6, -3e7, 2e9])
+    near = pairs_of(ms.find_neighbors(structure, 4.0))
+    apart = structure.at(structure.positions.at[2].add(far).at[5].add(2 * far))
+    found = pairs_of(ms.find_neighbors(apart, 4.0))
+    assert found == {p for p in near if {p[0], p[1]}.isdisjoint({2, 5}) or p[0] == p[1]}
+
+
+def test_no_cutoff_beyond_the_extent_of_a_cluster_is_searched():
+    pair = ms.Structure.create([[0.0, 0, 0], [0.74, 0, 0]], ["H", "H"])
+    assert len(pairs_of(ms.find_neighbors(pair, 1e5))) == 1
+
+
+def test_the_cell_of_a_cluster_does_not_matter():
+    # two equal vectors: the list is right, and knows how long it stays so
+    structure = random_structure(9, 6, np.array([[4.0, 0, 0], [4.0, 0, 0], [0, 0, 5.0]]), False)
+    neighbors = ms.find_neighbors(structure, 3.0, 1.0)
+    assert pairs_of(neighbors) == brute_force(structure.at(structure.positions, jnp.zeros((3, 3))), 4.0)
+    assert_allclose(float(slack_of(neighbors, structure)), 1.0, atol=1e-12)
+
+
+def test_periodic_vectors_that_are_linearly_dependent_are_refused():
+    structure = random_structure(9, 6, np.diag([4.0, 5.0, 6.0]), (True, True, False))
+    with pytest.raises(ms.errors.InputError, match="linearly dependent or zero"):
+        ms.find_neighbors(structure.at(structure.positions, structure.cell.at[1].set(structure.cell[0])), 3.0)
