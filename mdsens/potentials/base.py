@@ -313,11 +313,11 @@ def check_elements(potential: Potential, structure: Structure) -> None:
         )
 
 
-def require_potential(potential: Any) -> Potential:
-    """The potential, if it is one.
+def require_potential(value: Any, name: str = "potential") -> Potential:
+    """The value, if it is a `Potential`.
 
     Raises:
         InputError: it is a name, a path or something else; says the call to write.
     """
     hint = "Write ms.load_potential(name_or_path), or build one, such as ms.LennardJones(...)."
-    return instance("potential", potential, Potential, hint)
+    return instance(name, value, Potential, hint)

@@ -69,7 +69,8 @@ def grid_of(structure: Structure) -> tuple[int, int, int]:
 
 def _box(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
     # Along open directions: a box around the atoms, with a margin so that opposite faces do not touch.
-    cell = complete_cell(np.asarray(structure.cell))
+    # What the structure says of its open directions does not matter: they may be zero, or parallel.
+    cell = complete_cell(np.where(np.array(structure.pbc)[:, None], np.asarray(structure.cell), 0.0))
     x = np.asarray(structure.positions)
     fractional = x @ np.linalg.inv(cell)
     origin = np.zeros(3)
