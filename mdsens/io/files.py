@@ -1,7 +1,10 @@
 """Files appear whole or not at all, and never in the place of another one unless asked for."""
 
 import os
+import platform
+import re
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +16,16 @@ def check_free(path: str | Path, overwrite: bool = False) -> None:
     """Raise if something stands at `path`: before the work whose result goes there.
 
     Raises:
-        OutputExistsError: it exists, and `overwrite` is False (a folder is never overwritten).
+        OutputExistsError: it exists, and `overwrite` is False. Folders, devices, pipes, sockets and links
+            to nothing are never overwritten.
     """
     path = Path(path)
     if path.is_dir():
         raise OutputExistsError(f"'{path}' is a folder: name a file.")
+    if path.is_symlink() and not path.exists():
+        raise OutputExistsError(f"'{path}' is a link to nothing: remove it, or choose another name.")
+    if path.exists() and not path.is_file():
+        raise OutputExistsError(f"'{path}' is a device, pipe or socket: only regular files are written.")
     if path.exists() and not overwrite:
         raise OutputExistsError(
             f"'{path}' exists. Choose another name, remove it, or pass overwrite=True (--overwrite)."
@@ -29,18 +37,50 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """A file to write to, which becomes `path` when the block ends without an error.
 
     Until then it stands beside `path` under another name with the same ending, so that a reader never sees
-    half a file and a crash leaves the old one.
+    half a file and a crash leaves the old one. What a killed process left beside it is removed. A link stays
+    a link: the file it points to is the one that is replaced.
 
     Raises:
         OutputExistsError: `path` exists, and `overwrite` is False.
     """
     path = Path(path)
     check_free(path, overwrite)
+    if path.is_symlink():
+        path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    _remove_stale(path)
+    unfinished = path.with_name(f".{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield unfinished
         check_free(path, overwrite)  # another process may have been faster
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+# An unfinished file carries the machine and the process that writes it: .machine.process.random-name
+
+
+def _machine() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove unfinished files for `path` whose process on this machine is dead."""
+    pattern = re.compile(rf"\.{_machine()}\.(\d+)\.[0-9a-f]{{8}}-{re.escape(path.name)}")
+    for other in path.parent.iterdir():
+        match = pattern.fullmatch(other.name)
+        if match and not _alive(int(match[1])):
+            other.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere the signal 0 would end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # of another user
+    return True

@@ -105,14 +105,15 @@ def known_format(form: str) -> str:
 def _read(path: Path, index: int, form: str | None) -> Any:
     from ase.io import read
 
-    form = form or _guess(path)
+    form = form or guess_format(path)
     if path.suffix not in (".gz", ".bz2", ".xz") and path.read_bytes()[:3] == b"\xef\xbb\xbf":
         return _read_without_mark(path, index, form)
     # an @ would be taken for the beginning of an index
     return read(path, index=index, format=form, do_not_split_by_at_sign=True)
 
 
-def _guess(path: Path) -> str:
+def guess_format(path: Path, read: bool = True) -> str:
+    """The format that ASE takes a file for: by its name, and by its content if it may be read."""
     from ase.io.formats import UnknownFileTypeError, filetype
 
     # ASE knows endings in small letters; POSCAR and its like in capitals
@@ -120,7 +121,7 @@ def _guess(path: Path) -> str:
     try:
         return filetype(str(named), read=False)
     except UnknownFileTypeError:
-        return filetype(str(path))
+        return filetype(str(path), read=read)
 
 
 def _read_without_mark(path: Path, index: int, form: str) -> Any:
