@@ -152,7 +152,8 @@ class MDSens(Calculator):
         """Fill `results`. Energy, energies, forces and stress come together; the others when asked for."""
         require_x64()
         super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
+        if self.atoms is None:
+            raise InputError("MDSens has no atoms yet: pass them, or set atoms.calc to this calculator.")
         structure = self._take_over(self.atoms)
         result, energies, neighbors = self._evaluate(structure)
         energy, forces = float(result.energy), np.asarray(result.forces)

@@ -120,7 +120,10 @@ class FlowCalculator(Calculator):
         """Fill `results`: energy and forces together."""
         require_x64()
         super().calculate(atoms, properties, system_changes)
-        assert self.atoms is not None
+        if self.atoms is None:
+            raise InputError(
+                "FlowCalculator has no atoms yet: pass them, or set atoms.calc to this calculator."
+            )
         self._check(self.atoms)
         temperature = self._generator.temperature
         energies, forces = energies_and_forces(

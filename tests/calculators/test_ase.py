@@ -335,6 +335,8 @@ def test_wrong_arguments_are_refused():
         ms.calculators.MDSens("ar-lennard-jone")
     with jax.enable_x64(False), pytest.raises(ms.errors.PrecisionError):
         ms.calculators.MDSens(SW)
+    with pytest.raises(ms.errors.InputError, match="MDSens has no atoms yet"):
+        ms.calculators.MDSens(SW).get_hessian()
 
 
 def test_importing_mdsens_does_not_import_ase():
@@ -343,3 +345,12 @@ def test_importing_mdsens_does_not_import_ase():
         "assert ms.calculators.MDSens.__name__ == 'MDSens'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_atom_far_away_does_not_kill_python():
+    atoms = ase.Atoms("Ar3", [[0, 0, 0], [0, 0, 3.8], [1e6, 0, 0]], calculator=ms.calculators.MDSens(LJ))
+    pair = atoms[:2]
+    pair.calc = ms.calculators.MDSens(LJ)
+    assert_allclose(atoms.get_potential_energy(), pair.get_potential_energy(), rtol=1e-12)
+    run = ms.dynamics.nve(LJ, ms.Structure.from_ase(atoms), steps=1, record_every=1, temperature=10.0)
+    assert np.isfinite(run.positions).all()
