@@ -146,7 +146,8 @@ def check_potential(
 
     Forces and stress are derivatives of the energy; the energy does not change with shifts, turns, the order
     of atoms, their periodic images, spare slots of the neighbor list, and doubles with the cell; the Hessian
-    is symmetric; derivatives by parameters are right, the same forward and in reverse; all are finite also at
+    is symmetric; atoms out of range of each other feel nothing of each other if the form says that it is local;
+    derivatives by parameters are right, the same forward and in reverse; all are finite also at
     awkward points (an atom alone, a pair exactly at the cutoff, atoms in a line).
 
     Args:
@@ -166,7 +167,7 @@ def check_potential(
     check_parameters(potential)
     check_elements(potential, structure)
     bench = _Bench(potential, structure, rtol, seed)
-    checks = [*_derivatives(bench), *_parameters(bench), *_invariance(bench)]
+    checks = [*_derivatives(bench), *_parameters(bench), *_invariance(bench), *_locality(bench)]
     at_cutoff = "not looked at"
     if clusters:
         checks += check_awkward_points(potential, structure)
@@ -203,6 +204,9 @@ class _Bench:
         r = np.linalg.norm(
             np.asarray(self.neighbors.vectors(structure))[np.asarray(self.neighbors.valid)], axis=-1
         )
+        if not len(r) and not potential.local:  # the interaction is not that of the list
+            x = np.asarray(structure.positions)
+            r = np.linalg.norm(x[:, None] - x, axis=-1)[np.triu_indices(len(x), 1)]
         if not len(r):
             raise InputError(
                 "no two atoms of this structure interact: take one whose atoms are within the cutoff of each "
@@ -492,6 +496,29 @@ def _invariance(bench: _Bench) -> Iterator[Check]:
     )
 
 
+def _locality(bench: _Bench) -> Iterator[Check]:
+    potential, structure = bench.potential, bench.structure
+    if not potential.local or not np.isfinite(bench.cutoff):
+        bench.left_out.append("locality: the form does not say that interactions end")
+        return
+    claim = "atoms out of range of each other feel nothing of each other, as a local form says"
+    d = np.linalg.norm(np.asarray(bench.neighbors.vectors(structure)), axis=-1)
+    ratio = np.where(bench.neighbors.valid, potential.ranges(structure, bench.neighbors) / d, 0.0)
+    if not ratio.max() * bench.shortest <= 1.001 * bench.cutoff:
+        yield Check(claim, np.inf, 0.0, "eV/Å²", "`ranges` reach beyond the cutoff: set local = False")
+        return
+    # Swollen until its closest atoms are just out of range. If one of them, i, moves, the force on another,
+    # j, changes by H_ji: nothing of an interaction, whatever field each atom is in.
+    swollen = structure.deformed(jnp.asarray(1.02 * ratio.max() * np.eye(3)))
+    neighbors = find_neighbors(swollen, bench.cutoff, capacity=bench.capacity)
+    atom = int(bench.neighbors.i[int(ratio.argmax())])
+    moved = jnp.zeros((structure.n_atoms, 3)).at[atom].set(1.0)
+    product = _probe(potential, swollen, neighbors, moved, _filled(potential, 0.0)).product
+    felt = np.delete(np.abs(np.asarray(product)), atom, axis=0)
+    scale = bench.force / bench.shortest
+    yield Check(claim, float(felt.max(initial=0.0)), 1e-10 * scale, "eV/Å²", f"when atom {atom} moves")
+
+
 # --- a few atoms in awkward places
 # -------------------------------------------------------------------------------
 
@@ -576,6 +603,8 @@ def cutoff_smoothness(potential: Potential, structure: Structure) -> str:
     """
     if np.isinf(float(potential.cutoff)):
         return "there is none"
+    if not potential.local:
+        return "not looked at, as the interaction does not end there"
     still, along = _filled(potential, 0.0), jnp.asarray(np.eye(1, 9, 3).reshape(3, 3))
     jumps = set()
     for kinds in _kinds(potential, structure):

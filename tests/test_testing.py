@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from far_charges import FarCharges, four
 from jaxtyping import Array, Float
 from numpy.testing import assert_allclose
 
@@ -201,3 +202,20 @@ def test_failing_claim_is_raised_with_its_numbers(five):
     assert isinstance(caught.value, MDSensError)
     assert isinstance(caught.value, AssertionError)
     assert not caught.value.partial.holds
+
+
+class SaysLocal(FarCharges):
+    """The same charges, said to end at the radius of the list."""
+
+    local = True
+
+
+def test_a_form_that_only_says_it_is_local_is_found():
+    close = four().at(0.4 * four().positions + 0.1 * jnp.eye(4, 3))
+    report = check_potential(SaysLocal(1.0, 1.0), close, clusters=False, throw=False)
+    failing = [str(check) for check in report.checks if not check.holds]
+    assert len(failing) == 1
+    assert failing[0].startswith(
+        "FAILS  atoms out of range of each other feel nothing of each other, as a local"
+    )
+    assert check_potential(FarCharges(1.0, 1.0), four(), clusters=False).holds

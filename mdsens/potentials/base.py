@@ -84,7 +84,23 @@ class Potential(eqx.Module):
 
         local: atoms farther apart than `ranges` feel nothing of each other. A form with interactions that no
             list holds (Coulomb sums, all pairs of a cluster) sets `local = False`.
-        twice_differentiable: JAX can differentiate the energy twice.
+        twice_differentiable: JAX can differentiate the energy twice. A form that knows its forces only (another
+            program behind `jax.pure_callback`) sets it False: such a form relaxes by its forces alone.
+
+    A form that brings its own product with the Hessian is twice differentiable: its gradient is a
+    `jax.custom_jvp` whose rule is that product. All of mdsens then works, and calls the product.
+
+        @jax.custom_jvp
+        def energy(x): ...                      # eV; another program
+
+        @energy.defjvp
+        def _(x, dx): return energy(*x), jnp.sum(gradient(*x) * dx[0])
+
+        @jax.custom_jvp
+        def gradient(x): ...                    # eV/Å; another program
+
+        @gradient.defjvp
+        def _(x, dx): return gradient(*x), hessian_product(*x, dx[0])   # eV/Å
 
     Attributes:
         elements: chemical symbols the parameters are for, in their order; () if the form does not look at
