@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mdsens.checks import number
 from mdsens.errors import InputError
 
 PairFunction = Callable[[Float[Array, "pairs"]], Float[Array, "pairs"]]
@@ -59,7 +60,7 @@ class Smooth(AbstractCut):
     onset: float = eqx.field(static=True, default=0.8)
 
     def __check_init__(self) -> None:
-        if not 0 <= self.onset < 1:
+        if not 0 <= number("onset", self.onset, finite=False) < 1:
             raise InputError(
                 f"Smooth(onset={self.onset}): the onset is a fraction of the cutoff, 0 <= onset < 1."
             )

@@ -45,7 +45,7 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
     Source: LAMMPS documentation, pair_style sw.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     try:
         _check_units(lines)
         entries = _entries(lines)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mdsens.checks import instance, number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential, pair_table, parameter
@@ -204,6 +205,8 @@ def _cut_off(phi, r: Float[Array, "pairs"], cutoff: float, cut: AbstractCut) -> 
 
 
 def _check_cutoff(cutoff: float, cut: AbstractCut) -> None:
+    number("cutoff_radius", cutoff, "Å; inf for none", finite=False)
+    instance("cut", cut, AbstractCut, "Write cut=ms.Smooth(), ms.ForceShifted(), ms.Shifted() or ms.Truncated().")
     if not cutoff > 0:
         raise InputError(f"cutoff_radius = {cutoff} Å: it must be positive (inf for none).")
     if np.isinf(cutoff) and not isinstance(cut, (Truncated, ForceShifted)):

@@ -131,3 +131,13 @@ def test_mistake_is_said_with_its_line(tmp_path, text, message):
 def test_element_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="nothing for Ge; it is about Si, C"):
         read(binary(), tmp_path, ["Si", "Ge"])
+
+
+def test_byte_order_marks_and_upper_case_endings_are_read(tmp_path):
+    values = ms.parameter_values(read(SILICON, tmp_path))
+    (tmp_path / "SILICON.SW").write_text(SILICON, encoding="utf-8-sig")
+    assert ms.parameter_values(ms.load_potential(str(tmp_path / "SILICON.SW"))) == values
+    ms.save_potential(read(SILICON, tmp_path), tmp_path / "set.toml")
+    text = (tmp_path / "set.toml").read_text(encoding="utf-8")
+    (tmp_path / "SET.TOML").write_text(text, encoding="utf-8-sig")
+    assert ms.parameter_values(ms.load_potential(tmp_path / "SET.TOML")) == values
