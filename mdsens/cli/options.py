@@ -4,7 +4,6 @@ Every option of a command may stand in a TOML file given by --config; what the c
 """
 
 import dataclasses
-import difflib
 import enum
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,23 @@ StructureFile = Annotated[
         show_default=False,
     ),
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="Format of STRUCTURE as ASE names it (extxyz, vasp, cif, lammps-data, ...), if its name misleads.",
+        show_default=False,
+    ),
+]
+Species = Annotated[
+    str | None,
+    typer.Option(
+        "--species",
+        metavar="ELEMENTS",
+        help="Element of each atom type of LAMMPS data, such as Ar,Kr.",
+        show_default=False,
+    ),
+]
 PotentialName = Annotated[
     str,
     typer.Option(
@@ -75,7 +92,8 @@ Fixed = Annotated[
     typer.Option(
         "--fix",
         metavar="ATOMS[:AXES]",
-        help="Hold atoms: indices from 0 and ranges (0,4,8-11), a symbol, or all; axes such as z or xy, default xyz. Repeat for more.",
+        help="Hold atoms: indices from 0 and ranges (0,4,8-11), a symbol, or all; axes such as z or xy, "
+        "default xyz. Repeat for more.",
         show_default=False,
     ),
 ]
@@ -127,7 +145,6 @@ Debug = Annotated[
 
 
 # --- options in a file
-# ---------------------------------------------------------------------------------------------
 
 
 def option_names(ctx: typer.Context) -> dict[str, tuple[str, bool]]:
@@ -148,8 +165,7 @@ def read_config(path: Path, names: Mapping[str, tuple[str, bool]]) -> dict[str, 
         FileFormatError: no such file, or not TOML.
         InputError: a key that is no option of the command; the nearest is suggested.
     """
-    if not path.is_file():
-        raise FileFormatError(f"no configuration file '{path}'. The path is relative to {Path.cwd()}.")
+    path = existing_file(path, "configuration file")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -158,9 +174,10 @@ def read_config(path: Path, names: Mapping[str, tuple[str, bool]]) -> dict[str, 
     for key, value in content.items():
         name = key.replace("_", "-")
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            hint = f" Did you mean '{close[0]}'?" if close else ""
-            raise InputError(f"'{key}' in '{path}' is no option here.{hint} Options: {', '.join(names)}.")
+            raise InputError(
+                f"'{key}' in '{path}' is no option here.{nearest(name, names, 0.5)} Options: "
+                f"{', '.join(names)}."
+            )
         inside, repeats = names[name]
         options[inside] = _typed(value, repeats)
     return options
@@ -180,7 +197,6 @@ def _typed(value: Any, repeats: bool) -> Any:
 
 
 # --- what the texts mean
-# -------------------------------------------------------------------------------------------
 
 
 def turn_on_float64() -> None:
@@ -250,6 +266,11 @@ def potential_option(name: str, changes: Sequence[str] | None) -> "Potential":
     return replace_parameters(load_potential(name), values)
 
 
+def species_option(text: str | None) -> list[str] | None:
+    """The elements of --species."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
 def fix_option(structure: "Structure", choices: Sequence[str] | None) -> "Structure":
     """The structure with the atoms chosen by --fix held, besides those that its file holds.
 
@@ -296,7 +317,7 @@ def _atoms(text: str, structure: "Structure", choice: str) -> list[int]:
 
 
 def output_prefix(output: str | None, structure: Path, ending: str) -> Path:
-    """Beginning of the names of all output files: in a folder, or at a prefix, by default in the current folder."""
+    """Beginning of the names of all output files: in a folder, or at a prefix; else in the current folder."""
     default = f"{structure.name.split('.')[0]}-{ending}"
     if output is None:
         return Path(default)

@@ -25,6 +25,8 @@ def relax(
     max_steps: options.MaxSteps = 10_000,
     fix: options.Fixed = None,
     parameters: options.Parameters = None,
+    format: options.Format = None,
+    species: options.Species = None,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     config: options.Config = None,
@@ -53,7 +55,7 @@ def relax(
     files = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in ("extxyz", "h5", "png")}
     for file in files.values():
         check_free(file, overwrite)
-    atoms = read_atoms(structure)
+    atoms = read_atoms(structure, format=format, species=options.species_option(species))
     start = options.fix_option(Structure.from_ase(atoms), fix)
     form = options.potential_option(potential, parameters)
 

@@ -1,6 +1,7 @@
 """`mdsens sensitivity`: how observables of a relaxed structure move with the parameters of the potential."""
 
 import enum
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,8 @@ Bulk = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="The perfect crystal: STRUCTURE is then a defect in it, and the other observables are the crystal's.",
+        help="The perfect crystal: STRUCTURE is then a defect in it, and the other observables are the "
+        "crystal's.",
     ),
 ]
 Observables = Annotated[
@@ -43,7 +45,8 @@ Observables = Annotated[
         "--observable",
         "-O",
         metavar="NAME",
-        help="energy, energy_per_atom, volume, lattice_constant, C11 ... C66, K, C11_clamped ..., formation (needs --bulk). Repeat for "
+        help="energy, energy_per_atom, volume, lattice_constant, C11 ... C66, K, C11_clamped ..., formation "
+        "(needs --bulk). Repeat for "
         f"more. Default: {', '.join(DEFAULTS)}; with --bulk: {', '.join(BULK_DEFAULTS)}.",
         show_default=False,
     ),
@@ -84,6 +87,8 @@ def sensitivity(
     max_steps: options.MaxSteps = 10_000,
     fix: options.Fixed = None,
     parameters: options.Parameters = None,
+    format: options.Format = None,
+    species: options.Species = None,
     kind: KindName = Kind.ELASTICITY,
     mode: ModeName = Mode.AUTO,
     ranges: Ranges = True,
@@ -97,7 +102,7 @@ def sensitivity(
 
     Prints the derivatives with their part through relaxation, error bars and a certificate of the relaxed
     state. Writes PREFIX.csv and PREFIX.h5 (everything), PREFIX.png (a map of the derivatives) and
-    PREFIX.extxyz (the relaxed structure).
+    PREFIX.extxyz (the relaxed structure, with a column dx_d... for each parameter after --mode forward).
     """
     options.turn_on_float64()
     from mdsens.errors import InputError
@@ -114,7 +119,7 @@ def sensitivity(
     for file in files.values():
         check_free(file, overwrite)
     strains = options.cell_option(cell)
-    atoms = read_atoms(structure)
+    atoms = read_atoms(structure, format=format, species=options.species_option(species))
     start = options.fix_option(Structure.from_ase(atoms), fix)
     form = options.potential_option(potential, parameters)
     names = observables or list(BULK_DEFAULTS if bulk else DEFAULTS if any(start.pbc) else DEFAULTS[:1])
@@ -158,13 +163,19 @@ def sensitivity(
     report.to_csv(files["csv"], overwrite=overwrite)
     report.to_hdf5(files["h5"], overwrite=overwrite)
     report.plot(files["png"], kind=kind.value, overwrite=overwrite)
-    state = report.relaxed["defect" if bulk else "structure"]
+    name = "defect" if bulk else "structure"
+    state = report.relaxed[name]
+    # columns of extxyz are called by letters, digits and _
+    moves = zip(report.parameters, report.moves.get(name, ()), strict=False)
+    columns = {"dx_d" + re.sub(r"\W+", "_", parameter).strip("_"): move for parameter, move in moves}
     write_structure(
         files["extxyz"],
         state.structure,
         like=atoms,
         energy=state.energy,
         forces=state.forces,
+        stress=state.stress if any(state.structure.pbc) else None,
+        columns=columns,
         overwrite=overwrite,
     )
     console.print(
