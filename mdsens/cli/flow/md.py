@@ -102,7 +102,7 @@ def md(
     trajectory.write(output, overwrite=overwrite)
     table = Table("", "value", "unit", title=f"{steps} steps of {timestep:g} fs, {replicas} runs")
     table.add_row("mean temperature", f"{np.mean(trajectory.temperatures):.1f}", "K")
-    if friction == 0:
+    if friction == 0 and len(trajectory.time) >= 3:  # a short run, or one that stopped early, has no drift
         drift = trajectory.drift()
         table.add_row(
             "standard deviation of the total energy per degree of freedom",
