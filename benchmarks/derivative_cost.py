@@ -18,7 +18,7 @@ jax.config.update("jax_enable_x64", True)
 from crystals import silicon_vacancy  # noqa: E402
 
 import mdsens as ms  # noqa: E402
-from mdsens.relaxation.search import forget  # noqa: E402
+from mdsens.relaxation.memory import forget  # noqa: E402
 
 
 def seconds(action, repetitions: int = 5) -> float:

@@ -28,7 +28,7 @@ from ase.build import bulk  # noqa: E402
 
 import mdsens as ms  # noqa: E402
 from mdsens.quantities import evaluate  # noqa: E402
-from mdsens.relaxation.search import forget  # noqa: E402
+from mdsens.relaxation.memory import forget  # noqa: E402
 
 NUMBERS = dict(
     epsilon=2.1683,

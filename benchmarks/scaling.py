@@ -24,7 +24,7 @@ def measure(kind: str, cells: int) -> dict[str, float]:
     from crystals import argon_vacancy, silicon_vacancy
 
     import mdsens as ms
-    from mdsens.relaxation.search import forget
+    from mdsens.relaxation.memory import forget
 
     structure = argon_vacancy(cells) if kind == "argon" else silicon_vacancy(cells)
     potential = ms.load_potential("ar-lennard-jones" if kind == "argon" else "si-stillinger-weber-1985")

@@ -18,6 +18,7 @@ from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
 from mdsens.io.structures import read_structure
 from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
+from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential, parameter
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
 from mdsens.potentials.jaxmd import JaxMDPotential
@@ -37,14 +38,16 @@ from mdsens.potentials.parameters import (
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
 from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
-from mdsens.relaxation.auto import AutoRelaxer
+from mdsens.relaxation.certificate import Certificate
+from mdsens.relaxation.equilibrium import Equilibrium, certify
 from mdsens.relaxation.fire import FIRE, JaxMDFIRE
 from mdsens.relaxation.lbfgs import LBFGS
 from mdsens.relaxation.newton import NewtonCG
+from mdsens.relaxation.plan import AutoRelaxer
 from mdsens.relaxation.relax import Relaxed, relax
-from mdsens.relaxation.search import Progress, Status
+from mdsens.relaxation.walk import RelaxationProgress, Status
 from mdsens.sensitivity.analysis import sensitivities
-from mdsens.sensitivity.certificate import Certificate, certify
+from mdsens.sensitivity.first_order import first_order
 from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, volume
 
@@ -56,6 +59,7 @@ __all__ = [
     "ConjugateGradient",
     "Dense",
     "EnergyForcesStress",
+    "Equilibrium",
     "FIRE",
     "ForceShifted",
     "JaxMDFIRE",
@@ -65,9 +69,10 @@ __all__ = [
     "Morse",
     "Neighbors",
     "NewtonCG",
+    "Observable",
     "PairPotential",
     "Potential",
-    "Progress",
+    "RelaxationProgress",
     "Quantity",
     "Relaxed",
     "SensitivityReport",
@@ -88,6 +93,7 @@ __all__ = [
     "energy_forces_stress",
     "errors",
     "find_gauge",
+    "first_order",
     "find_neighbors",
     "flows",
     "implicit",

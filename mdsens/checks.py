@@ -63,7 +63,9 @@ def number(
             *([f"at least {at_least:g}"] if at_least > -np.inf else []),
             *([f"at most {at_most:g}"] if at_most < np.inf else []),
         ]
-        raise InputError(f"{shown}: it must be {' and '.join(bounds) or 'a number'}{f' ({unit})' if unit else ''}.")
+        raise InputError(
+            f"{shown}: it must be {' and '.join(bounds) or 'a number'}{f' ({unit})' if unit else ''}."
+        )
     return result
 
 

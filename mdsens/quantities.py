@@ -1,6 +1,6 @@
 """Energy, forces and stress of a structure as it stands: nothing here solves anything."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -109,30 +109,40 @@ def neighbors_of(
     potential: Potential, structure: Structure, skin: float = 0.0, capacity: Capacity | None = None
 ) -> Neighbors:
     """The list this potential needs for this structure, with the values behind any derivative being taken."""
-    cutoff = concrete(potential.cutoff)
-    return find_neighbors(structure, float(cutoff), skin, capacity)
+    return find_neighbors(structure, float(concrete(potential.cutoff)), skin, capacity)
 
 
-def concrete(x: Array) -> np.ndarray:
-    """The number behind a value that is being differentiated (not one traced by jit)."""
-    seen: list[np.ndarray] = []
+def concrete(tree: Any) -> Any:
+    """The plain numbers behind values that are being differentiated, in an array or any pytree of arrays.
+
+    Raises:
+        TracedError: under jit or vmap, where there are none.
+    """
+    leaves, form = jax.tree.flatten(tree)
+    if not any(isinstance(leaf, Tracer) for leaf in leaves):
+        return tree
+
+    # JAX unwraps one derivative after the other before it calls the body of a custom rule for the last time. That call
+    # alone sees numbers, and whatever it returns is wrapped again: a list outside is the only way out for them.
+    seen: list[Any] = []
 
     @jax.custom_jvp
-    def look(x):
-        if isinstance(x, Tracer):
+    def look(leaves: list[Any]) -> list[Any]:
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
             raise TracedError(
-                "a value is needed on the host, and under jax.jit or jax.vmap there is none: call this "
-                "outside."
+                "values are needed on the host, and under jax.jit or jax.vmap there are none: call this outside and jit "
+                "what comes after. jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python over structures "
+                "or parameters."
             )
-        seen.append(np.asarray(x))
-        return x
+        seen[:] = leaves
+        return leaves
 
     @look.defjvp
-    def rule(primals, tangents):
+    def rule(primals: Any, tangents: Any) -> Any:
         return look(*primals), tangents[0]
 
-    look(x)
-    return seen[-1]
+    look(leaves)
+    return jax.tree.unflatten(form, seen)
 
 
 def check_finite(result: EnergyForcesStress, structure: Structure, neighbors: Neighbors) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mdsens.relaxation.search import forget
+from mdsens.relaxation.memory import forget
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

@@ -72,7 +72,7 @@ def main() -> None:
     )
     say("done")
     console.print(report.table())
-    console.print(report.table(part="moving"))
+    console.print(report.table(part="relaxation"))
     console.print(report.table(part="errors"))
     console.print(report.table(part="radius"))
     if report.check:

@@ -23,7 +23,7 @@ from mdsens.potentials.parameter_sets import load_potential
 from mdsens.potentials.parameters import check_parameters, parameter_values, replace_parameters
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
-from mdsens.relaxation.search import default_skin
+from mdsens.relaxation.equilibrium import default_skin
 from mdsens.structure import Structure
 
 if TYPE_CHECKING:

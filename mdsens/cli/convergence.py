@@ -10,12 +10,12 @@ from mdsens.io.files import new_file
 from mdsens.units import GPA
 
 if TYPE_CHECKING:
-    from mdsens.relaxation.search import Progress
+    from mdsens.relaxation.walk import RelaxationProgress
 
 
 def plot_convergence(
     path: Path,
-    course: "Sequence[Progress]",
+    course: "Sequence[RelaxationProgress]",
     fmax: float,
     *,
     with_cell: bool,

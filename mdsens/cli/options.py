@@ -18,7 +18,7 @@ from mdsens.errors import FileFormatError, InputError
 if TYPE_CHECKING:
     from mdsens.potentials.base import Potential
     from mdsens.relaxation.coordinates import CellOption
-    from mdsens.relaxation.walk import AbstractRelaxer
+    from mdsens.relaxation.plan import AbstractRelaxer
     from mdsens.structure import Structure
 
 
@@ -230,10 +230,10 @@ def cell_option(text: str) -> "CellOption":
 
 def solver_option(name: Solver) -> "AbstractRelaxer":
     """The relaxer of this name."""
-    from mdsens.relaxation.auto import AutoRelaxer
     from mdsens.relaxation.fire import FIRE, JaxMDFIRE
     from mdsens.relaxation.lbfgs import LBFGS
     from mdsens.relaxation.newton import NewtonCG
+    from mdsens.relaxation.plan import AutoRelaxer
 
     relaxers = {
         Solver.AUTO: AutoRelaxer,

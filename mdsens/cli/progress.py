@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from mdsens.relaxation.search import Progress
+    from mdsens.relaxation.walk import RelaxationProgress
 
 
 class LiveLine:
@@ -19,7 +19,7 @@ class LiveLine:
     """
 
     def __init__(self, console: Console, text: str):
-        self.course: list[Progress] = []
+        self.course: list[RelaxationProgress] = []
         self._status = console.status(text)
 
     def __enter__(self) -> Self:
@@ -34,10 +34,10 @@ class LiveLine:
         self._status.update(text)
 
     @property
-    def relaxation(self) -> "Callable[[Progress], None]":
+    def relaxation(self) -> "Callable[[RelaxationProgress], None]":
         """Callback that shows and keeps the course of a relaxation."""
 
-        def show(progress: "Progress") -> None:
+        def show(progress: "RelaxationProgress") -> None:
             self.course.append(progress)
             self(
                 f"step {progress.steps}   energy {progress.energy:.6f} eV   largest force "

@@ -147,7 +147,7 @@ def sensitivity(
         )
     for part in (
         "total",
-        "moving",
+        "relaxation",
         "errors",
         *(("radius",) if ranges else ()),
         *(("check",) if check else ()),

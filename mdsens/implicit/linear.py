@@ -15,7 +15,7 @@ all others.
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -73,7 +73,9 @@ class Factorized(AbstractLinearSolver):
     def of(
         cls, matrix: Float[Array, "unknowns unknowns"], projector: Float[Array, "unknowns unknowns"]
     ) -> Self:
-        matrix = matrix + jnp.max(jnp.abs(jnp.diagonal(matrix))) * (jnp.eye(matrix.shape[0]) - projector)
+        # s sets the scale off the image; where nothing is left to solve for, any will do
+        s = jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0.0)
+        matrix = matrix + jnp.where(s > 0, s, 1.0) * (jnp.eye(matrix.shape[0]) - projector)
         return cls(matrix, *jax.scipy.linalg.lu_factor(matrix))
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
@@ -89,6 +91,57 @@ class Factorized(AbstractLinearSolver):
         y = jax.scipy.linalg.lu_solve((self.lu, self.pivots), b, trans=transposed)
         # one step of iterative refinement
         return y + jax.scipy.linalg.lu_solve((self.lu, self.pivots), b - matrix @ y, trans=transposed)
+
+
+class Refined(AbstractLinearSolver):
+    """The factor of an operator nearby, refined with products of the operator itself.
+
+    At the state that was factorised one step is rounding; where the operator has changed by a small part r of itself, each
+    step gains the factor r. The operator need not be positive.
+
+    Attributes:
+        factor: of the operator nearby.
+        rtol: |b - A y| <= rtol |b| at the end.
+        max_steps: products allowed; not getting there is an error, not a wrong number.
+    """
+
+    factor: Factorized
+    rtol: float = eqx.field(static=True, default=1e-11)
+    max_steps: int = eqx.field(static=True, default=60)
+
+    def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        return self._refine(self.factor.solve, matvec, b, project)
+
+    def solve_transposed(
+        self, matvec: Operator, b: Vector, project: Operator, precondition: Operator
+    ) -> Vector:
+        return self._refine(self.factor.solve_transposed, matvec, b, project)
+
+    def _refine(self, inverse: Any, matvec: Operator, b: Vector, project: Operator) -> Vector:
+        # y <- y + A0^-1 (b - A y), until the residual is small or rounding lets it fall no further
+        b = project(b)
+        goal = self.rtol * jnp.linalg.norm(b)
+        correct = lambda r: inverse(matvec, r, project, identity)
+
+        def unfinished(state):
+            _, r, before, k = state
+            size = jnp.linalg.norm(r)
+            return (size > 0) & ((k < 2) | ((size > goal) & (size < 0.9 * before) & (k < self.max_steps)))
+
+        def step(state):
+            y, r, _, k = state
+            y = y + correct(r)
+            return y, b - project(matvec(y)), jnp.linalg.norm(r), k + 1
+
+        start = (jnp.zeros_like(b), b, jnp.asarray(jnp.inf, b.dtype), 0)
+        y, r, _, _ = jax.lax.while_loop(unfinished, step, start)
+        size = jnp.linalg.norm(r)
+        return eqx.error_if(
+            y,
+            ~(size <= 1e4 * goal),
+            "a linear solve around an equilibrium did not converge: the structure is too far from the state whose Hessian was "
+            "factorised, or a mode has no curvature. Relax the structure itself, or pass linear_solver=Dense().",
+        )
 
 
 class ConjugateGradient(AbstractLinearSolver):

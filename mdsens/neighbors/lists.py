@@ -122,7 +122,7 @@ class Neighbors(eqx.Module):
         # so the list is complete while this bound is above the cutoff. Only periodic vectors count: along the
         # others, which may be zero or anything, F is one, and what moves there is part of w.
         missing = ~jnp.array(structure.pbc)
-        fill = _complement(jnp.where(missing[:, None], 0.0, self.cell), missing)
+        fill = complement(jnp.where(missing[:, None], 0.0, self.cell), missing)
         old = jnp.where(missing[:, None], fill, self.cell)
         new = jnp.where(missing[:, None], fill, structure.cell)
         deformation = jnp.linalg.solve(old, new)
@@ -132,7 +132,8 @@ class Neighbors(eqx.Module):
         return jnp.where(jnp.isfinite(self.reach), bound - cutoff, jnp.inf)
 
 
-def _complement(cell: Float[Array, "3 3"], missing: Bool[Array, "3"]) -> Float[Array, "3 3"]:
+def complement(cell: Float[Array, "3 3"], missing: Bool[Array, "3"]) -> Float[Array, "3 3"]:
+    """Unit vectors orthogonal to the cell vectors that are there, one in each missing row."""
     # Unit vectors orthogonal to the cell vectors present, one in each missing row. The last right singular
     # vectors span what the rows leave out.
     orthogonal = jnp.linalg.svd(cell)[2]

@@ -2,8 +2,6 @@
 
 from mdsens.observables.elastic import bulk_modulus, cubic_constants, elastic_constants
 from mdsens.observables.named import (
-    Observable,
-    State,
     cell_volume,
     elastic,
     energy,
@@ -12,6 +10,7 @@ from mdsens.observables.named import (
     lattice_constant,
     named,
 )
+from mdsens.observables.observable import Observable, State
 
 __all__ = [
     "Observable",

@@ -15,61 +15,120 @@ Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), section 11.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from mdsens.batching import map_rows
 from mdsens.errors import InputError
 from mdsens.gauge import find_gauge
-from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, solve
+from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, Dense, solve
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import Potential
-from mdsens.quantities import neighbors_of
+from mdsens.potentials.base import Potential, check_elements, require_potential
+from mdsens.potentials.parameters import check_parameters
+from mdsens.quantities import concrete, evaluate, neighbors_of
+from mdsens.relaxation.equilibrium import DENSE_LIMIT, Equilibrium, Internal
+from mdsens.relaxation.relax import Relaxed
 from mdsens.strain import strain_matrix, volume_of
-from mdsens.structure import Structure
+from mdsens.structure import Structure, require_structure
+from mdsens.units import GPA
 
-DENSE_LIMIT = 1200  # unknowns up to which the internal relaxation is solved by factorisation
+STILL = 1e-3  # eV/Å: above this force ions are not at rest, and the formula is off by a tenth of a percent or more
 
 
 def elastic_constants(
     potential: Potential,
-    structure: Structure,
+    structure: Structure | Relaxed,
     *,
     clamped: bool = False,
     neighbors: Neighbors | None = None,
     linear_solver: AbstractLinearSolver | None = None,
+    check: bool = True,
 ) -> Float[Array, "6 6"]:
-    """Elastic constants of a relaxed structure, eV/Å³, in Voigt order xx yy zz yz xz xy.
+    """Elastic constants of a relaxed structure, eV/Å³, in Voigt order xx yy zz yz xz xy, in the axes of the cell as given.
 
     Differentiable w.r.t. parameters, positions and cell. Fixed coordinates follow the strain.
 
     Args:
-        structure: relaxed: the formula assumes that the forces vanish.
+        structure: relaxed: the formula assumes that the forces vanish. A `Relaxed` state brings its Hessian along.
         clamped: ions follow the strain; if False they relax under it.
         neighbors: by default found on the host (then not under jit); with a skin it may serve many calls.
-        linear_solver: for the internal relaxation; by default dense up to DENSE_LIMIT unknowns, then
-            conjugate gradients.
+        linear_solver: for the internal relaxation; by default the factor of the Hessian up to DENSE_LIMIT unknowns,
+            then conjugate gradients.
+        check: raise where forces are left; if False, warn.
     Raises:
-        InputError: the structure has no volume.
+        InputError: the structure has no volume, or forces above STILL are left on free atoms.
     Source: module docstring; checked against LAMMPS strains and matscipy.
+    """
+    require_potential(potential)
+    state = structure.equilibrium if isinstance(structure, Relaxed) else None
+    atoms = structure.structure if isinstance(structure, Relaxed) else require_structure(structure)
+    require_bulk(atoms, "elastic constants")
+    if neighbors is None:
+        check_elements(potential, atoms)
+        check_parameters(concrete(potential))
+        neighbors = structure.neighbors if isinstance(structure, Relaxed) else neighbors_of(potential, atoms)
+    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((potential, atoms, neighbors)))
+    if not traced and not clamped:
+        _require_rest(potential, atoms, neighbors, check)
+    if linear_solver is not None or clamped or (state is None and traced):
+        return clamped_and_relaxed(potential, atoms, neighbors, linear_solver)[0 if clamped else 1]
+    if state is None:
+        state = Equilibrium.at(potential, atoms)
+    return measure_elastic(potential, atoms, neighbors, state.internal)[1]
+
+
+def require_bulk(structure: Structure, what: str) -> None:
+    """Raise unless the structure is periodic in three directions.
+
+    Raises:
+        InputError: says which directions are open.
     """
     if not all(structure.pbc):
         raise InputError(
-            "elastic constants need a structure that is periodic in three directions (pbc = "
-            f"{structure.pbc})."
+            f"{what} need a structure that is periodic in three directions (pbc = {structure.pbc}): a slab, a wire or a "
+            "cluster has no volume of its own."
         )
-    neighbors = neighbors_of(potential, structure) if neighbors is None else neighbors
-    return clamped_and_relaxed(potential, structure, neighbors, linear_solver)[0 if clamped else 1]
 
 
-@eqx.filter_jit
+def _require_rest(potential: Potential, structure: Structure, neighbors: Neighbors, check: bool) -> None:
+    result = evaluate(potential, structure, neighbors)
+    forces = np.linalg.norm(np.where(np.asarray(structure.fixed), 0, np.asarray(result.forces)), axis=1)
+    worst = int(np.argmax(forces))
+    if forces[worst] <= STILL:
+        return
+    stress = GPA * float(np.abs(np.asarray(result.stress)).max())
+    message = (
+        f"the structure is not relaxed: the force on atom {worst} ({structure.symbols[worst]}) is {forces[worst]:.2g} eV/Å "
+        f"(allowed {STILL:g}) and the largest stress {stress:.2g} GPa. Elastic constants with relaxed ions assume that forces "
+        "vanish: relax first (mdsens.relax), or ask for clamped=True."
+    )
+    if check:
+        raise InputError(message + " check=False computes them all the same.")
+    import warnings
+
+    warnings.warn(message, stacklevel=3)
+
+
 def clamped_and_relaxed(
     potential: Potential,
     structure: Structure,
     neighbors: Neighbors,
     linear_solver: AbstractLinearSolver | None = None,
 ) -> tuple[Float[Array, "6 6"], Float[Array, "6 6"]]:
-    """Both kinds of elastic constants for the price of one, eV/Å³; works under jit."""
-    shape = structure.positions.shape
+    """Both kinds of elastic constants for the price of one, eV/Å³; works under jit, where no Hessian is known yet."""
     gauge = find_gauge(potential, structure, neighbors, 0)
+    dense = 3 * structure.n_atoms <= DENSE_LIMIT
+    method = linear_solver or (Dense() if dense else ConjugateGradient())
+    return measure_elastic(potential, structure, neighbors, Internal(gauge, method))
+
+
+@eqx.filter_jit
+def measure_elastic(
+    potential: Potential, structure: Structure, neighbors: Neighbors, internal: Internal
+) -> tuple[Float[Array, "6 6"], Float[Array, "6 6"]]:
+    """Clamped and relaxed-ion constants, eV/Å³, with what is known of how the ions settle."""
+    shape = structure.positions.shape
 
     def forces_and_stress(u, strain):
         """g (eV/Å) and sigma (eV/Å³, Voigt) at x = (x0 + u)(1 + strain)."""
@@ -77,10 +136,8 @@ def clamped_and_relaxed(
         # sigma = (1/V) dE/deta for a further strain eta on top
         def energy(u, eta):
             moved = structure.at(structure.positions + u.reshape(shape))
-            return potential.energy(
-                moved.deformed(jnp.eye(3) + strain_matrix(strain)).deformed(jnp.eye(3) + strain_matrix(eta)),
-                neighbors,
-            )
+            strained = moved.deformed(jnp.eye(3) + strain_matrix(strain))
+            return potential.energy(strained.deformed(jnp.eye(3) + strain_matrix(eta)), neighbors)
 
         g, virial = jax.grad(energy, argnums=(0, 1))(u, jnp.zeros(6))
         volume = volume_of(structure.cell) * jnp.linalg.det(jnp.eye(3) + strain_matrix(strain))
@@ -88,30 +145,12 @@ def clamped_and_relaxed(
         return g, virial / volume
 
     still, unstrained = jnp.zeros(structure.positions.size), jnp.zeros(6)
-    still, unstrained = jnp.zeros(structure.positions.size), jnp.zeros(6)
     _, push = jax.linearize(forces_and_stress, still, unstrained)
-    n = still.size
-    if linear_solver is None and n <= DENSE_LIMIT:
-        # All columns of [[H, g_eps], [sigma_u, sigma_eps]] from one compiled product, in blocks that bound
-        # the memory.
-        unit = jnp.eye(n + 6)
-        block = min(n + 6, 64)
-        rows = jnp.pad(unit, ((0, -(n + 6) % block), (0, 0))).reshape(-1, block, n + 6)
-        columns = jax.lax.map(jax.vmap(lambda v: jnp.concatenate(push(v[:n], v[n:]))), rows).reshape(
-            -1, n + 6
-        )[: n + 6]
-        H, g_eps, sigma_u, sigma_eps = columns[:n, :n].T, columns[n:, :n], columns[:n, n:], columns[n:, n:]
-        P = jax.vmap(gauge.project)(jnp.eye(n))
-        # singular along the gauge: s (1 - P) there leaves the answer on the image of P unchanged
-        H = P @ H @ P + jnp.max(jnp.abs(jnp.diagonal(H))) * (jnp.eye(n) - P)
-        change = jnp.linalg.solve(H, -(P @ g_eps.T)).T @ P @ sigma_u
-    else:
-        g_eps, sigma_eps = jax.vmap(lambda e: push(still, e))(jnp.eye(6))
-        method = linear_solver or ConjugateGradient()
-        u_eps = jax.lax.map(
-            lambda b: solve(lambda u: push(u, unstrained)[0], -b, solver=method, project=gauge.project), g_eps
-        )
-        change = jax.vmap(lambda u: push(u, unstrained)[1])(u_eps)
+    g_eps, sigma_eps = jax.vmap(lambda e: push(still, e))(jnp.eye(6))
+    hessian = lambda u: push(u, unstrained)[0]
+    settle = lambda g: solve(hessian, -g, solver=internal.method, project=internal.gauge.project)
+    u_eps = map_rows(settle, g_eps)
+    change = jax.vmap(lambda u: push(u, unstrained)[1])(u_eps)
     return sigma_eps.T, (sigma_eps + change).T
 
 

@@ -6,42 +6,17 @@ alone has the state "structure"; a defect report has "defect" and "bulk".
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
-from mdsens.neighbors import Neighbors
-from mdsens.observables.elastic import bulk_modulus, clamped_and_relaxed, cubic_constants
+from mdsens.observables.elastic import bulk_modulus, clamped_and_relaxed, cubic_constants, measure_elastic
+from mdsens.observables.observable import Observable, State, States
 from mdsens.potentials.base import Potential
-from mdsens.structure import Structure, volume
+from mdsens.structure import volume
 from mdsens.units import GPA
-
-
-class State(NamedTuple):
-    """A relaxed structure, with a neighbor list that is complete around it."""
-
-    structure: Structure
-    neighbors: Neighbors
-
-
-States = Mapping[str, State]
-
-
-class Observable(NamedTuple):
-    """Something measurable, or several things that are computed together, for reports.
-
-    Attributes:
-        names: one for each number.
-        units: likewise.
-        function: (potential, states) -> as many numbers. Must be traceable by jit.
-    """
-
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    function: Callable[[Potential, States], tuple[Float[Array, ""], ...]]
 
 
 def energy(state: str = "structure") -> Observable:
@@ -89,7 +64,10 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
 
     def function(potential: Potential, states: States):
         s = states[state]
-        clamped, relaxed = clamped_and_relaxed(potential, s.structure, s.neighbors)
+        if s.internal is None:
+            clamped, relaxed = clamped_and_relaxed(potential, s.structure, s.neighbors)
+        else:
+            clamped, relaxed = measure_elastic(potential, s.structure, s.neighbors, s.internal)
         return tuple(
             GPA * _component(clamped if c.endswith("_clamped") else relaxed, c.removesuffix("_clamped"))
             for c in components

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker
+from mdsens.relaxation.landscape import Vector
+from mdsens.relaxation.scene import AbstractStepper, Scene, Walker
 
 
 class FIREMemory(NamedTuple):
@@ -22,12 +23,14 @@ class FIREMemory(NamedTuple):
     downhill: Array  # steps since the last uphill one
 
 
-class FIRE(AbstractRelaxer):
+class FIRE(AbstractStepper):
     """FIRE as ASE has it, step for step (semi-implicit Euler).
 
     Attributes: the names and defaults of `ase.optimize.FIRE`, and
         max_step: longest step, Å: of all atoms together (the norm of the whole step, as ASE has it), or
-        per_atom: of each atom, so that large systems do not crawl.
+        per_atom: of each atom, so that large systems do not crawl; never more than `Scene.stride` then.
+        guarded: take back a step that raises the merit, and go on slower from rest: a system that is too stiff for
+            dt does not fly apart.
     """
 
     dt: float = eqx.field(static=True, default=0.1)
@@ -39,6 +42,7 @@ class FIRE(AbstractRelaxer):
     a_start: float = eqx.field(static=True, default=0.1)
     f_a: float = eqx.field(static=True, default=0.99)
     per_atom: bool = eqx.field(static=True, default=False)
+    guarded: bool = eqx.field(static=True, default=False)
 
     def start(self, w: Vector) -> FIREMemory:
         return FIREMemory(jnp.zeros_like(w), jnp.asarray(self.dt), jnp.asarray(self.a_start), jnp.asarray(0))
@@ -62,14 +66,34 @@ class FIRE(AbstractRelaxer):
 
         v = v + dt_new * force
         dr = dt_new * v
-        length = scene.longest_move(dr) if self.per_atom else jnp.linalg.norm(dr)
-        dr = dr * jnp.minimum(1.0, self.max_step / jnp.maximum(length, 1e-300))
+        dr = self._shortened(scene, dr)
         w = walker.w + dr
         value, gradient = scene.value_and_gradient(w)
-        return Walker(w, value, gradient, FIREMemory(v, dt_new, a_new, downhill), ~jnp.isfinite(value))
+        new = Walker(w, value, gradient, FIREMemory(v, dt_new, a_new, downhill), ~jnp.isfinite(value))
+        return self._guard(scene, walker, new) if self.guarded else new
+
+    def _shortened(self, scene: Scene, dr: Vector) -> Vector:
+        if self.per_atom:
+            length, longest = scene.longest_move(dr), jnp.minimum(self.max_step, scene.stride)
+        else:
+            length, longest = jnp.linalg.norm(dr), self.max_step
+        return dr * jnp.minimum(1.0, longest / jnp.maximum(length, 1e-300))
+
+    def _guard(self, scene: Scene, old: Walker, new: Walker) -> Walker:
+        # Energy that rises beyond rounding is a step too long: dt² times the stiffest curvature is above its limit.
+        rises = ~(scene.change(old, new.w, new.value) <= 1e-10 * (jnp.abs(old.value) + 1.0))
+        _, dt, _, _ = new.memory
+        rest = FIREMemory(
+            jnp.zeros_like(old.w),
+            self.f_dec * dt,
+            jnp.asarray(self.a_start),
+            jnp.zeros_like(new.memory.downhill),
+        )
+        back = Walker(old.w, old.value, old.gradient, rest, dt < 1e-9)
+        return jax.tree.map(lambda a, b: jnp.where(rises, a, b), back, new)
 
 
-class JaxMDFIRE(AbstractRelaxer):
+class JaxMDFIRE(AbstractStepper):
     """jax-md's `minimize.fire_descent` (velocity Verlet), with its own state.
 
     Its norm of the force has a floor of 1e-3 per array of positions, so it slows down below about 1e-3 eV/Å:

@@ -4,14 +4,15 @@ Source: Nocedal and Wright, Numerical Optimization, algorithm 7.4; preconditione
 J. Chem. Phys. 144, 164109 (2016).
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, search_line
+from mdsens.relaxation.landscape import Vector
+from mdsens.relaxation.scene import AbstractStepper, Scene, Walker, search_line
 
 
 class LBFGSMemory(NamedTuple):
@@ -21,13 +22,15 @@ class LBFGSMemory(NamedTuple):
     changes: Float[Array, "history unknowns"]  # y_k = g_k+1 - g_k
 
 
-class LBFGS(AbstractRelaxer):
+class LBFGS(AbstractStepper):
     """Preconditioned L-BFGS with a backtracking line search.
 
     Attributes:
         history: pairs of moves and gradient changes remembered.
         max_step: longest move of an atom in one step, Å.
     """
+
+    wants_preconditioner: ClassVar[bool] = True
 
     history: int = eqx.field(static=True, default=15)
     max_step: float = eqx.field(static=True, default=0.2)
@@ -48,9 +51,9 @@ class LBFGS(AbstractRelaxer):
 
         order = jnp.arange(self.history)
         q, alpha = jax.lax.scan(down, walker.gradient, order[::-1])
-        z = scene.preconditioner(q)
+        z = scene.precondition(q)
         # scale H0 so that it has the curvature last seen
-        last = scene.preconditioner(y[-1])
+        last = scene.precondition(y[-1])
         z = jnp.where(used[-1], sy[-1] / jnp.where(used[-1], y[-1] @ last, 1.0), 1.0) * z
 
         def up(z, pair):
@@ -59,7 +62,7 @@ class LBFGS(AbstractRelaxer):
 
         z, _ = jax.lax.scan(up, z, (order, alpha[::-1]))
         p = -scene.gauge.project(z)
-        p = jnp.where(walker.gradient @ p < 0, p, -scene.preconditioner(walker.gradient))
+        p = jnp.where(walker.gradient @ p < 0, p, -scene.precondition(walker.gradient))
         w, value, gradient, found = search_line(scene, walker, p, self.max_step)
 
         move, change = w - walker.w, gradient - walker.gradient

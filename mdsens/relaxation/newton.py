@@ -3,21 +3,27 @@
 Source: Dembo, Steihaug, Math. Programming 26, 190 (1983); Nocedal and Wright, Numerical Optimization, 7.1.
 """
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from mdsens.implicit.linear import conjugate_gradient
-from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector, Walker, search_line
+from mdsens.relaxation.landscape import Vector
+from mdsens.relaxation.scene import AbstractStepper, Scene, Walker, search_line
 
 
-class NewtonCG(AbstractRelaxer):
+class NewtonCG(AbstractStepper):
     """Newton steps by preconditioned conjugate gradients, with a line search; quadratic at the end.
 
     Attributes:
         max_step: longest move of an atom in one step, Å.
         max_inner: products with the Hessian in one step.
     """
+
+    needs_hessian: ClassVar[bool] = True
+    wants_preconditioner: ClassVar[bool] = True
 
     max_step: float = eqx.field(static=True, default=0.2)
     max_inner: int = eqx.field(static=True, default=400)
@@ -36,7 +42,7 @@ class NewtonCG(AbstractRelaxer):
             lambda v: scene.landscape.product(walker.w, v),
             -g,
             scene.gauge.project,
-            scene.preconditioner,
+            scene.precondition,
             rtol=tolerance,
             max_steps=self.max_inner,
         )

@@ -85,7 +85,7 @@ def _box(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
 N_TESTS = 10  # products with the Hessian that a preconditioner is measured with, besides one per strain
 
 
-class Frame(eqx.Module):
+class WaveBox(eqx.Module):
     """Box the waves live in: cell vectors (rows) and origin, Å."""
 
     cell: Float[Array, "3 3"]
@@ -101,7 +101,7 @@ class Frame(eqx.Module):
 
 
 @eqx.filter_jit
-def test_vectors(structure: Structure, frame: Frame, strains: int) -> Float[Array, "tests unknowns"]:
+def test_vectors(structure: Structure, frame: WaveBox, strains: int) -> Float[Array, "tests unknowns"]:
     """What the Hessian must be applied to.
 
     random signs z: the mean diagonal is d = <z . H z> / 3N (Hutchinson);
@@ -120,7 +120,7 @@ def test_vectors(structure: Structure, frame: Frame, strains: int) -> Float[Arra
 
 @eqx.filter_jit
 def build_preconditioner(
-    structure: Structure, frame: Frame, grid: tuple[int, int, int], tests, products
+    structure: Structure, frame: WaveBox, grid: tuple[int, int, int], tests, products
 ) -> ElasticPreconditioner:
     """The preconditioner that fits the products of the Hessian with `test_vectors`."""
     n = structure.n_atoms

@@ -1,13 +1,7 @@
 """Relax a structure, and know how the relaxed state moves with everything it depends on.
 
-At the solution the generalised forces vanish, F(w*, theta) = 0, for any theta. One derivative of that
-equation,
-
-    H dw* = - (dF/dtheta) dtheta,        H = dF/dw,
-
-gives the motion of the solution, whatever walk found it. H is singular along the gauge, where w* does not
-move.
-Source: Blondel et al., NeurIPS 2022, arXiv:2105.15183.
+The walk to the solution is a loop on the host over plain numbers. What is differentiated is its end, an `Equilibrium`,
+by the equation that it solves.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,19 +14,24 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from mdsens.errors import InputError, NotConvergedError, SaddlePointError, TracedError
-from mdsens.implicit.linear import AbstractLinearSolver, solve
+from mdsens.checks import instance, number, whole
+from mdsens.errors import InputError, NotConvergedError
+from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import Potential
+from mdsens.potentials.base import Potential, check_elements, require_potential
+from mdsens.potentials.parameters import check_parameters
+from mdsens.precision import require_x64
 from mdsens.quantities import concrete, energy, evaluate
-from mdsens.relaxation.auto import AutoRelaxer
-from mdsens.relaxation.coordinates import CellOption, Coordinates, Landscape, strain_basis
-from mdsens.relaxation.search import Found, Options, Progress, Status, find
-from mdsens.relaxation.walk import AbstractRelaxer, Scene, Vector
-from mdsens.strain import from_voigt
-from mdsens.structure import Structure
-
-SINGULAR = 1e-10  # of the highest curvature: a mode softer than this is free, up to rounding
+from mdsens.relaxation.coordinates import CellOption, Coordinates, closed, strain_basis
+from mdsens.relaxation.equilibrium import Equilibrium, structure_at
+from mdsens.relaxation.landscape import Landscape, Vector
+from mdsens.relaxation.lbfgs import LBFGS
+from mdsens.relaxation.memory import remember
+from mdsens.relaxation.newton import NewtonCG
+from mdsens.relaxation.plan import AbstractPlan, AbstractRelaxer, Always, plan_of
+from mdsens.relaxation.walk import Found, Options, Problem, RelaxationProgress, Status, run
+from mdsens.strain import from_voigt, volume_of
+from mdsens.structure import Structure, require_structure
 
 
 class Relaxed(eqx.Module):
@@ -45,6 +44,7 @@ class Relaxed(eqx.Module):
         status: how it ended.
         potential, neighbors: what the state was relaxed with.
         basis: (strains, 3, 3) strains that were free; target: (3, 3) stress they were relaxed to, eV/Å³.
+        equilibrium: the state in plain numbers, with Hessian, factor and certificate when asked for.
     """
 
     structure: Structure
@@ -56,6 +56,7 @@ class Relaxed(eqx.Module):
     fmax: Float[Array, ""]
     stress_error: Float[Array, ""]
     status: Status = eqx.field(static=True)
+    equilibrium: Equilibrium = eqx.field(static=True)
 
     @property
     def energy(self) -> Float[Array, ""]:
@@ -87,208 +88,235 @@ def relax(
     linear_solver: AbstractLinearSolver | None = None,
     check_minimum: bool = True,
     throw: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[RelaxationProgress], None] | None = None,
 ) -> Relaxed:
     """Move atoms (and cell) to the minimum of the energy below the starting point.
 
-    Differentiable in the parameters of `potential`, in `pressure` or `stress`, in the cell where it is held,
-    and in the positions of fixed coordinates; forward and reverse, to any order: the derivative is that of
-    the minimum, not of the steps that found it. The other starting positions choose the minimum and do not
-    move it: derivative zero. Not inside `jax.jit` or `jax.vmap`: neighbors are searched on the host as the
-    atoms move. Jit what comes after.
+    Differentiable in the parameters of `potential`, in `pressure` or `stress`, in the cell where it is held, and
+    in the positions of fixed coordinates; forward and reverse, to any order: the derivative is that of the
+    minimum, not of the steps that found it. The other starting positions choose the minimum and do not move it:
+    derivative zero. A saddle point, or a state that is not converged, is differentiated only with
+    check_minimum=False. Not inside `jax.jit` or `jax.vmap`: neighbors are searched on the host as the atoms move.
+    Jit what comes after.
 
     Args:
-        structure: where to start; `structure.fixed` coordinates are held (they follow the strain of the
-            cell).
-        cell: None (held), "isotropic", "full", or six bools: free strains in the order xx yy zz yz xz xy.
+        structure: where to start; `structure.fixed` coordinates are held (they follow the strain of the cell).
+        cell: None (held), "isotropic", "full", or six bools: free strains in the order xx yy zz yz xz xy. In each
+            free component the Cauchy stress reaches its target.
         pressure: target pressure, eV/Å³ (positive compresses).
         stress: target Cauchy stress instead, six Voigt components in eV/Å³, positive in tension.
-        fmax: tolerance, eV/Å: largest force on a free atom, and largest stress off target times (volume per
-            atom)^(2/3).
-        solver: how to walk; default `AutoRelaxer()`.
+        fmax: tolerance, eV/Å: largest force on a free atom, and largest stress off target times
+            (volume per atom)^(2/3).
+        solver: how to walk; default `AutoRelaxer()`, and `LBFGS()` for a potential without second derivatives.
         max_steps: steps allowed.
-        skin: extra reach of the neighbor list, Å; default a tenth of the cutoff.
+        skin: extra reach of the neighbor list, Å; default a tenth of the cutoff, at least a fiftieth.
         linear_solver: of the implicit derivative; by default the Hessian factorised up to 1200 unknowns,
             conjugate gradients beyond.
         check_minimum: look at the lowest curvature at the end; a negative one is an error.
         throw: raise when not converged or at a saddle; if False, read `Relaxed.status`.
-        progress: called now and then with `Progress(steps, energy, fmax, stress)`.
+        progress: called now and then with `RelaxationProgress(steps, energy, fmax, stress)`.
     Raises:
         NotConvergedError: not below `fmax` after `max_steps`; `.partial` is the `Relaxed` state reached.
-        SaddlePointError: zero forces, but the energy falls along some direction; or, when differentiated, a
-            mode without curvature.
+        SaddlePointError: zero forces, but the energy falls along some direction; or, when differentiated, a mode
+            without curvature.
         CellCollapseError: the cell left a fifth to five times its volume.
         NonFiniteError: NaN positions, or atoms at the same place.
-        InputError: unknown element, parameter out of bounds, cell relaxation without a cell, contradicting
-        options.
+        InputError: unknown element, parameter out of bounds, cell relaxation without a cell, contradicting options.
         TracedError: called under jit or vmap. PrecisionError: float64 is off.
     """
-    if not fmax > 0:
-        raise InputError(f"fmax = {fmax}: it must be positive (eV/Å).")
-    basis = jnp.asarray(strain_basis(cell, _concrete_cell(structure)))
-    target = (
-        -jnp.asarray(pressure, float) * jnp.eye(3)
-        if stress is None
-        else from_voigt(jnp.asarray(stress, float))
-    )
-    if basis.shape[0] == 0 and not isinstance(target, Tracer) and np.any(np.asarray(target) != 0):
-        raise InputError(
-            "a target pressure or stress needs a cell that can move: add cell='isotropic', 'full' or a Voigt "
-            "mask."
-        )
-    options = Options(
-        AutoRelaxer() if solver is None else solver, float(fmax), int(max_steps), skin, check_minimum
-    )
-
+    require_x64()
+    require_potential(potential)
+    require_structure(structure)
+    basis = jnp.asarray(strain_basis(cell, concrete(structure)))
+    target = _target(structure, len(basis), pressure, stress)
+    options = _options(potential, solver, fmax, max_steps, skin, check_minimum, linear_solver)
     # Free coordinates only choose the minimum.
     positions = jnp.where(structure.fixed, structure.positions, jax.lax.stop_gradient(structure.positions))
-    parameters, form = eqx.partition(potential, eqx.is_inexact_array)
-    data = (parameters, target, positions, structure.cell, structure.masses)
+    coordinates = Coordinates(structure.at(positions), basis, closed(np.asarray(basis)))
 
-    def landscape_of(data: Any, neighbors: Neighbors) -> Landscape:
-        parameters, target, positions, cell, masses = data
-        start = eqx.tree_at(lambda s: s.masses, structure.at(positions, cell), masses)
-        return Landscape(eqx.combine(parameters, form), Coordinates(start, basis), target, neighbors)
-
-    seen: list[Found] = []
-
-    @jax.custom_jvp
-    def solution(data):
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(data)):
-            raise TracedError(
-                "relax runs a loop on the host and cannot be traced by jax.jit or jax.vmap. Call it outside "
-                "and jit what "
-                "comes after: jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python over "
-                "structures or parameters."
-            )
-        found = find(lambda neighbors: landscape_of(data, neighbors), options, progress)
-        if throw and found.status is not Status.CONVERGED:
-            raise _error(
-                found,
-                _complete(landscape_of(data, found.scene.landscape.neighbors), found.w, found),
-                fmax,
-                max_steps,
-            )
-        seen.append(found)
-        return found.w
-
-    @solution.defjvp
-    def rule(primals, tangents):
-        (data,), (direction,) = primals, tangents
-        w = solution(data)
-        found = seen[-1]
-        if check_minimum:
-            _require_definite(found)
-        method = found.linear_solver(linear_solver)
-        template = landscape_of(data, found.scene.landscape.neighbors)
-        scene = Scene(template, found.scene.gauge, found.scene.preconditioner)
-        return w, response(method, stress is None, scene, w, _direction(template, direction))
-
-    w = solution(data)
-    found = seen[-1]
-    return _complete(landscape_of(data, found.scene.landscape.neighbors), w, found)
+    found = settle(potential, coordinates, target, options, progress)
+    landscape = Landscape(potential, coordinates, target, found.equilibrium.landscape.neighbors)
+    w = solution(landscape, found=found, linear_solver=linear_solver, check=check_minimum)
+    relaxed = _relaxed(landscape, w, found)
+    if throw and found.status is not Status.CONVERGED:
+        raise _error(found, relaxed, options.fmax, options.max_steps)
+    return relaxed
 
 
-def _require_definite(found: Found) -> None:
-    """Raise if a mode off the gauge has no curvature: then the state has no derivative along it, and solves give noise."""
-    if found.scene.gauge.rank == 0 or abs(float(found.spectrum.lowest)) > SINGULAR * float(
-        found.spectrum.highest
-    ):
-        return
-    n = found.scene.landscape.coordinates.reference.n_atoms
-    atom = int(np.argmax(np.linalg.norm(np.asarray(found.spectrum.mode)[: 3 * n].reshape(n, 3), axis=1)))
-    lowest, highest = float(found.spectrum.lowest), float(found.spectrum.highest)
-    raise SaddlePointError(
-        f"the relaxed state has no derivative: one mode, mostly on atom {atom}, has the curvature "
-        f"{lowest:.1e} eV/Å² (stiffest: "
-        f"{highest:.2g}). Something moves freely there, such as a molecule or a group of atoms that touches "
-        "nothing: remove it, "
-        "fix one of its coordinates, or relax at a higher density.",
-        found,
-    )
+def settle(
+    potential: Potential,
+    coordinates: Coordinates,
+    target: Float[Array, "3 3"],
+    options: Options,
+    progress: Callable[[RelaxationProgress], None] | None = None,
+) -> Found:
+    """Walk to the end, or remember: on the plain numbers behind any derivative that is being taken."""
+    potential, coordinates, target = concrete((potential, coordinates, target))
+    check_elements(potential, coordinates.reference)
+    check_parameters(potential)
+    problem = Problem(potential, coordinates, target, options)
+    return remember((potential, coordinates, target), options, lambda: run(problem, progress))
 
 
-def _direction(landscape: Landscape, direction: Any) -> Landscape:
-    """A tangent of the data of `relax` as a tangent of the landscape; masses change nothing."""
-    parameters, target, positions, cell, _ = direction
-    zero = jax.tree.map(
-        lambda leaf: jnp.zeros_like(leaf) if eqx.is_inexact_array(leaf) else None,
-        landscape,
-        is_leaf=lambda x: x is None,
-    )
-    where = lambda s: (s.potential, s.target, s.coordinates.reference.positions, s.coordinates.reference.cell)
-    return eqx.tree_at(where, zero, (parameters, target, positions, cell), is_leaf=lambda x: x is None)
+def follow(
+    state: Equilibrium, potential: Potential, start: Structure, fmax: float, max_steps: int = 10_000
+) -> Found:
+    """The same kind of state of another potential, by Newton steps from a structure nearby: never another minimum.
+
+    Args:
+        state: says which strains are free and what they are relaxed to.
+    Raises:
+        NotConvergedError: there is none nearby, or it cannot be reached to `fmax` (eV/Å).
+    """
+    old = state.landscape.coordinates
+    coordinates = Coordinates(start, old.basis, old.conservative)
+    options = Options(Always(NewtonCG()), fmax, max_steps, None, False)
+    found = settle(potential, coordinates, state.landscape.target, options)
+    if found.status is not Status.CONVERGED:
+        landscape = found.equilibrium.landscape
+        raise _error(found, _relaxed(landscape, found.equilibrium.w, found), fmax, max_steps)
+    return found
 
 
-@eqx.filter_jit
-def response(
-    method: AbstractLinearSolver, symmetric: bool, scene: Scene, w: Vector, direction: Landscape
+@eqx.filter_custom_jvp
+def solution(
+    landscape: Landscape, *, found: Found, linear_solver: AbstractLinearSolver | None, check: bool
 ) -> Vector:
-    """Tangent of the solution for a tangent of the landscape: dw = -H^+ (dF/dtheta) dtheta."""
-    moving, still = eqx.partition(scene.landscape, eqx.is_inexact_array)
-    force_change = jax.jvp(lambda m: eqx.combine(m, still).gradient(w), (moving,), (direction,))[1]
-    return solve(
-        lambda v: scene.landscape.product(w, v),
-        -force_change,
-        solver=method,
-        project=scene.gauge.project,
-        precondition=scene.preconditioner,
-        symmetric=symmetric,
-    )
+    """w*, as a function of the landscape whose solution it is."""
+    return found.equilibrium.w
 
 
-@eqx.filter_jit
-def _structure(coordinates: Coordinates, w: Vector) -> Structure:
-    return coordinates.structure(w)
+@solution.def_jvp
+def _rule(
+    primals: Any, tangents: Any, *, found: Found, linear_solver: AbstractLinearSolver | None, check: bool
+):
+    (landscape,), (direction,) = primals, tangents
+    state = found.equilibrium
+    if check:
+        _require_derivative(found)
+    w = solution(landscape, found=found, linear_solver=linear_solver, check=check)
+    return w, state.response(landscape, w, direction, linear_solver)
 
 
-def _complete(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
-    numbers = jnp.asarray(found.steps), jnp.asarray(found.fmax), jnp.asarray(found.stress)
-    coordinates = landscape.coordinates
+def _require_derivative(found: Found) -> None:
+    certificate = found.equilibrium.certificate
+    if not certificate.is_minimum:
+        raise certificate.error("the relaxed state", found.equilibrium)
+    if found.status is not Status.CONVERGED:
+        raise NotConvergedError(
+            f"the state is not converged ({found.status.value}, {found.fmax:.1e} eV/Å), and its derivative would be that of "
+            "another point. Relax it further, or pass check_minimum=False to differentiate it all the same.",
+            found.equilibrium,
+        )
+
+
+def _options(
+    potential: Potential,
+    solver: AbstractRelaxer | None,
+    fmax: float,
+    max_steps: int,
+    skin: float | None,
+    check_minimum: bool,
+    linear_solver: AbstractLinearSolver | None,
+) -> Options:
+    if linear_solver is not None:
+        instance("linear_solver", linear_solver, AbstractLinearSolver, "Give Dense() or ConjugateGradient().")
+    if skin is not None:
+        skin = number("skin", skin, "Å", at_least=0)
+    once = not potential.twice_differentiable
+    plan = plan_of(LBFGS() if once and solver is None else solver)
+    if once:
+        _require_forces_only(potential, plan, check_minimum)
+    fmax = number("fmax", fmax, "eV/Å", above=0)
+    return Options(plan, fmax, whole("max_steps", max_steps, at_least=1), skin, bool(check_minimum))
+
+
+def _require_forces_only(potential: Potential, plan: AbstractPlan, check_minimum: bool) -> None:
+    name = type(potential).__name__
+    if any(stepper.needs_hessian for stepper in plan.steppers):
+        raise InputError(
+            f"{name} has energies and forces, and no second derivatives, which Newton steps need: use solver=LBFGS() or FIRE()."
+        )
+    if check_minimum:
+        raise InputError(
+            f"{name} has no second derivatives, so nobody can look at the curvature of what is found: pass check_minimum=False."
+        )
+
+
+def _target(structure: Structure, n_strains: int, pressure: Any, stress: Any) -> Float[Array, "3 3"]:
+    """The stress to relax to, checked where it is a plain number."""
+    both = stress is not None and (isinstance(pressure, Tracer) or np.any(np.asarray(pressure) != 0))
+    if both:
+        raise InputError(
+            "pressure and stress are both given: a stress holds the pressure already, give one of them."
+        )
+    if stress is None:
+        value = pressure if isinstance(pressure, Tracer) else number("pressure", pressure, "eV/Å³")
+        target = -jnp.asarray(value, float) * jnp.eye(3)
+    else:
+        target = from_voigt(_voigt_stress(stress))
+    if isinstance(target, Tracer) or not np.any(np.asarray(target) != 0):
+        return target
+    if n_strains == 0:
+        raise InputError(
+            "a target pressure or stress needs a cell that can move: add cell='isotropic', 'full' or a Voigt mask."
+        )
+    if not float(volume_of(jnp.asarray(concrete(structure.cell)))) > 0:
+        raise InputError(
+            "a target pressure or stress needs a volume, and this cell has none: give all three vectors."
+        )
+    return target
+
+
+def _voigt_stress(stress: Any) -> Float[Array, "6"]:
+    if not isinstance(stress, Tracer):
+        try:
+            array = np.asarray(stress, float)
+        except (TypeError, ValueError):
+            array = np.full(0, np.nan)
+        if array.shape != (6,) or not np.isfinite(array).all():
+            raise InputError(
+                f"stress = {stress!r}: give six finite numbers, xx yy zz yz xz xy in eV/Å³ (mdsens.strain.to_voigt makes "
+                "them out of a 3 x 3 tensor)."
+            )
+    elif stress.shape != (6,):
+        raise InputError(
+            f"stress has the shape {stress.shape}: give six numbers, xx yy zz yz xz xy in eV/Å³."
+        )
+    return jnp.asarray(stress, float)
+
+
+def _relaxed(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
     return Relaxed(
-        _structure(coordinates, w),
-        landscape.potential,
-        landscape.neighbors,
-        coordinates.basis,
-        landscape.target,
-        *numbers,
-        found.status,
+        structure=structure_at(landscape.coordinates, w),
+        potential=landscape.potential,
+        neighbors=landscape.neighbors,
+        basis=landscape.coordinates.basis,
+        target=landscape.target,
+        steps=jnp.asarray(found.steps),
+        fmax=jnp.asarray(found.fmax),
+        stress_error=jnp.asarray(found.stress),
+        status=found.status,
+        equilibrium=found.equilibrium,
     )
-
-
-def _concrete_cell(structure: Structure) -> Structure:
-    cell = structure.cell
-    return eqx.tree_at(lambda s: s.cell, structure, concrete(cell)) if isinstance(cell, Tracer) else structure
 
 
 def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Exception:
-    forces = np.linalg.norm(
-        np.where(np.asarray(relaxed.structure.fixed), 0, np.asarray(relaxed.forces)), axis=1
+    if found.status is Status.SADDLE:
+        return found.equilibrium.certificate.error("the end of this relaxation", relaxed)
+    structure = found.equilibrium.structure
+    forces = np.where(np.asarray(structure.fixed), 0, np.asarray(concrete(relaxed.forces)))
+    worst = int(np.argmax(np.linalg.norm(forces, axis=1)))
+    advice = (
+        f"If fmax = {fmax:.0e} is very small, this is as far as rounding allows: accept a larger fmax; otherwise start from "
+        "less strained positions."
     )
-    worst = int(np.argmax(forces))
-    symbol = relaxed.structure.symbols[worst]
-    where = f"the force on atom {worst} ({symbol}) is {found.fmax:.1e} eV/Å, the stress {found.stress:.1e} eV/Å³ off target"
-    match found.status:
-        case Status.SADDLE:
-            spectrum = found.spectrum
-            mode = np.asarray(spectrum.mode)[: 3 * len(forces)].reshape(-1, 3)
-            atom = int(np.argmax(np.linalg.norm(mode, axis=1)))
-            return SaddlePointError(
-                f"relax ended at a saddle point: forces vanish ({found.fmax:.1e} eV/Å) but the curvature "
-                "along one mode is "
-                f"{float(spectrum.lowest):.3g} eV/Å², mostly on atom {atom} "
-                f"({relaxed.structure.symbols[atom]}). Start from a "
-                "structure displaced along it (error.partial holds this state, mdsens.certify its mode), or "
-                "rattle the atoms by 0.05 Å.",
-                relaxed,
-            )
-        case Status.MAX_STEPS:
-            advice = f"Raise max_steps (now {max_steps}), or relax with fmax=1e-3 first and start from that structure."
-        case _:
-            advice = (
-                f"If fmax = {fmax:.0e} is very small, this is as far as rounding allows: accept a larger "
-                "fmax; otherwise start from "
-                "less strained positions."
-            )
-    what = f"relax {found.status.value}, after {found.steps} steps"
-    return NotConvergedError(f"{what}: {where}, above fmax = {fmax:.1e} eV/Å. {advice}", relaxed)
+    if found.status is Status.MAX_STEPS:
+        advice = (
+            f"Raise max_steps (now {max_steps}), or relax with fmax=1e-3 first and start from that structure."
+        )
+    return NotConvergedError(
+        f"relax {found.status.value}, after {found.steps} steps: the force on atom {worst} ({structure.symbols[worst]}) is "
+        f"{found.fmax:.1e} eV/Å, the stress {found.stress:.1e} eV/Å³ off target, above fmax = {fmax:.1e} eV/Å. {advice}",
+        relaxed,
+    )

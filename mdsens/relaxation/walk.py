@@ -1,173 +1,294 @@
-"""How a relaxer walks downhill: steps inside one compiled loop, until converged or the neighbor list runs out."""
+"""A relaxation in progress, as a value: where it is, what it knows, and one step of the host loop.
 
-from abc import abstractmethod
-from typing import Any, NamedTuple
+Steppers run on the device until the neighbor list is used up; then the host makes a new one. That gives lists that never
+overflow, progress, and errors while they still help.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Array
 
-from mdsens.batching import map_rows
-from mdsens.gauge import Gauge
-from mdsens.relaxation.coordinates import Landscape
-from mdsens.relaxation.precondition import ElasticPreconditioner
+from mdsens.errors import CellCollapseError, NonFiniteError
+from mdsens.neighbors import Capacity, Neighbors, find_neighbors
+from mdsens.potentials.base import Potential
+from mdsens.quantities import check_finite, evaluate
+from mdsens.relaxation.coordinates import Coordinates
+from mdsens.relaxation.equilibrium import Equilibrium, default_skin, gauge_of, preconditioner_of, structure_at
+from mdsens.relaxation.landscape import Landscape, Vector
+from mdsens.relaxation.plan import AbstractPlan
+from mdsens.relaxation.precondition import ElasticPreconditioner, grid_of
+from mdsens.relaxation.scene import (
+    STRIDE,
+    AbstractStepper,
+    Scene,
+    Walker,
+    advance,
+    measure,
+    value_and_gradient,
+)
 
-Vector = Float[Array, "unknowns"]
+VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
+CHUNK = 100  # steps between two looks by the host; somebody who watches sees more: after 1, 2, 4, ... steps of a phase
+SMALLEST_SKIN = 0.02  # of the cutoff: less leaves no room for a step between two searches of the list
+USED_UP = 0.2  # of the skin: a list with less slack than this is made anew
+PATIENCE = 3  # walks in a row that may find no way down
 
 
-class Scene(eqx.Module):
-    """Everything a step needs to know about the problem."""
+class Status(enum.Enum):
+    """How a relaxation ended; the value says it in words."""
 
-    landscape: Landscape
-    gauge: Gauge
-    preconditioner: ElasticPreconditioner
+    CONVERGED = "converged"
+    SADDLE = "converged to a saddle point"
+    MAX_STEPS = "stopped after max_steps"
+    STUCK = "stopped: no step lowers the energy"
 
-    def value_and_gradient(self, w: Vector) -> tuple[Array, Vector]:
-        value, gradient = self.landscape.value_and_gradient(w)
-        return value, jnp.where(self.gauge.free, gradient, 0.0)
 
-    def room(self, w: Vector) -> Array:
-        """How far (Å) the list allows atoms to approach each other from here."""
-        return self.landscape.neighbors.slack(
-            self.landscape.coordinates.structure(w), self.landscape.potential.cutoff
+class RelaxationProgress(NamedTuple):
+    """What a progress callback sees now and then."""
+
+    steps: int
+    energy: float  # eV (enthalpy under pressure)
+    fmax: float  # eV/Å
+    stress: float  # largest stress off target, eV/Å³
+
+
+class Options(NamedTuple):
+    """How to relax; hashable."""
+
+    plan: AbstractPlan
+    fmax: float
+    max_steps: int
+    skin: float | None
+    check_minimum: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is relaxed, and how; the same from the first step to the last."""
+
+    potential: Potential
+    coordinates: Coordinates
+    target: Array
+    options: Options
+
+    @property
+    def cutoff(self) -> float:
+        """Radius of the list, Å."""
+        return float(self.potential.cutoff)
+
+    @property
+    def skin(self) -> float:
+        """Extra reach of the list, Å; zero where all atoms are in it."""
+        if np.isinf(self.cutoff):
+            return 0.0
+        chosen = default_skin(self.potential) if self.options.skin is None else self.options.skin
+        return max(chosen, SMALLEST_SKIN * self.cutoff)
+
+    def landscape(self, w: Vector, capacity: Capacity | None) -> Landscape:
+        """The landscape with a list that is complete around w."""
+        structure = structure_at(self.coordinates, w)
+        neighbors = find_neighbors(structure, self.cutoff, self.skin, capacity)
+        return Landscape(self.potential, self.coordinates, self.target, neighbors)
+
+    def scene(
+        self, w: Vector, capacity: Capacity | None, preconditioner: ElasticPreconditioner | None
+    ) -> Scene:
+        """Everything a step from w needs."""
+        landscape = self.landscape(w, capacity)
+        structure = structure_at(self.coordinates, w)
+        # An atom that has a neighbor in the list may come into contact while walking: it must be free to move.
+        gauge = gauge_of(landscape, structure, settled=False)
+        return Scene(landscape, gauge, preconditioner, _stride(landscape.neighbors))
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """A relaxation in progress.
+
+    Attributes:
+        scene, walker: as compiled functions see them.
+        stepper: the one walking now; None before the first step.
+        steps: taken so far. look: steps until the host looks again.
+        failures: walks in a row that found no way down.
+        fmax, stress, residual: largest force (eV/Å), largest stress off target (eV/Å³), and both as one number (eV/Å).
+    """
+
+    problem: Problem
+    scene: Scene
+    walker: Walker
+    stepper: AbstractStepper | None = None
+    steps: int = 0
+    look: int = CHUNK
+    failures: int = 0
+    fmax: float = np.inf
+    stress: float = np.inf
+    residual: float = np.inf
+
+    @classmethod
+    def begin(cls, problem: Problem) -> Self:
+        """At the start, w = 0."""
+        w = jnp.zeros(problem.coordinates.size)
+        scene = problem.scene(w, None, None)
+        walker = Walker(w, *value_and_gradient(scene, w), None, jnp.array(False))
+        return cls(problem, scene, walker)._measured()
+
+    @property
+    def status(self) -> Status | None:
+        """How the walk ended; None while it goes on."""
+        options = self.problem.options
+        if self.residual <= options.fmax:
+            return Status.CONVERGED
+        if self.steps >= options.max_steps:
+            return Status.MAX_STEPS
+        return Status.STUCK if self.failures > PATIENCE else None
+
+    @property
+    def progress(self) -> RelaxationProgress:
+        """Where it is, for people."""
+        return RelaxationProgress(self.steps, float(self.walker.value), self.fmax, self.stress)
+
+    def step(self, watched: bool = False) -> Self:
+        """One phase of the plan, until the host looks again, the list is used up, or no way leads down.
+
+        Args:
+            watched: somebody watches: look more often at the beginning of each phase.
+        """
+        options = self.problem.options
+        phase = options.plan.phase(self.residual, options.fmax, self.failures)
+        walk = self._led_by(phase.stepper, 1 if watched else CHUNK)
+        limit = min(phase.steps, walk.look, options.max_steps - walk.steps)
+        margin = USED_UP * self.problem.skin
+        arguments = jnp.asarray(phase.goal), jnp.asarray(limit), jnp.asarray(margin)
+        walker, taken = advance(phase.stepper, walk.scene, walk.walker, *arguments)
+        stuck = bool(walker.stuck)
+        walk = dataclasses.replace(
+            walk, walker=walker, steps=walk.steps + int(taken), look=min(2 * walk.look, CHUNK)
+        )
+        if float(_room(walk.scene, walker.w)) <= margin:
+            walk = walk._with_new_list()
+        walk = walk._measured()
+        # a walk that found no way down, or came back to where it was, has failed
+        failed = stuck and not walk.residual <= 0.5 * self.residual
+        return dataclasses.replace(walk, failures=self.failures + 1 if failed else 0)
+
+    def settle(self) -> Equilibrium:
+        """The state reached, with the list, rattlers and rigid motions that are found here."""
+        capacity = self.scene.landscape.neighbors.capacity
+        return Equilibrium.settled(self.problem.landscape(self.walker.w, capacity), self.walker.w)
+
+    def _led_by(self, stepper: AbstractStepper, look: int) -> Self:
+        walker = dataclasses.replace(self.walker, stuck=jnp.array(False))
+        if stepper == self.stepper:
+            return dataclasses.replace(self, walker=walker)
+        preconditioner = None
+        if stepper.wants_preconditioner and self.problem.potential.twice_differentiable:
+            # the Hessian here is what the new stepper will meet
+            grid = grid_of(self.problem.coordinates.reference)
+            preconditioner = preconditioner_of(self.scene.landscape, walker.w, grid)
+        scene = dataclasses.replace(self.scene, preconditioner=preconditioner)
+        walker = dataclasses.replace(walker, memory=stepper.start(walker.w))
+        return dataclasses.replace(self, stepper=stepper, scene=scene, walker=walker, look=look)
+
+    def _with_new_list(self) -> Self:
+        _check_volume(self.problem.coordinates, self.walker.w)
+        capacity = self.scene.landscape.neighbors.capacity
+        scene = self.problem.scene(self.walker.w, capacity, self.scene.preconditioner)
+        value, gradient = value_and_gradient(scene, self.walker.w)
+        walker = dataclasses.replace(self.walker, value=value, gradient=gradient, stuck=jnp.array(False))
+        return dataclasses.replace(self, scene=scene, walker=walker)
+
+    def _measured(self) -> Self:
+        _check(self.scene, self.walker)
+        fmax, stress, residual = measure(self.scene, self.walker.w, self.walker.gradient)
+        return dataclasses.replace(self, fmax=float(fmax), stress=float(stress), residual=float(residual))
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Where a walk ended.
+
+    Attributes:
+        equilibrium: the state. status: how it ended. steps: how many it took.
+        fmax, stress: residuals in eV/Å and eV/Å³.
+    """
+
+    equilibrium: Equilibrium
+    status: Status
+    steps: int
+    fmax: float
+    stress: float
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the state, bytes."""
+        return self.equilibrium.nbytes
+
+
+def run(problem: Problem, progress: Callable[[RelaxationProgress], None] | None = None) -> Found:
+    """Walk to the end."""
+    walk = Walk.begin(problem)
+    while True:
+        if progress is not None:
+            progress(walk.progress)
+        if walk.status is not None:
+            break
+        walk = walk.step(watched=progress is not None)
+    equilibrium, status = walk.settle(), walk.status
+    if status is Status.CONVERGED and problem.options.check_minimum and equilibrium.certificate.is_saddle:
+        status = Status.SADDLE
+    return Found(equilibrium, status, walk.steps, walk.fmax, walk.stress)
+
+
+@eqx.filter_jit
+def _stride(neighbors: Neighbors) -> Array:
+    """Longest move of an atom in one step, Å: a share of the distance of the nearest atoms."""
+    d = neighbors.positions[neighbors.j] - neighbors.positions[neighbors.i] + neighbors.shift @ neighbors.cell
+    distances = jnp.where(neighbors.valid, jnp.sqrt(jnp.sum(d**2, axis=1)), jnp.inf)
+    return STRIDE * jnp.min(distances, initial=jnp.inf)
+
+
+def _check(scene: Scene, walker: Walker) -> None:
+    """Errors while they still help: a cell that collapses, energies that are not finite.
+
+    Raises:
+        CellCollapseError, NonFiniteError
+    """
+    coordinates = scene.landscape.coordinates
+    _check_volume(coordinates, walker.w)
+    if not (bool(jnp.isfinite(walker.value)) and bool(jnp.all(jnp.isfinite(walker.gradient)))):
+        structure, neighbors = structure_at(coordinates, walker.w), scene.landscape.neighbors
+        check_finite(evaluate(scene.landscape.potential, structure, neighbors), structure, neighbors)
+        raise NonFiniteError(
+            "the forces along the strains of the cell are not finite: check the target stress."
         )
 
-    def longest_move(self, p: Vector) -> Array:
-        """Length of the longest move of an atom in a step p, Å; a strain counts by how it stretches one atom's cell."""
-        n = self.landscape.coordinates.reference.n_atoms
-        longest = jnp.sqrt(jnp.max(jnp.sum(p[: 3 * n].reshape(n, 3) ** 2, axis=-1)))
-        return jnp.maximum(longest, jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / jnp.sqrt(n))
 
-    def reach_of(self, p: Vector) -> Array:
-        """How much of `room` a step p uses at most."""
-        n = self.landscape.coordinates.reference.n_atoms
-        longest = self.longest_move(p)
-        strain = jnp.sqrt(jnp.sum(p[3 * n :] ** 2)) / self.landscape.coordinates.length
-        reach = self.landscape.neighbors.reach
-        return 2.2 * longest + strain * jnp.where(jnp.isfinite(reach), 1.5 * reach, 0.0)
-
-
-class Walker(eqx.Module):
-    """Where the walk is: point, merit, gradient, and what the relaxer remembers."""
-
-    w: Vector
-    value: Array
-    gradient: Vector
-    memory: Any
-    stuck: Array  # True: no step downhill was found
-
-
-class Phase(NamedTuple):
-    """What to do next: a relaxer, the residual (eV/Å) it should reach, and the steps it gets."""
-
-    relaxer: "AbstractRelaxer"
-    goal: float
-    steps: int
-
-
-class AbstractRelaxer(eqx.Module):
-    """A way to walk downhill. Its numbers are static: another value recompiles."""
-
-    def phase(self, residual: float, fmax: float, failures: int) -> Phase:
-        """Plan from here on; `failures` counts walks in a row that found no way down."""
-        return Phase(self, fmax, 1000)
-
-    @abstractmethod
-    def start(self, w: Vector) -> Any:
-        """Memory at the beginning of a walk from w."""
-
-    @abstractmethod
-    def step(self, scene: Scene, walker: Walker) -> Walker:
-        """One step. May leave the range of the list only if it needs no evaluation there (see `advance`)."""
+def _check_volume(coordinates: Coordinates, w: Vector) -> None:
+    if not bool(jnp.all(jnp.isfinite(w))):
+        raise NonFiniteError(
+            "positions became infinite while relaxing: the forces were too large for the first steps. Start from a "
+            "structure whose atoms do not overlap, or use solver=FIRE(dt=0.01, max_step=0.05)."
+        )
+    ratio = float(_volume_ratio(coordinates, w))
+    if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
+        raise CellCollapseError(
+            f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to {VOLUME_RANGE[1]}): the "
+            "structure is far from any crystal of this potential, or the pressure pulls it apart. Start near the right "
+            "density, relax the positions with cell=None first, or check the sign of pressure (positive compresses)."
+        )
 
 
 @eqx.filter_jit
-def look_around(scene: Scene, w: Vector) -> tuple[Array, Vector]:
-    """Merit and gradient at w (after the list was rebuilt)."""
-    return scene.value_and_gradient(w)
+def _volume_ratio(coordinates: Coordinates, w: Vector) -> Array:
+    return jnp.linalg.det(coordinates.split(w)[1])
 
 
 @eqx.filter_jit
-def products(
-    landscape: Landscape, w: Vector, vectors: Float[Array, "k unknowns"]
-) -> Float[Array, "k unknowns"]:
-    """Hessian at w times each of the vectors. Compiled once for each k: callers keep to few values of k."""
-    return map_rows(lambda v: landscape.product(w, v), vectors)
-
-
-@eqx.filter_jit
-def measure(scene: Scene, w: Vector, gradient: Vector) -> tuple[Array, Array, Array]:
-    """Largest force (eV/Å), largest stress off target (eV/Å³), and both as one number in eV/Å."""
-    fmax, stress = scene.landscape.residual(w, gradient)
-    return fmax, stress, jnp.maximum(fmax, scene.landscape.stress_in_force_units(w, stress))
-
-
-@eqx.filter_jit
-def advance(
-    relaxer: AbstractRelaxer, scene: Scene, walker: Walker, fmax: Array, max_steps: Array, margin: Array
-):
-    """Walk until the residual is below fmax, max_steps are done, the list is used up, or no way leads down.
-
-    Returns:
-        the walker and the number of steps. If the list was overrun in the last step, value and gradient are
-        those
-        of an incomplete list: `Scene.room` is negative, and the caller rebuilds and looks around again.
-    """
-
-    def unfinished(state):
-        walker, steps = state
-        residual = measure(scene, walker.w, walker.gradient)[2]
-        return (residual > fmax) & (steps < max_steps) & (scene.room(walker.w) > margin) & ~walker.stuck
-
-    def step(state):
-        walker, steps = state
-        return relaxer.step(scene, walker), steps + 1
-
-    return jax.lax.while_loop(unfinished, step, (walker, 0))
-
-
-def search_line(
-    scene: Scene, walker: Walker, p: Vector, max_step: float
-) -> tuple[Vector, Array, Vector, Array]:
-    """Go along p, shortened to `max_step` and to what the list allows, then to a third until the merit falls.
-
-    Returns:
-        new point, merit, gradient, and whether a lower point was found.
-    Source: backtracking with Armijo's condition, Nocedal and Wright, Numerical Optimization, 3.1.
-    """
-    n = scene.landscape.coordinates.reference.n_atoms
-    longest = scene.longest_move(p)
-    strain = jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / scene.landscape.coordinates.length
-    room = scene.room(walker.w)
-    t = jnp.minimum(1.0, max_step / jnp.maximum(longest, 1e-300))
-    t = jnp.minimum(t, 0.05 / jnp.maximum(strain, 1e-300))  # at most five percent of strain
-    t = jnp.minimum(
-        t, jnp.where(jnp.isfinite(room), 0.99 * room, 1e300) / jnp.maximum(scene.reach_of(p), 1e-300)
-    )
-    slope = walker.gradient @ p
-    # A target stress with shear has no energy: take the work it does along the way (trapezoid) from the merit
-    # instead.
-    load = scene.landscape.load(walker.w)
-    # Differences of energies near convergence are rounding: then a smaller gradient decides.
-    rounding = 1e-13 * (jnp.abs(walker.value) + 1.0)
-    norm = jnp.linalg.norm(walker.gradient)
-
-    def trial(t):
-        w = walker.w + t * p
-        value, gradient = scene.value_and_gradient(w)
-        change = value - walker.value - t * p[3 * n :] @ (load + scene.landscape.load(w)) / 2
-        lower = change <= 1e-4 * t * slope
-        flatter = (change <= rounding) & (jnp.linalg.norm(gradient) < norm)
-        return w, value, gradient, lower | flatter
-
-    def shorter(state):
-        t, _, k = state
-        return t / 3, trial(t), k + 1
-
-    here = (walker.w, walker.value, walker.gradient, jnp.array(False))
-    _, (w, value, gradient, ok), _ = jax.lax.while_loop(
-        lambda s: ~s[1][3] & (s[2] < 12), shorter, (t, here, 0)
-    )
-    keep = lambda new, old: jnp.where(ok, new, old)
-    return keep(w, walker.w), keep(value, walker.value), keep(gradient, walker.gradient), ok
+def _room(scene: Scene, w: Vector) -> Array:
+    return scene.room(w)

@@ -11,35 +11,34 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.implicit.linear import conjugate_gradient
-from mdsens.relaxation.coordinates import Coordinates, Landscape, strain_basis
-from mdsens.relaxation.precondition import grid_of
-from mdsens.relaxation.search import make_scene
+from mdsens.relaxation.equilibrium import Equilibrium
+from mdsens.strain import UNIT_STRAINS
 
 
 def vacancy(cubes):
-    """Scene at an ideal silicon vacancy, cell free: a minimum with zero forces, so nothing has to be relaxed first."""
+    """State of an ideal silicon vacancy, cell free: a minimum with zero forces, so nothing has to be relaxed first."""
     atoms = ase.build.bulk("Si", cubic=True, a=5.430949778405213) * (cubes, cubes, cubes)
     del atoms[0]
     structure = ms.Structure.from_ase(atoms)
     potential = references.potential(references.table("stillinger_weber")["sw-si-vacancy-63"])
-    coordinates = Coordinates(structure, jnp.asarray(strain_basis("full", structure)))
-    landscape_of = lambda neighbors: Landscape(potential, coordinates, jnp.zeros((3, 3)), neighbors)
-    w = jnp.zeros(coordinates.size)
-    return make_scene(landscape_of, coordinates, w, float(potential.cutoff), 0.0, None, grid_of(structure)), w
+    state = Equilibrium.at(potential, structure, UNIT_STRAINS, skin=0.0)
+    return state, state.w
+
+
+def response_to_a_dipole(state, w, use):
+    return _response(state.landscape, state.gauge, state.preconditioner, w, use)
 
 
 @eqx.filter_jit
-def response_to_a_dipole(scene, w, use=True):
+def _response(landscape, gauge, preconditioner, w, use):
     """Products needed to find how the crystal gives way to forces that push the vacancy's first two neighbors apart."""
-    x = scene.landscape.coordinates.reference.positions
+    x = landscape.coordinates.reference.positions
     away = jnp.sum(x**2, axis=1)
     i, j = jnp.argsort(away)[:2]
     pull = jnp.zeros_like(x).at[i].set(x[i] - x[j]).at[j].set(x[j] - x[i])
     b = jnp.concatenate([pull.reshape(-1), jnp.zeros(w.shape[0] - x.size)])
-    precondition = lambda v: jnp.where(use, scene.preconditioner(v), v)
-    return conjugate_gradient(
-        lambda v: scene.landscape.product(w, v), b, scene.gauge.project, precondition, rtol=1e-9
-    )
+    precondition = lambda v: jnp.where(use, preconditioner(v), v)
+    return conjugate_gradient(lambda v: landscape.product(w, v), b, gauge.project, precondition, rtol=1e-9)
 
 
 @pytest.fixture(scope="module")

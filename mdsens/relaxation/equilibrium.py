@@ -1,0 +1,415 @@
+"""A state with an equation: where it is, how it moves, and how good it is.
+
+At the solution the generalised forces vanish, F(w*, theta) = 0, for any theta. One derivative of that equation,
+
+    H dw* = - (dF/dtheta) dtheta,        H = dF/dw,
+
+gives the motion of the solution, whatever walk found it. H is singular along the gauge, where w* does not move.
+`mdsens.implicit.root` is the same rule for any equation; here the operator, its null space and its factor are known.
+
+Source: Blondel et al., NeurIPS 2022, arXiv:2105.15183.
+"""
+
+import functools
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.batching import map_rows
+from mdsens.gauge import Gauge, find_gauge
+from mdsens.implicit.linear import (
+    GMRES,
+    AbstractLinearSolver,
+    ConjugateGradient,
+    Factorized,
+    NearlySymmetric,
+    Refined,
+    solve,
+)
+from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
+from mdsens.neighbors import Capacity, find_neighbors
+from mdsens.potentials.base import Potential
+from mdsens.relaxation.certificate import Certificate
+from mdsens.relaxation.coordinates import Coordinates, closed
+from mdsens.relaxation.landscape import Landscape, Vector
+from mdsens.relaxation.precondition import (
+    ElasticPreconditioner,
+    WaveBox,
+    build_preconditioner,
+    grid_of,
+    test_vectors,
+)
+from mdsens.structure import Structure
+
+DENSE_LIMIT = 1200  # unknowns up to which the Hessian is built and factorised
+BLOCK = 64  # vectors the Hessian is applied to at once
+SMALL_BLOCK = 16  # the same for large systems, where memory counts
+
+Rows = Float[Array, "rows unknowns"]
+
+
+class Operator(eqx.Module):
+    """H around a state, with what solves need: the arrays behind `Equilibrium.solve`, for compiled functions.
+
+    Attributes:
+        gauge: null space. preconditioner: None where the solver needs none.
+        method: solves H y = b.
+        symmetric: whether H is, see `Landscape`.
+    """
+
+    gauge: Gauge
+    preconditioner: ElasticPreconditioner | None
+    method: AbstractLinearSolver
+    symmetric: bool = eqx.field(static=True)
+
+    def precondition(self, v: Vector) -> Vector:
+        """The preconditioner's product; v itself without one."""
+        return v if self.preconditioner is None else self.preconditioner(v)
+
+
+class Internal(eqx.Module):
+    """How the atoms settle while the cell is held: H_uu of the state, factorised.
+
+    Attributes:
+        gauge: of the displacements alone.
+        method: solves H_uu u = b, also a little away from the state.
+    """
+
+    gauge: Gauge
+    method: AbstractLinearSolver
+
+
+class Equilibrium:
+    """A stationary point of a landscape. What derivatives around it need is made when first asked for, and kept.
+
+    It holds plain numbers, never traced ones; a `Relaxed` that is being differentiated carries the one it stands for.
+
+    Attributes:
+        landscape: with the neighbor list of this state.
+        w: the solution, in the landscape's coordinates.
+        gauge: directions along which nothing can be solved.
+    """
+
+    def __init__(self, landscape: Landscape, w: Vector, gauge: Gauge):
+        """Take a state as it is; `at` makes one from a structure."""
+        self.landscape, self.w, self.gauge = landscape, w, gauge
+
+    @classmethod
+    def settled(cls, landscape: Landscape, w: Vector) -> Self:
+        """The state at w: its gauge is that of atoms that stay where they are."""
+        structure = structure_at(landscape.coordinates, w)
+        return cls(landscape, w, gauge_of(landscape, structure, settled=True))
+
+    @classmethod
+    def at(
+        cls,
+        potential: Potential,
+        structure: Structure,
+        basis: Any = None,
+        target: Any = None,
+        *,
+        skin: float | None = None,
+        capacity: Capacity | None = None,
+    ) -> Self:
+        """The state of a structure that somebody else has found, such as a saddle point.
+
+        Args:
+            basis: (strains, 3, 3) strains that were free; none by default.
+            target: (3, 3) stress they were relaxed to, eV/Å³; zero by default.
+            skin: of its neighbor list, Å; default a tenth of the cutoff.
+            capacity: shapes of a list to keep.
+        """
+        basis = np.zeros((0, 3, 3)) if basis is None else np.asarray(basis)
+        coordinates = Coordinates(structure, jnp.asarray(basis), closed(basis))
+        skin = default_skin(potential) if skin is None else skin
+        neighbors = find_neighbors(structure, float(potential.cutoff), skin, capacity)
+        target = jnp.zeros((3, 3)) if target is None else jnp.asarray(target)
+        return cls.settled(Landscape(potential, coordinates, target, neighbors), jnp.zeros(coordinates.size))
+
+    # --- where it is -------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        """Atoms and cell."""
+        return structure_at(self.landscape.coordinates, self.w)
+
+    @property
+    def potential(self) -> Potential:
+        """What the state is one of."""
+        return self.landscape.potential
+
+    @property
+    def n_atoms(self) -> int:
+        """Atoms in the structure."""
+        return self.landscape.coordinates.reference.n_atoms
+
+    @functools.cached_property
+    def gradient(self) -> Vector:
+        """F at w, eV/Å: what is left of the forces."""
+        return _gradient(self.landscape, self.gauge, self.w)
+
+    @functools.cached_property
+    def _residual(self) -> tuple[float, float]:
+        fmax, stress = _residual(self.landscape, self.w, self.gradient)
+        return float(fmax), float(stress)
+
+    @property
+    def fmax(self) -> float:
+        """Largest force on a free atom, eV/Å."""
+        return self._residual[0]
+
+    @property
+    def stress_error(self) -> float:
+        """Largest stress off target, eV/Å³."""
+        return self._residual[1]
+
+    # --- how it moves ------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def preconditioner(self) -> ElasticPreconditioner:
+        """An approximate inverse of the Hessian, for solves that iterate."""
+        return preconditioner_of(self.landscape, self.w, grid_of(self.structure))
+
+    @functools.cached_property
+    def hessian(self) -> tuple[Array, Array] | None:
+        """P H P and P as matrices, up to DENSE_LIMIT unknowns; None beyond."""
+        if len(self.w) > DENSE_LIMIT:
+            return None
+        projector = np.asarray(_project_all(self.gauge, np.eye(len(self.w))))
+        products = hessian_times(self.landscape, self.w, projector)
+        return jnp.asarray(projector @ products.T), jnp.asarray(projector)
+
+    @functools.cached_property
+    def factor(self) -> Factorized | None:
+        """The Hessian factorised, for small systems."""
+        return _factorize(*self.hessian) if self.hessian else None
+
+    @functools.cached_property
+    def spectrum(self) -> Spectrum:
+        """Lowest and highest curvature, eV/Å²."""
+        if self.hessian:
+            return _dense_spectrum(*self.hessian, self.gauge.rank)
+        return _iterative_spectrum(self.landscape, self.gauge, self.preconditioner, self.w)
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether H is symmetric: not under a target stress with shear, nor for strains that are not `closed`."""
+        return self.landscape.n_strains == 0 or not (self._sheared or self._crooked)
+
+    @property
+    def _sheared(self) -> bool:
+        target = np.asarray(self.landscape.target)
+        return bool(np.any(target != target[0, 0] * np.eye(3)))
+
+    @property
+    def _crooked(self) -> bool:
+        return not self.landscape.coordinates.conservative
+
+    def operator(self, chosen: AbstractLinearSolver | None = None) -> Operator:
+        """H and its solver: the one asked for; by default the factorised Hessian, or one that iterates."""
+        method = chosen or self.factor or ConjugateGradient()
+        if isinstance(method, ConjugateGradient) and not self.symmetric:
+            method = GMRES() if self._crooked else NearlySymmetric(method, self.landscape.n_strains)
+        direct = isinstance(method, Factorized)
+        return Operator(self.gauge, None if direct else self.preconditioner, method, self.symmetric)
+
+    def solve(
+        self, rows: Rows, *, transposed: bool = False, linear_solver: AbstractLinearSolver | None = None
+    ) -> Rows:
+        """H^+ of each row, all in one block; of H^T if transposed."""
+        return _solve_rows(self.operator(linear_solver), self.landscape, self.w, rows, transposed)
+
+    def response(
+        self,
+        landscape: Landscape,
+        w: Vector,
+        direction: Any,
+        linear_solver: AbstractLinearSolver | None = None,
+    ) -> Vector:
+        """Tangent of the solution for a tangent of the landscape: dw = -H^+ (dF/dtheta) dtheta.
+
+        Args:
+            landscape, w: this state's own, perhaps traced: the response is differentiable again.
+            direction: a tangent of the landscape, None where a leaf does not change.
+        """
+        return _response(self.operator(linear_solver), landscape, w, direction)
+
+    def pullback(self, cotangent: Vector, linear_solver: AbstractLinearSolver | None = None) -> Landscape:
+        """What a cotangent of the solution is for the landscape: -(dF/dtheta)^T H^-T cotangent."""
+        adjoint = self.solve(cotangent[None], transposed=True, linear_solver=linear_solver)[0]
+        return _pull_landscape(self.landscape, self.w, adjoint)
+
+    @functools.cached_property
+    def internal(self) -> Internal:
+        """How the atoms settle while the cell is held."""
+        n = 3 * self.n_atoms
+        gauge = Gauge(self.gauge.free[:n], self.gauge.rigid)
+        if self.hessian is None:
+            return Internal(gauge, ConjugateGradient())
+        matrix, projector = (a[:n, :n] for a in self.hessian)
+        return Internal(
+            gauge, Refined(_factorize(*_unstrained(self.landscape.coordinates, self.w, matrix, projector)))
+        )
+
+    # --- how good it is ----------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def certificate(self) -> Certificate:
+        """Quality of the state (without the linear residual, which belongs to a sensitivity)."""
+        n, unknowns, rank = self.n_atoms, len(self.w), self.gauge.rank
+        ends = self.spectrum if rank else Spectrum(np.inf, np.zeros(unknowns), np.inf, 0.0)  # type: ignore[arg-type]
+        mode = np.asarray(ends.mode)
+        return Certificate(
+            fmax=self.fmax,
+            stress_error=self.stress_error,
+            lowest_curvature=float(ends.lowest),
+            highest_curvature=float(ends.highest),
+            curvature_error=float(ends.residual),
+            mode=mode[: 3 * n].reshape(n, 3),
+            strain_mode=mode[3 * n :],
+            unknowns=unknowns,
+            gauge=unknowns - rank,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all that is kept, bytes."""
+        leaves = jax.tree.leaves(
+            [value for value in vars(self).values() if not isinstance(value, Certificate)]
+        )
+        return sum(int(leaf.nbytes) for leaf in leaves if hasattr(leaf, "nbytes"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What can be made again is not sent to other processes.
+        return {name: getattr(self, name) for name in ("landscape", "w", "gauge")}
+
+    def __repr__(self) -> str:
+        return f"Equilibrium({self.structure}, {type(self.potential).__name__}, fmax={self.fmax:.1e} eV/Å)"
+
+
+def certify(state: Any) -> Certificate:
+    """Certificate of a relaxed state (without the linear residual, which belongs to a sensitivity)."""
+    return (state if isinstance(state, Equilibrium) else state.equilibrium).certificate
+
+
+def default_skin(potential: Potential) -> float:
+    """Extra reach of neighbor lists, Å: a tenth of the cutoff."""
+    cutoff = float(potential.cutoff)
+    return 0.0 if np.isinf(cutoff) else 0.1 * cutoff
+
+
+def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.ndarray:
+    """Hessian at w times each row, in blocks of one size: one compiled product serves all callers."""
+    block = BLOCK if len(w) <= DENSE_LIMIT else SMALL_BLOCK
+    rows = np.pad(vectors, ((0, -len(vectors) % block), (0, 0)))
+    blocks = [jnp.asarray(rows[k : k + block]) for k in range(0, len(rows), block)]
+    return np.concatenate([np.asarray(_products(landscape, w, b)) for b in blocks])[: len(vectors)]
+
+
+def preconditioner_of(landscape: Landscape, w: Vector, grid: tuple[int, int, int]) -> ElasticPreconditioner:
+    """The preconditioner that fits the Hessian at w."""
+    structure = structure_at(landscape.coordinates, w)
+    box = WaveBox.around(structure)
+    tests = test_vectors(structure, box, landscape.n_strains)
+    return build_preconditioner(structure, box, grid, tests, hessian_times(landscape, w, np.asarray(tests)))
+
+
+# --- compiled once for each size -------------------------------------------------------------------------------------
+
+_factorize = eqx.filter_jit(Factorized.of)
+_dense_spectrum = eqx.filter_jit(dense_spectrum)
+
+
+@eqx.filter_jit
+def structure_at(coordinates: Coordinates, w: Vector) -> Structure:
+    """The structure of w, compiled."""
+    return coordinates.structure(w)
+
+
+@eqx.filter_jit
+def gauge_of(landscape: Landscape, structure: Structure, settled: bool) -> Gauge:
+    """The gauge of a structure on the landscape; `settled`: atoms stay where they are."""
+    return find_gauge(
+        landscape.potential, structure, landscape.neighbors, landscape.n_strains, settled=settled
+    )
+
+
+@eqx.filter_jit
+def _products(landscape: Landscape, w: Vector, vectors: Rows) -> Rows:
+    return map_rows(lambda v: landscape.product(w, v), vectors)
+
+
+@eqx.filter_jit
+def _gradient(landscape: Landscape, gauge: Gauge, w: Vector) -> Vector:
+    return jnp.where(gauge.free, landscape.gradient(w), 0.0)
+
+
+@eqx.filter_jit
+def _residual(landscape: Landscape, w: Vector, gradient: Vector) -> tuple[Array, Array]:
+    return landscape.residual(w, gradient)
+
+
+@eqx.filter_jit
+def _project_all(gauge: Gauge, vectors: Any) -> Array:
+    return jax.vmap(gauge.project)(vectors)
+
+
+@eqx.filter_jit
+def _unstrained(coordinates: Coordinates, w: Vector, matrix: Array, projector: Array) -> tuple[Array, Array]:
+    """H_uu and its projector for displacements of the strained cell itself."""
+    # x = (x0 + u) F: a displacement d of the cell as it stands is u = d F^-1, so H_dd = F^-1 H_uu F^-T for each pair of
+    # atoms. Shifts stay shifts; where coordinates are fixed the frame of u is kept, which F only bends by the strain.
+    _, F = coordinates.split(w)
+    n = coordinates.reference.n_atoms
+    inverse = jnp.linalg.inv(F)
+    blocks = matrix.reshape(n, 3, n, 3)
+    bent = jnp.einsum("ab,ibjd,cd->iajc", inverse, blocks, inverse).reshape(3 * n, 3 * n)
+    return projector @ bent @ projector, projector
+
+
+@eqx.filter_jit
+def _iterative_spectrum(
+    landscape: Landscape, gauge: Gauge, preconditioner: ElasticPreconditioner, w: Vector
+) -> Spectrum:
+    return iterative_spectrum(lambda v: landscape.product(w, v), len(w), gauge.project, preconditioner)
+
+
+@eqx.filter_jit
+def _response(operator: Operator, landscape: Landscape, w: Vector, direction: Any) -> Vector:
+    changing, still = eqx.partition(landscape, eqx.is_inexact_array)
+    zero = lambda x, d: jnp.zeros_like(x) if d is None and x is not None else d
+    full = jax.tree.map(zero, changing, direction, is_leaf=lambda x: x is None)
+    force_change = jax.jvp(lambda m: eqx.combine(m, still).gradient(w), (changing,), (full,))[1]
+    return solve(
+        lambda v: landscape.product(w, v),
+        -force_change,
+        solver=operator.method,
+        project=operator.gauge.project,
+        precondition=operator.precondition,
+        symmetric=operator.symmetric,
+    )
+
+
+@eqx.filter_jit
+def _solve_rows(operator: Operator, landscape: Landscape, w: Vector, rows: Rows, transposed: bool) -> Rows:
+    project = operator.gauge.project
+    run = operator.method.solve_transposed if transposed else operator.method.solve
+
+    def product(v: Vector) -> Vector:
+        return project(landscape.product(w, project(v)))
+
+    def matvec(v: Vector) -> Vector:
+        return jax.linear_transpose(product, v)(v)[0] if transposed else product(v)
+
+    return map_rows(lambda b: run(matvec, b, project, operator.precondition), rows)
+
+
+@eqx.filter_jit
+def _pull_landscape(landscape: Landscape, w: Vector, adjoint: Vector) -> Landscape:
+    changing, still = eqx.partition(landscape, eqx.is_inexact_array)
+    pull = jax.vjp(lambda m: eqx.combine(m, still).gradient(w), changing)[1]
+    return jax.tree.map(jnp.negative, pull(adjoint)[0])

@@ -1,0 +1,127 @@
+"""The energy landscape over the unknowns of a relaxation: its merit, its generalised forces, its Hessian products.
+
+At the solution the generalised forces F(w, theta) vanish. For the atoms they are -dE/du; for the cell they are the
+stress off its target along each free strain.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mdsens.neighbors import Neighbors
+from mdsens.potentials.base import Potential
+from mdsens.relaxation.coordinates import Coordinates
+
+Vector = Float[Array, "unknowns"]
+
+
+class Landscape(eqx.Module):
+    """Energy (or enthalpy) over the unknowns, with its derivatives, for one neighbor list.
+
+    Attributes:
+        target: (3, 3) stress the cell is relaxed to, eV/Å³; -pressure times 1 for a hydrostatic pressure.
+    """
+
+    potential: Potential
+    coordinates: Coordinates
+    target: Float[Array, "3 3"]
+    neighbors: Neighbors
+
+    def energy(self, w: Vector) -> Float[Array, ""]:
+        return self.potential.energy(self.coordinates.structure(w), self.neighbors)
+
+    def value_and_gradient(self, w: Vector) -> tuple[Float[Array, ""], Vector]:
+        """Merit to go downhill on, and the generalised forces with a minus sign. They vanish at the solution."""
+        # For a pressure, T = -p 1, the work is the gradient of -p V and E + p V goes down; a target with shear is
+        # the gradient of nothing, and its part of the work is left to whoever compares two points (`load`).
+        if not self.coordinates.conservative:
+            return self._value_and_stress(w)
+        energy, gradient = jax.value_and_grad(self.energy)(w)
+        if self.n_strains == 0:
+            return energy, gradient
+        return self._merit(w, energy), gradient.at[-self.n_strains :].add(-self._work(w, self.target))
+
+    def gradient(self, w: Vector) -> Vector:
+        return self.value_and_gradient(w)[1]
+
+    def product(self, w: Vector, v: Vector) -> Vector:
+        """Hessian at w times v (the Jacobian of `gradient`; see `symmetric`)."""
+        return jax.jvp(self.gradient, (w,), (v,))[1]
+
+    def load(self, w: Vector) -> Float[Array, "strains"]:
+        """Force along each strain unknown that no energy has, eV/Å: the gradient of the merit less `gradient`."""
+        if self.coordinates.conservative:
+            return self._work(w, self.target - jnp.trace(self.target) / 3 * jnp.eye(3))
+        virial = self._virial(w)[2]
+        hydrostatic = jnp.trace(self.target) / 3 * jnp.eye(3)
+        return self._along_path(w, virial) - self._work(w, hydrostatic) - self._off_target(w, virial)
+
+    @property
+    def n_strains(self) -> int:
+        """How many strains are free."""
+        return self.coordinates.basis.shape[0]
+
+    def residual(self, w: Vector, gradient: Vector) -> tuple[Array, Array]:
+        """Largest force on an atom (eV/Å), and largest stress off target (eV/Å³)."""
+        c = self.coordinates
+        n = c.reference.n_atoms
+        _, F = c.split(w)
+        # dE/du = dE/dx F^T; fixed coordinates do not count
+        forces = jnp.where(c.reference.fixed, 0.0, gradient[: 3 * n].reshape(n, 3)) @ jnp.linalg.inv(F).T
+        fmax = jnp.sqrt(jnp.max(jnp.sum(forces**2, axis=-1)))
+        V = self._volume(w)
+        stress = jnp.max(jnp.abs(gradient[3 * n :]), initial=0.0) * c.length / jnp.where(V > 0, V, 1.0)
+        return fmax, stress
+
+    def stress_in_force_units(self, w: Vector, stress: Float[Array, ""]) -> Float[Array, ""]:
+        """A stress as force on the face of one atom's share of the volume, eV/Å: so one tolerance serves both."""
+        return stress * jnp.cbrt(self._volume(w) / self.coordinates.reference.n_atoms) ** 2
+
+    def _volume(self, w: Vector) -> Float[Array, ""]:
+        _, F = self.coordinates.split(w)
+        return self.coordinates.reference_volume * jnp.abs(jnp.linalg.det(F))
+
+    def _merit(self, w: Vector, energy: Float[Array, ""]) -> Float[Array, ""]:
+        return energy - jnp.trace(self.target) / 3 * self._volume(w)
+
+    def _work(self, w: Vector, stress: Float[Array, "3 3"]) -> Float[Array, "strains"]:
+        # A stress T on the cell does the work dW = V T : dF F^-1 (F and T symmetric); at the solution
+        #     dE/dc_k = V T : B_k F^-1 / L.
+        return self._along_path(w, self._volume(w) * stress)
+
+    def _along_path(self, w: Vector, virial: Float[Array, "3 3"]) -> Float[Array, "strains"]:
+        _, F = self.coordinates.split(w)
+        basis = self.coordinates.basis
+        return jnp.einsum("ab,kac,cb->k", virial, basis, jnp.linalg.inv(F)) / self.coordinates.length
+
+    # --- strains whose forces have no energy ---------------------------------------------------------------------
+    #
+    # Where F = 1 + sum_k (c_k / L) B_k moves on, the strain added to the cell as it stands is B_k F^-1. If the free
+    # strains are closed under products (the whole tensor, diagonals, a block), that is again one of them, and
+    # dE/dc_k = 0 for all k says that the stress is on target. If they are not (a shear free without both its
+    # diagonals), B_k F^-1 touches strains that are held, and dE/dc_k = 0 is the wrong equation. What is promised is
+    # the Cauchy stress itself, in each free component:
+    #     F_k = V (sigma - T) : B_k / L = 0.
+    # These forces are the gradient of nothing, so the Jacobian is not symmetric.
+
+    def _value_and_stress(self, w: Vector) -> tuple[Float[Array, ""], Vector]:
+        energy, forces, virial = self._virial(w)
+        return self._merit(w, energy), jnp.concatenate([forces, self._off_target(w, virial)])
+
+    def _virial(self, w: Vector) -> tuple[Float[Array, ""], Vector, Float[Array, "3 3"]]:
+        """Energy, dE/du, and the virial V sigma = dE/d(strain) of the cell as it stands."""
+        n = 3 * self.coordinates.reference.n_atoms
+
+        def energy(u: Vector, strain: Float[Array, "3 3"]) -> Float[Array, ""]:
+            structure = self.coordinates.structure(jnp.concatenate([u, w[n:]]))
+            return self.potential.energy(
+                structure.deformed(jnp.eye(3) + (strain + strain.T) / 2), self.neighbors
+            )
+
+        value, (forces, virial) = jax.value_and_grad(energy, argnums=(0, 1))(w[:n], jnp.zeros((3, 3)))
+        return value, forces, virial
+
+    def _off_target(self, w: Vector, virial: Float[Array, "3 3"]) -> Float[Array, "strains"]:
+        off = virial - self._volume(w) * self.target
+        return jnp.einsum("ab,kab->k", off, self.coordinates.basis) / self.coordinates.length
