@@ -19,7 +19,7 @@ from mdsens.structure import Structure, require_structure
 
 
 class EnergyForcesStress(NamedTuple):
-    """energy (eV), forces (atoms, 3) in eV/Å, stress (3, 3) in eV/Å³ (positive in tension; zero without volume)."""
+    """energy (eV), forces (atoms, 3) in eV/Å, stress (3, 3) in eV/Å³ (tension > 0; 0 without volume)."""
 
     energy: Float[Array, ""]
     forces: Float[Array, "atoms 3"]

@@ -84,7 +84,7 @@ def _slope(f: Callable[[float], Any], step: float, order: int = 4) -> Any:
 
 
 class Check(NamedTuple):
-    """One claim about a potential: it holds if the largest deviation found is within what rounding and step allow."""
+    """One claim about a potential: it holds if the largest deviation is what rounding and step allow."""
 
     claim: str
     error: float
@@ -146,7 +146,7 @@ def check_potential(
 
     Forces and stress are derivatives of the energy; the energy does not change with shifts, turns, the order
     of atoms, their periodic images, spare slots of the neighbor list, and doubles with the cell; the Hessian
-    is symmetric; atoms out of range of each other feel nothing of each other if the form says that it is local;
+    is symmetric; atoms out of range of each other feel nothing of each other if the form is local;
     derivatives by parameters are right, the same forward and in reverse; all are finite also at
     awkward points (an atom alone, a pair exactly at the cutoff, atoms in a line).
 
@@ -548,7 +548,7 @@ def _range(potential: Potential, kinds: tuple[int, int, int]) -> float:
 
 
 def check_awkward_points(potential: Potential, structure: Structure) -> list[Check]:
-    """Value and derivatives, first and second, forward and reverse, are finite for three atoms in awkward places.
+    """Value and derivatives, first and second, forward and reverse, are finite for three awkward atoms.
 
     Args:
         structure: gives the distance and, for a potential that does not look at species, the kind of the

@@ -101,7 +101,7 @@ def test_energy_checks_what_it_is_given(function):
     with pytest.raises(errors.InputError, match="no parameters for Kr; it knows Ar"):
         function(LJ, krypton)
     for value in (-1.0, np.nan):
-        with pytest.raises(errors.InputError, match="parameter epsilon = .* lies outside its bounds"):
+        with pytest.raises(errors.InputError, match=r"parameter epsilon = .* lies outside its bounds"):
             function(ms.LennardJones(value, 3.4, ("Ar",), 7.5), structure)
     with pytest.raises(errors.InputError, match=r"ms\.Structure\.from_ase\(atoms\)"):
         function(LJ, structure.to_ase())

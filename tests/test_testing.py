@@ -1,4 +1,4 @@
-"""The conformance test passes what is right, and names what is wrong with each of a row of broken potentials."""
+"""The conformance test passes what is right, and names what is wrong with broken potentials."""
 
 import equinox as eqx
 import jax
@@ -84,7 +84,7 @@ def test_right_potentials_conform(name):
     assert len(report.checks) >= 15
     periodic = any(RIGHT[name][1].pbc)
     assert bool(report.left_out) == (not periodic)
-    # what is allowed leaves no room for a mistake: differences are right to ten digits, all else to fourteen
+    # what is allowed leaves no room for a mistake: differences are right to ten digits, the rest to 14
     assert all(check.error <= 0.05 * check.allowed for check in report.checks)
 
 
@@ -111,7 +111,7 @@ FAULTS = ("force", "parameter", "field", "direction", "first atom", "per atom", 
 
 
 class Bumper(ms.Potential):
-    """phi(r) = k (1 - r / 2)³ up to r = 2, with as much of each fault as asked for (so that all are compiled once)."""
+    """phi(r) = k (1 - r / 2)³ up to r = 2, with as much of each fault as asked for (compiled once)."""
 
     k: Float[Array, ""] = parameter("eV", lower=0.0)
     faults: Float[Array, "faults"] = eqx.field(converter=jnp.asarray)

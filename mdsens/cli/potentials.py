@@ -21,7 +21,7 @@ def potentials(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """List the parameter sets that come with mdsens, or describe one: its parameters with units, bounds and source."""
+    """List the parameter sets that come with mdsens, or describe one: values, units, bounds, source."""
     options.turn_on_float64()
     from mdsens.potentials.parameter_sets import available_potentials, load_potential, parameter_table
 

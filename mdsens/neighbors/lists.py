@@ -117,7 +117,8 @@ class Neighbors(eqx.Module):
 
     def slack(self, structure: Structure, cutoff: Float[Array, ""]) -> Float[Array, ""]:
         """How far, in Å, the list is from missing a pair within `cutoff`; negative: rebuild."""
-        # Old cell h, new cell h F. A pair left out had |d| > reach; now it is d F + (w_j - w_i) with w = x - x_old F:
+        # Old cell h, new cell h F. A pair left out had |d| > reach; now it is d F + (w_j - w_i) with
+        # w = x - x_old F:
         #     |d F + w_j - w_i|  >=  (1 - |F - 1|) reach - 2 max|w|
         # so the list is complete while this bound is above the cutoff. Only periodic vectors count: along the
         # others, which may be zero or anything, F is one, and what moves there is part of w.
@@ -221,8 +222,9 @@ def _check_independent(cell: np.ndarray, pbc: tuple[bool, ...]) -> None:
         volume = abs(np.linalg.det(_periodic_cell(cell, pbc)))
     if any(pbc) and not volume > 1e-10:
         raise InputError(
-            f"the periodic cell vectors are linearly dependent or zero (cell = {cell.tolist()} Å, pbc = {pbc}): "
-            "the cell has no volume. Correct the cell, or set pbc=False along vectors that do not repeat."
+            f"the periodic cell vectors are linearly dependent or zero (cell = {cell.tolist()} Å, pbc = "
+            f"{pbc}): the cell has no volume. "
+            "Correct the cell, or set pbc=False along vectors that do not repeat."
         )
 
 
@@ -235,8 +237,8 @@ def _without_voids(
     positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], reach: float
 ) -> np.ndarray:
     # Two atoms on either side of a void wider than the reach are no pair, however wide it is. Along each open
-    # direction such voids are narrowed to a little more than the reach: the same pairs in a compact box, where
-    # a search by boxes would else need more of them than fit into memory.
+    # direction such voids are narrowed to a little more than the reach: the same pairs in a compact box. A
+    # search by boxes would else need more of them than fit into memory.
     for k in np.flatnonzero(~np.asarray(pbc)):
         along = positions @ cell[k]
         order = np.argsort(along)
@@ -291,7 +293,7 @@ def search_on_host(
 def search_on_device(
     positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity
 ) -> Neighbors:
-    """The same by jax-md's cell list on the device, for a cell at least three reaches thick along periodic vectors."""
+    """The same by jax-md's cell list on the device, for a cell three reaches thick along periodic vectors."""
     *pairs, most = cell_list.find_pairs(
         positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs)
     )
@@ -312,8 +314,8 @@ def _all_pairs(n: int, pbc: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:
         )
     if n > ALL_PAIRS_LIMIT:
         raise InputError(
-            f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff that is "
-            "shorter than the structure."
+            f"all pairs of {n} atoms do not fit (limit {ALL_PAIRS_LIMIT}): give the potential a cutoff "
+            "that is shorter than the structure."
         )
     return np.triu_indices(n, 1)
 

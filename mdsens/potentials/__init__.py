@@ -1,1 +1,1 @@
-"""Functional forms live here, in mdsens/potentials; parameter sets, which are data, live in the folder potentials/."""
+"""Functional forms live here; parameter sets, which are data, live in the folder potentials/."""

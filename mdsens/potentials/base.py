@@ -40,7 +40,7 @@ def parameter(
 
     A parameter has one entry for each of its labels (species, pairs, ...), and an entry is a number, or an
     array with the axes named here: `rho = parameter("1", per="species", axes=("knot",))` has the shape
-    (species, knot) and numbers called "rho[Cu][17]". With one species there are no labels: (knot,), "rho[17]".
+    (species, knot) and numbers called "rho[Cu][17]"; for one species, without labels, (knot,) and "rho[17]".
 
     Args:
         unit: "eV", "Å", ... or "1".
@@ -84,8 +84,8 @@ class Potential(eqx.Module):
 
         local: atoms farther apart than `ranges` feel nothing of each other. A form with interactions that no
             list holds (Coulomb sums, all pairs of a cluster) sets `local = False`.
-        twice_differentiable: JAX can differentiate the energy twice. A form that knows its forces only (another
-            program behind `jax.pure_callback`) sets it False: such a form relaxes by its forces alone.
+        twice_differentiable: JAX can differentiate the energy twice. A form that knows its forces only
+            (another program behind `jax.pure_callback`) sets it False: it relaxes by its forces alone.
 
     A form that brings its own product with the Hessian is twice differentiable: its gradient is a
     `jax.custom_jvp` whose rule is that product. All of mdsens then works, and calls the product.
@@ -134,11 +134,11 @@ class Potential(eqx.Module):
         """Potential energy, eV."""
 
     def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"] | Float[Array, ""]:
-        """Distance below which two listed atoms interact, Å: the cutoff, or one a pair where species differ in size."""
+        """Distance below which two listed atoms interact, Å: one for all, or one a pair if species differ."""
         return self.cutoff
 
     def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
-        """True for each atom that interacts with something; the others are rattlers, which have no derivative.
+        """True for each atom that interacts with something; the others are rattlers without derivative.
 
         By default an atom interacts if the form is not local, or if a listed pair of it lies within `ranges`.
         """
@@ -202,8 +202,8 @@ class Potential(eqx.Module):
         for symbol in elements:
             if symbol not in atomic_numbers:
                 raise InputError(
-                    f"elements = {elements}: '{symbol}' is no chemical symbol.{nearest(symbol, atomic_numbers)} "
-                    "Model particles borrow the symbol of any element."
+                    f"elements = {elements}: '{symbol}' is no chemical symbol."
+                    f"{nearest(symbol, atomic_numbers)} Model particles borrow the symbol of any element."
                 )
         if len(set(elements)) < len(elements):
             raise InputError(f"elements = {elements} names one twice: name each once.")
@@ -224,7 +224,7 @@ class Potential(eqx.Module):
         """Index into `elements` for each atom."""
         return jnp.asarray(_type_table(self.elements))[structure.species]
 
-    # --- parameters: what is declared -------------------------------------------------------------------------
+    # --- parameters: what is declared
 
     @classmethod
     def parameter_fields(cls) -> tuple[str, ...]:
@@ -238,7 +238,7 @@ class Potential(eqx.Module):
 
     @classmethod
     def belongs_to(cls, field: str, settings: Mapping[str, Any]) -> str | None:
-        """What an entry of a parameter belongs to (see `parameter`): as declared, unless the settings change it.
+        """What an entry of a parameter belongs to (see `parameter`), as declared or as the settings say.
 
         Args:
             settings: the static fields by name; those left at their defaults may be missing.
@@ -289,8 +289,8 @@ def entry_labels(elements: tuple[str, ...], per: str) -> tuple[str, ...]:
         case "triple":
             return tuple(f"{c}-{a}-{b}" for c in elements for a, b in pairs)
     raise InputError(
-        f"per = {per!r} is unknown: a parameter belongs to a 'species', 'pair', 'ordered pair' or 'triple', or "
-        "to None of them."
+        f"per = {per!r} is unknown: a parameter belongs to a 'species', 'pair', 'ordered pair' or 'triple', "
+        "or to None of them."
     )
 
 

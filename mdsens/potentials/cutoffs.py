@@ -42,7 +42,7 @@ class Shifted(AbstractCut):
 
 
 class ForceShifted(AbstractCut):
-    """phi(r) - phi(r_c) - (r - r_c) phi'(r_c): the second derivative jumps at r_c (LAMMPS `smooth/linear`)."""
+    """phi(r) - phi(r_c) - (r - r_c) phi'(r_c): the second derivative jumps there (LAMMPS `smooth/linear`)."""
 
     def __call__(self, phi: PairFunction, r: Float[Array, "pairs"], cutoff: float) -> Float[Array, "pairs"]:
         end = jnp.full_like(r, cutoff)

@@ -133,7 +133,10 @@ class JaxMDPotential(Potential):
         if any(structure.pbc):
             # The cell may have shrunk since `check_structure` saw it.
             thin = jnp.min(_thicknesses(structure.cell)) < 2 * self.cutoff_radius
-            message = "the cell became thinner than two cutoffs, where jax-md gives a wrong energy: start from a repeated cell."
+            message = (
+                "the cell became thinner than two cutoffs, where jax-md gives a wrong energy: start from a "
+                "repeated cell."
+            )
             cell = eqx.error_if(structure.cell, thin, message)
             # The derivative of jax-md's energy by `box` is not that of the energy: its rule for fractional
             # coordinates adds Å to fractions. So the box h0 is held, and the derivative goes through a

@@ -206,7 +206,7 @@ def _cut_off(phi, r: Float[Array, "pairs"], cutoff: float, cut: AbstractCut) -> 
 
 def _check_cutoff(cutoff: float, cut: AbstractCut) -> None:
     number("cutoff_radius", cutoff, "Å; inf for none", finite=False)
-    instance("cut", cut, AbstractCut, "Write cut=ms.Smooth(), ms.ForceShifted(), ms.Shifted() or ms.Truncated().")
+    instance("cut", cut, AbstractCut, "Write cut=ms.Smooth(), or ForceShifted(), Shifted(), Truncated().")
     if not cutoff > 0:
         raise InputError(f"cutoff_radius = {cutoff} Å: it must be positive (inf for none).")
     if np.isinf(cutoff) and not isinstance(cut, (Truncated, ForceShifted)):

@@ -1,4 +1,4 @@
-"""Parameters of a potential by flat name: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair of several."""
+"""Parameters of a potential by flat name: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """Stillinger-Weber: pairs, and bond angles held near a preferred one.
 
     E = sum_{i<j} A eps [B (s/r)^p - (s/r)^q] exp(s / (r - a s))
-      + sum_i sum_{j<k} lambda eps (cos t_jik - c)² g_ij g_ik,      g = exp(gamma s / (r - a s)),  c = costheta0
+      + sum_i sum_{j<k} lambda eps (cos t_jik - c)² g_ij g_ik,   g = exp(gamma s / (r - a s)),  c = costheta0
 
 The cutoff a·sigma moves with both parameters, and so do our derivatives (jax-md keeps it apart and misses
 that part).
@@ -81,7 +81,7 @@ class StillingerWeber(Potential):
         two = jnp.where(inside, two, 0.0)
 
         # Three bodies without listing triples. With n = (1, unit vector) and D = diag(-c, 1, 1, 1),
-        #     cos t_jik - c = n_j . D n_k      so      (cos - c)² = sum_AB D_A D_B (n_j n_j^T)_AB (n_k n_k^T)_AB,
+        #     cos t_jik - c = n_j . D n_k    so    (cos - c)² = sum_AB D_A D_B (n_j n_j^T)_AB (n_k n_k^T)_AB,
         # and the sum over pairs of neighbors needs only the moments of the shell, T = sum_j g_j n_j n_j^T (4
         # x 4):
         #     sum_{j<k} (cos - c)² g_j g_k = 1/2 [ sum_AB D_A D_B T_AB² - (1 - c)² sum_j g_j² ],

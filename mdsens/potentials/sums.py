@@ -22,7 +22,7 @@ from mdsens.structure import Structure
 class SumPotential(Potential):
     """The weighted sum of potentials: `a + b`, `a + 0.5 * b`.
 
-    Parameters are named by their part, "Morse.D0"; parts of one form are numbered, "Morse.1.D0", "Morse.2.D0".
+    Parameters are named by their part, "Morse.D0"; parts of one form are numbered, "Morse.2.D0".
     Every part must know every element: no part is taken for zero where it has no parameters. Parts that are
     sums themselves are taken apart, so that a sum of sums is one sum.
 
@@ -63,7 +63,8 @@ class SumPotential(Potential):
                 f"{type(p).__name__}: {', '.join(p.elements)}" for p in self.parts if p.elements
             )
             raise InputError(
-                f"the potentials have no element in common ({lists}). Every part of a sum must know every atom."
+                f"the potentials have no element in common ({lists}). Every part of a sum must know "
+                "every atom."
             )
 
     @classmethod

@@ -105,7 +105,7 @@ def _required(field: Any) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-# --- reading -----------------------------------------------------------------------------------------------------
+# --- reading
 
 
 def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
@@ -187,7 +187,8 @@ def _parameter_table(form: type[Potential], content: Mapping[str, Any]) -> Mappi
     for key in table:
         if key not in parameters:
             raise FileFormatError(
-                f"{form.__name__} has no parameter '{key}'.{nearest(key, parameters)} Its parameters: {known}."
+                f"{form.__name__} has no parameter '{key}'.{nearest(key, parameters)} Its parameters: "
+                f"{known}."
             )
     for key, field in parameters.items():
         if key not in table and _required(field):
@@ -346,7 +347,7 @@ def _canonical(label: str, per: str | None) -> tuple[str, ...]:
     return tuple(parts)
 
 
-# --- writing -----------------------------------------------------------------------------------------------------
+# --- writing
 
 
 def toml_text(potential: Potential) -> str:

@@ -1,4 +1,4 @@
-"""Every form, and every cut: finite derivatives of all kinds where they are easily lost, and the right jump at the cutoff."""
+"""Every form, and every cut: finite derivatives where they are easily lost, the right jump at the cutoff."""
 
 import numpy as np
 import pytest

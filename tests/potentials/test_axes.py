@@ -73,11 +73,16 @@ def test_bounds_hold_for_every_number():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([1.0, 2.0], np.ones((3, 2))), r"rho has shape \(2,\); species Cu, Ni need an array \(2, knot\), in the order Cu, Ni"),
-        ((np.ones((3, 2)), np.ones((3, 2))), r"rho has shape \(3, 2\); species Cu, Ni need an array \(2, knot\)"),
-        ((np.ones((2, 4)), np.ones((3, 5))), r"slope has shape \(3, 5\): its axis 'knot' has the length 5 and must have 4, as another parameter has"),
-        ((np.ones((2, 4)), np.ones((3, 4)), np.ones((3, 1))), r"weight has .* length 3 and must have 2, as the field n_layers says"),
-        ((np.ones((2, 4)), np.ones((3, 4)), 1.0), r"weight has shape \(\); species Cu, Ni need an array \(n_layers, unit\)\."),
+        (([1.0, 2.0], np.ones((3, 2))),
+         r"rho has shape \(2,\); species Cu, Ni need an array \(2, knot\), in the order Cu, Ni"),
+        ((np.ones((3, 2)), np.ones((3, 2))),
+         r"rho has shape \(3, 2\); species Cu, Ni need an array \(2, knot\)"),
+        ((np.ones((2, 4)), np.ones((3, 5))),
+         r"slope has shape \(3, 5\): its axis 'knot' has the length 5 and must have 4, as another"),
+        ((np.ones((2, 4)), np.ones((3, 4)), np.ones((3, 1))),
+         r"weight has .* length 3 and must have 2, as the field n_layers says"),
+        ((np.ones((2, 4)), np.ones((3, 4)), 1.0),
+         r"weight has shape \(\); species Cu, Ni need an array \(n_layers, unit\)\."),
     ],
 )  # fmt: skip
 def test_wrong_shape_says_the_shape_expected(arguments, message):
@@ -106,11 +111,14 @@ def test_elements_wanted_come_with_their_own_arrays(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"Ni" = [3.0, 4.0]', '"Ni" = [3.0]', r"parameter rho: all entries must have one shape; they have Cu \(2,\), Ni \(1,\)"),
+        ('"Ni" = [3.0, 4.0]', '"Ni" = [3.0]',
+         r"parameter rho: all entries must have one shape; they have Cu \(2,\), Ni \(1,\)"),
         ('"Ni" = [3.0, 4.0]', '"Ni" = 3.0', r"parameter rho, entry 'Ni' = 3.0: give an array \(knot\)"),
         ('"Ni" = [3.0, 4.0]', '"Ni" = [3.0, "x"]', r"parameter rho, entry 'Ni' = .*: give an array \(knot\)"),
-        ("weight = [[0.5], [0.25]]", "weight = [[0.5], [0.25, 1.0]]", r"parameter weight = .*: give an array \(n_layers, unit\)"),
-        ("slope = [1.0, 2.0]", "slope = 1.0", r'parameter slope = 1.0: give one array \(knot\) for all, or a table'),
+        ("weight = [[0.5], [0.25]]", "weight = [[0.5], [0.25, 1.0]]",
+         r"parameter weight = .*: give an array \(n_layers, unit\)"),
+        ("slope = [1.0, 2.0]", "slope = 1.0",
+         r'parameter slope = 1.0: give one array \(knot\) for all, or a table'),
         ("slope = [1.0, 2.0]", "slope = [1.0, 2.0, 3.0]", "its axis 'knot' has the length 3 and must have 2"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""LAMMPS .sw files: what is read, and what is said about a broken one. Energies are compared with LAMMPS in peers/."""
+"""LAMMPS .sw files: what is read, and what is said about a broken one. Energies: see peers/."""
 
 import numpy as np
 import pytest

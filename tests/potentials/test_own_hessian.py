@@ -1,4 +1,4 @@
-"""A program outside JAX that knows energy, gradient and products with its Hessian is a potential like any other."""
+"""A program outside JAX that knows energy, gradient and Hessian products is a potential."""
 
 import equinox as eqx
 import jax

@@ -260,7 +260,7 @@ def test_form_of_a_users_own_is_found_once_it_is_defined(tmp_path):
     assert type(potential) is OwnForm
 
 
-# --- the table ---------------------------------------------------------------------------------------------------
+# --- the table
 
 
 def test_table_holds_every_parameter_with_unit_bounds_and_source():

@@ -115,7 +115,9 @@ def test_unknown_mixing_and_missing_cutoff_say_what_to_use():
         ms.Smooth(onset=1.0)
     with pytest.raises(InputError, match="cutoff_radius = '8': give one real number in Å"):
         ms.LennardJones(1.0, 1.0, ("Ar",), "8")
-    with pytest.raises(InputError, match=r"cut must be a AbstractCut, not str \('smooth'\)\. Write cut=ms\.Smooth"):
+    with pytest.raises(
+        InputError, match=r"cut must be a AbstractCut, not str \('smooth'\)\. Write cut=ms\.Smooth"
+    ):
         ms.LennardJones(1.0, 1.0, ("Ar",), 8.0, "smooth")
     with pytest.raises(InputError, match="onset = 'late': give one real number"):
         ms.Smooth(onset="late")
@@ -127,7 +129,7 @@ def test_element_without_parameters_is_named():
         ms.energy_forces_stress(binary(), gold)
 
 
-# --- species -----------------------------------------------------------------------------------------------------
+# --- species
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A sum of potentials is the sum of their energies, forces, stress and derivatives, and a potential like any other."""
+"""A sum of potentials is the sum of their energies, forces, stress and derivatives, and a potential."""
 
 import pickle
 
@@ -105,7 +105,7 @@ def test_a_sum_survives_being_written(tmp_path):
 
 
 def test_every_part_must_know_every_atom(copper):
-    with pytest.raises(InputError, match="no element in common .*Every part of a sum must know every atom"):
+    with pytest.raises(InputError, match=r"no element in common .*Every part of a sum must know every atom"):
         MORSE + ms.LennardJones(0.1, 2.0, ("Ar",))
     nickel = ms.Structure.create(copper.positions, ["Ni"] * 4, copper.cell)
     with pytest.raises(InputError, match=r"Morse has no parameters for Ni.*Every part of a sum"):
