@@ -15,7 +15,7 @@ from mdsens import (
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
-from mdsens.io.structures import read_structure
+from mdsens.io.structures import read_structure, read_trajectory
 from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.observables.observable import Observable
@@ -106,6 +106,7 @@ __all__ = [
     "parameter_values",
     "read_hdf5",
     "read_structure",
+    "read_trajectory",
     "relax",
     "replace_parameters",
     "save_potential",

@@ -56,7 +56,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format",
-        help="Format of STRUCTURE as ASE names it (extxyz, vasp, cif, lammps-data, ...), if its name misleads.",
+        help="Format of STRUCTURE as ASE names it (extxyz, vasp, lammps-data, ...), if its name misleads.",
         show_default=False,
     ),
 ]

@@ -1,7 +1,7 @@
 """Results in HDF5: nested dictionaries of arrays with their units, which any reader of HDF5 understands.
 
 A dictionary becomes a group, an array a dataset with an attribute `unit` (and `axes`, if stated), a
-`Structure` a group of its arrays.
+`Structure` a group of its arrays. The root says in `kind` what is in the file ("relaxed", "trajectory", ...).
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mdsens.checks import existing_file
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
 from mdsens.structure import Structure
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT = "mdsens-1"
+# every array of a Structure, as a test holds
 STRUCTURE_UNITS = {"positions": "Å", "cell": "Å", "species": "1", "masses": "u", "fixed": "1"}
 
 
@@ -78,15 +80,18 @@ def write_relaxed(
         **({"parameters": dict(parameters)} if parameters is not None else {}),
         **more,
     }
-    write_hdf5(path, content, overwrite=overwrite)
+    write_hdf5(path, content, kind="relaxed", overwrite=overwrite)
 
 
-def write_hdf5(path: str | Path, content: Mapping[str, Any], *, overwrite: bool = False) -> None:
+def write_hdf5(
+    path: str | Path, content: Mapping[str, Any], *, kind: str | None = None, overwrite: bool = False
+) -> None:
     """Write nested content to a new file, all of it or nothing.
 
     Args:
         content: names to mappings, structures, `Quantity`, arrays, numbers, texts, lists of texts. None is
             left out.
+        kind: what is in the file, for readers that expect something; an attribute of the root.
     Raises:
         OutputExistsError: the file exists, and `overwrite` is False.
         InputError: a value that is none of these, or a name that HDF5 would read as a path.
@@ -95,6 +100,8 @@ def write_hdf5(path: str | Path, content: Mapping[str, Any], *, overwrite: bool 
 
     with new_file(path, overwrite) as unfinished, h5py.File(unfinished, "w") as file:
         file.attrs["format"] = FORMAT
+        if kind is not None:
+            file.attrs["kind"] = kind
         _write(file, content)
 
 
@@ -132,21 +139,26 @@ def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
                 group[name] = array
 
 
-def read_hdf5(path: str | Path) -> dict[str, Any]:
+def read_hdf5(path: str | Path, *, kind: str | None = None) -> dict[str, Any]:
     """Read what `write_hdf5` wrote (or any HDF5 file of groups and arrays): dictionaries, structures, arrays.
 
     Datasets with a unit come back as `Quantity`.
 
+    Args:
+        kind: what the file must hold ("relaxed", ...); by default anything.
     Raises:
-        FileFormatError: no such file, or not HDF5.
+        FileFormatError: no such file, not HDF5, or of another kind.
     """
     import h5py
 
-    if not Path(path).is_file():
-        raise FileFormatError(f"no file '{path}'. The path is relative to {Path.cwd()}.")
+    path = existing_file(path)
     if not h5py.is_hdf5(path):
         raise FileFormatError(f"'{path}' is no HDF5 file.")
     with h5py.File(path, "r") as file:
+        written = file.attrs.get("kind")
+        if kind is not None and written != kind:
+            what = f"holds '{written}'" if written else "does not say what it holds"
+            raise FileFormatError(f"'{path}' {what}, and '{kind}' is needed.")
         return _read(file)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from mdsens import checks
 from mdsens.errors import FileFormatError, InputError
 from mdsens.structure import Structure
+from mdsens.units import NM
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 LAMMPS = "lammps-data"
 # endings whose format ASE does not know, or takes for another one
 ENDINGS = {".data": LAMMPS, ".lmp": LAMMPS, ".lammps": LAMMPS, ".lammps-data": LAMMPS}
+WITH_TOPOLOGY = (".pdb", ".h5")  # of these mdtraj reads the atoms as well
+MDTRAJ_ENDINGS = (".dcd", ".xtc", ".trr", ".nc", *WITH_TOPOLOGY)
 CLOSEST = 1e-3  # atoms nearer than this (Å) are one site that was listed twice
 MASS_TOLERANCE = 0.02  # u, from an element's weight; those of LAMMPS files are rounded to two or three digits
 
@@ -76,6 +79,72 @@ def read_atoms(
     _check_occupancy(path, atoms)
     _check_apart(path, atoms)
     return atoms
+
+
+def read_trajectory(path: str | Path, *, topology: str | Path | None = None) -> list[Structure]:
+    """Read all frames of a trajectory: mdtraj reads .dcd .xtc .trr .nc .h5 and .pdb, ASE all others.
+
+    Lengths of mdtraj (nm) become Å, and frames with a box are periodic.
+
+    Args:
+        topology: a file that names the atoms, in the order of the frames, such as a PDB; for .dcd .xtc .trr
+            .nc, which have no elements.
+    Raises:
+        FileFormatError: no such file, or one that cannot be read as frames of these atoms.
+    """
+    path = checks.existing_file(path, "trajectory")
+    if path.suffix.lower() not in MDTRAJ_ENDINGS:
+        return _frames_of_ase(path)
+    trajectory = read_mdtraj(path, topology)
+    atoms = list(trajectory.topology.atoms)
+    nameless = [atom.index for atom in atoms if atom.element is None or atom.element.number < 1]
+    if nameless:
+        raise FileFormatError(f"atom {nameless[0]} ({atoms[nameless[0]]}) of the topology has no element.")
+    numbers = [atom.element.number for atom in atoms]
+    boxes: Any = trajectory.unitcell_vectors
+    boxes = [None] * trajectory.n_frames if boxes is None else boxes.astype(float) * NM
+    places = trajectory.xyz.astype(float) * NM
+    return [Structure.create(x, numbers, box) for x, box in zip(places, boxes, strict=True)]
+
+
+def read_mdtraj(path: str | Path, topology: str | Path | None = None) -> Any:
+    """The `mdtraj.Trajectory` of a file, lengths in nm.
+
+    Raises:
+        FileFormatError: as `read_trajectory`.
+    """
+    import mdtraj
+
+    path = checks.existing_file(path, "trajectory")
+    if topology is not None:
+        topology = checks.existing_file(topology, "topology")
+    elif path.suffix.lower() not in WITH_TOPOLOGY:
+        raise FileFormatError(
+            f"'{path}' has positions and no elements: give topology=, a file with the same atoms in the same "
+            "order, such as the PDB the simulation began with."
+        )
+    options = {} if path.suffix.lower() in WITH_TOPOLOGY else {"top": str(topology)}
+    try:
+        return mdtraj.load(str(path), **options)
+    except Exception as error:  # mdtraj raises whatever its parser met
+        raise FileFormatError(
+            f"mdtraj cannot read '{path}'"
+            + (f" with the topology '{topology}'" if options else "")
+            + f": {type(error).__name__}: {error}. Give a topology with as many atoms as the frames have."
+        ) from error
+
+
+def _frames_of_ase(path: Path) -> list[Structure]:
+    from ase.io import read
+
+    try:
+        form = format_of(path.name) or guess_format(path)
+        frames: Any = read(path, index=":", format=form, do_not_split_by_at_sign=True)
+    except Exception as error:  # ASE raises whatever its parser met
+        raise FileFormatError(
+            f"cannot read frames from '{path}': {type(error).__name__}: {error}."
+        ) from error
+    return [Structure.from_ase(atoms) for atoms in frames]
 
 
 def format_of(name: str) -> str | None:

@@ -1,5 +1,6 @@
 """What is written comes back the same, whole, and in the place of nothing."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import ase.build
@@ -10,7 +11,7 @@ from numpy.testing import assert_array_equal
 
 import mdsens as ms
 from mdsens.io.files import new_file
-from mdsens.io.hdf5 import Quantity
+from mdsens.io.hdf5 import STRUCTURE_UNITS, Quantity
 
 CONTENT = {
     "numbers": Quantity(np.arange(6.0).reshape(2, 3), "eV/Å", "atoms, xyz"),
@@ -63,6 +64,22 @@ def test_a_structure_comes_back_bit_by_bit(tmp_path):
     assert read.pbc == written.pbc
     for name in ("positions", "cell", "species", "masses", "fixed"):
         assert_array_equal(getattr(read, name), getattr(written, name))
+
+
+def test_every_array_of_a_structure_has_a_unit():
+    arrays = {field.name for field in dataclasses.fields(ms.Structure) if not field.metadata.get("static")}
+    assert set(STRUCTURE_UNITS) == arrays
+    assert set(vars(structure())) == arrays | {"pbc"}
+
+
+def test_a_reader_may_ask_for_a_kind(tmp_path):
+    ms.write_hdf5(tmp_path / "a.h5", {"x": 1}, kind="sensitivity")
+    assert ms.read_hdf5(tmp_path / "a.h5", kind="sensitivity") == {"x": 1} == ms.read_hdf5(tmp_path / "a.h5")
+    with pytest.raises(ms.errors.FileFormatError, match="holds 'sensitivity', and 'relaxed' is needed"):
+        ms.read_hdf5(tmp_path / "a.h5", kind="relaxed")
+    ms.write_hdf5(tmp_path / "b.h5", {"x": 1})  # as files written before kinds
+    with pytest.raises(ms.errors.FileFormatError, match="does not say what it holds"):
+        ms.read_hdf5(tmp_path / "b.h5", kind="relaxed")
 
 
 def test_nothing_is_overwritten_unless_asked_for(tmp_path):

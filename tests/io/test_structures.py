@@ -139,3 +139,33 @@ def test_a_format_may_be_named(tmp_path):
     with pytest.raises(ms.errors.InputError, match="Did you mean 'extxyz'"):
         ms.read_structure(tmp_path / "start", format="extxy")
     assert np.all(np.isfinite(ms.read_structure(tmp_path / "start", format="vasp").cell))
+
+
+@pytest.mark.filterwarnings("ignore:.*netCDF4")
+@pytest.mark.parametrize("name", ["a.dcd", "a.xtc", "a.trr", "a.nc", "a.h5", "a.pdb"])
+def test_trajectories_of_mdtraj_are_read_in_angstrom_with_their_boxes(tmp_path, name):
+    import mdtraj
+
+    topology = mdtraj.Topology()
+    residue = topology.add_residue("X", topology.add_chain())
+    for symbol in ("O", "H"):
+        topology.add_atom(symbol, mdtraj.element.Element.getBySymbol(symbol), residue)
+    places = np.array([[[0.0, 0, 0], [0.1, 0, 0]], [[0.0, 0, 0.1], [0.11, 0, 0.1]]], np.float32)
+    box = {"unitcell_lengths": np.full((2, 3), 1.2), "unitcell_angles": np.full((2, 3), 90.0)}
+    frames = mdtraj.Trajectory(places, topology, **box)
+    frames.save(str(tmp_path / name))
+    frames[0].save(str(tmp_path / "top.pdb"))
+    given = {} if name.endswith(("h5", "pdb")) else {"topology": tmp_path / "top.pdb"}
+    read = ms.read_trajectory(tmp_path / name, **given)
+    assert len(read) == 2 and read[0].symbols == ["O", "H"] and read[0].pbc == (True, True, True)
+    # PDB and XTC keep three decimals of Å and nm
+    assert_allclose(read[1].positions, 10 * places[1], atol=2e-3)
+    assert_allclose(read[1].cell, 12 * np.eye(3), atol=1e-4)
+    if given:
+        with pytest.raises(ms.errors.FileFormatError, match="give topology="):
+            ms.read_trajectory(tmp_path / name)
+
+
+def test_other_trajectories_are_read_by_ase(tmp_path):
+    ase.io.write(tmp_path / "walk.extxyz", [ase.Atoms("Ar", positions=[[k, 0, 0]]) for k in range(3)])
+    assert [float(s.positions[0, 0]) for s in ms.read_trajectory(tmp_path / "walk.extxyz")] == [0, 1, 2]
