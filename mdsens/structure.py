@@ -176,7 +176,7 @@ class Structure(eqx.Module):
         vectors = shifts @ self.cell
         positions = (vectors[:, None, :] + self.positions[None, :, :]).reshape(-1, 3)
         return type(self)(
-            positions=positions,
+            positions=jnp.asarray(positions),
             cell=jnp.asarray(counts)[:, None] * self.cell,
             species=jnp.tile(self.species, copies),
             masses=jnp.tile(self.masses, copies),

@@ -34,8 +34,9 @@ def _write_frame(file: TextIO, atoms: "Atoms") -> None:
     calculator = atoms.calc
     atoms = atoms.copy()
     save_calc_results(atoms, calculator, calc_prefix="")
-    if np.shape(atoms.info.get("stress")) == (6,):
-        atoms.info["stress"] = voigt_6_to_full_3x3_stress(atoms.info["stress"])
+    stress: Any = atoms.info.get("stress")
+    if stress is not None and np.shape(stress) == (6,):
+        atoms.info["stress"] = voigt_6_to_full_3x3_stress(stress)
     arrays: dict[str, Any] = {"symbols": np.array(atoms.symbols), "positions": atoms.positions}
     if moving is not None:
         arrays["move_mask"] = moving

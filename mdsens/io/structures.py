@@ -123,7 +123,7 @@ def read_mdtraj(path: str | Path, topology: str | Path | None = None) -> Any:
             f"'{path}' has positions and no elements: give topology=, a file with the same atoms in the same "
             "order, such as the PDB the simulation began with."
         )
-    options = {} if path.suffix.lower() in WITH_TOPOLOGY else {"top": str(topology)}
+    options: dict[str, Any] = {} if path.suffix.lower() in WITH_TOPOLOGY else {"top": str(topology)}
     try:
         return mdtraj.load(str(path), **options)
     except Exception as error:  # mdtraj raises whatever its parser met

@@ -168,7 +168,7 @@ def _with_flags(atoms: "Atoms") -> "Atoms":
     whole = np.flatnonzero(fixed.all(1))
     partly = np.flatnonzero(fixed.any(1) & ~fixed.all(1))
     constraints: list[Any] = [FixAtoms(whole)] if len(whole) else []
-    atoms.set_constraint(constraints + [FixScaled(k, _flags(k, fixed[k], atoms)) for k in partly])
+    atoms.set_constraint(constraints + [FixScaled(k, _flags(int(k), fixed[k], atoms)) for k in partly])
     return atoms
 
 

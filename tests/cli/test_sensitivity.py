@@ -46,6 +46,7 @@ def test_table_and_files_of_a_crystal(run, tmp_path):
     relaxed = read(tmp_path / "si.extxyz")
     assert relaxed.cell[0, 0] == pytest.approx(5.4309497784, abs=1e-9)
     assert abs(relaxed.get_stress()).max() < 1e-8
+    assert relaxed.arrays["dx_dsigma"].shape == relaxed.positions.shape
 
     again = run(*words)  # nothing is overwritten silently
     assert again.exit_code == 5 and "--overwrite" in again.output
