@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
-from mdsens.molecules.topology import MISSING, Placement, place_atoms
+from mdsens.molecules.placement import MISSING, Placement, place_atoms
 from mdsens.units import to_nm
 
 Fields = dict[str, Float[Array, "_"]]

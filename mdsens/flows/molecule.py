@@ -26,7 +26,7 @@ from mdsens.flows.layers import AbstractLayer, Cut, Elementwise, Inverted, Split
 from mdsens.flows.reference_block import MixedCoordinates
 from mdsens.flows.splines import CircularSpline, LineSpline
 from mdsens.flows.transforms import AbstractFamily, CircleMixture, LineMixture
-from mdsens.molecules.topology import rings
+from mdsens.molecules.graph import rings
 
 NARROW = 1.2  # rad: a torsion that stays this close to its mean in all frames counts as stiff
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from mdsens.errors import InputError
-from mdsens.molecules.topology import Bonds, read_bonds
+from mdsens.molecules.bonds import Bonds, read_bonds
 
 RARE = 0.25  # centers that are inverted more often than this have no handedness (planar, say)
 # Å-scale springs of 1500 N/m (C≡C, the stiffest there are) move by 0.0017 nm at 300 K; rounding to 0.001 nm

@@ -19,7 +19,8 @@ from mdsens.flows.internal_coordinates import AbstractCoordinates
 from mdsens.flows.layers import Split
 from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.outliers import check_bonds_move, check_handedness, inverted_frames
-from mdsens.molecules.topology import Molecule, read_bonds
+from mdsens.molecules.bonds import read_bonds
+from mdsens.molecules.topology import Molecule
 
 ENOUGH = 5000  # frames that centers and scales are taken from
 

@@ -26,7 +26,8 @@ from mdsens.flows.internal_coordinates import (
     place,
     product,
 )
-from mdsens.molecules.topology import Placement, place_atoms, rings
+from mdsens.molecules.graph import rings
+from mdsens.molecules.placement import Placement, place_atoms
 
 
 class ReferenceBlock(AbstractCoordinates):

@@ -6,12 +6,12 @@ import mdtraj
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mdsens.errors import InputError
-from mdsens.molecules.topology import place_atoms, read_bonds, rings, z_matrix_rows
+from mdsens.molecules.bonds import read_bonds
+from mdsens.molecules.placement import place_atoms
 
 DATA = Path(__file__).parents[2] / "data"
 BIPHENYL = (
@@ -92,7 +92,7 @@ def test_torsions_of_a_peptide_are_phi_and_psi(peptide):
 
 def test_hydrogens_come_after_the_heavy_atoms(peptide):
     light = np.array([atom.element.number == 1 for atom in peptide.topology.atoms])[
-        z_matrix_rows(peptide.topology)[:, 0]
+        place_atoms(peptide.topology).rows[:, 0]
     ]
     assert np.all(np.diff(light.astype(int)) >= 0)
 
@@ -100,42 +100,23 @@ def test_hydrogens_come_after_the_heavy_atoms(peptide):
 def test_mdtraj_ase_and_pairs_give_the_same_order(peptide):
     numbers = [atom.element.number for atom in peptide.topology.atoms]
     pairs = [(one.index, other.index) for one, other in peptide.topology.bonds]
-    expected = z_matrix_rows(peptide.topology)
+    expected = place_atoms(peptide.topology).rows
     # what is periodic does not matter: the molecule is whole
     atoms = Atoms(numbers, 10 * peptide.xyz[0], cell=[30, 30, 30], pbc=True)
-    np.testing.assert_array_equal(z_matrix_rows(atoms), expected)
-    np.testing.assert_array_equal(z_matrix_rows((len(numbers), pairs, numbers)), expected)
+    np.testing.assert_array_equal(place_atoms(atoms).rows, expected)
+    np.testing.assert_array_equal(place_atoms((len(numbers), pairs, numbers)).rows, expected)
 
 
 def test_openmm_topology_gives_the_same_order(peptide):
     pytest.importorskip("openmm")
     np.testing.assert_array_equal(
-        z_matrix_rows(peptide.topology.to_openmm()), z_matrix_rows(peptide.topology)
+        place_atoms(peptide.topology.to_openmm()).rows, place_atoms(peptide.topology).rows
     )
 
 
 @pytest.mark.parametrize(("n", "rows"), [(1, [[0, -1, -1, -1]]), (2, [[0, -1, -1, -1], [1, 0, -1, -1]])])
 def test_one_and_two_atoms_have_no_more_parents_than_there_are(n, rows):
-    assert z_matrix_rows((n, [(0, 1)][: n - 1])).tolist() == rows
-
-
-@pytest.mark.parametrize(
-    ("name", "sizes"),
-    [
-        ("C6H6", [6]),
-        ("C4H4NH", [5]),
-        ("bicyclobutane", [4]),
-        ("methylenecyclopropane", [3]),
-        ("trans-butane", []),
-    ],
-)
-def test_rings_are_found(name, sizes):
-    assert [len(ring) for ring in rings(molecule(name))] == sizes
-
-
-def test_rings_joined_by_one_bond_are_two_and_by_one_atom_are_one():
-    assert rings(BIPHENYL) == [(0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11)]
-    assert rings((5, [(0, 1), (1, 2), (2, 0), (2, 3), (3, 4), (4, 2)])) == [(0, 1, 2, 3, 4)]
+    assert place_atoms((n, [(0, 1)][: n - 1])).rows.tolist() == rows
 
 
 @pytest.mark.parametrize(
