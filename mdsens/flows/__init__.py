@@ -3,7 +3,7 @@
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, NeurIPS 2021, arXiv:2110.00351.
 """
 
-from mdsens.ensembles.reweighting import (
+from mdsens.ensembles import (
     Average,
     EnsembleSensitivity,
     FreeEnergy,

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.batching import map_pieces
-from mdsens.ensembles.reweighting import FreeEnergy, effective_sample_size, free_energy_difference
+from mdsens.ensembles import FreeEnergy, effective_sample_size, free_energy_difference
 from mdsens.errors import InputError
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.data import ForceData

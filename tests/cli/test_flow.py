@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import mdsens as ms
 from mdsens.cli.flow.evaluate import trusted, write_rows
 from mdsens.cli.flow.inputs import force_field_energy, with_forces
-from mdsens.ensembles.reweighting import FreeEnergy
+from mdsens.ensembles import FreeEnergy
 from mdsens.units import BOLTZMANN, KJ_PER_MOL
 
 KT = BOLTZMANN * peroxide.TEMPERATURE / KJ_PER_MOL  # kJ/mol

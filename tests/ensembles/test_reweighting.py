@@ -1,4 +1,7 @@
-"""Free energies and averages by reweighting: against Gaussian integrals, quadrature, identities and differences."""
+"""Free energies and averages by reweighting.
+
+Against Gaussian integrals, quadrature, identities and differences.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.calculators.reduced import reduced_potential
-from mdsens.ensembles.reweighting import (
+from mdsens.ensembles import (
     average_sensitivity,
     bennett,
     effective_sample_size,
@@ -56,7 +59,10 @@ def log_normal(x):
 
 
 def within(value, exact, error, n=4):
-    """Seeded, so within four standard errors or not for good; an error bar ten times too large is caught by the calibration below."""
+    """Seeded, so within four standard errors or not for good.
+
+    An error bar ten times too large is caught by the calibration below.
+    """
     assert abs(float(value) - exact) < n * float(error)
 
 
@@ -206,7 +212,7 @@ def test_observables_may_be_arrays_and_depend_on_the_parameters(samples):
 
 
 def two_ends(k):
-    """Samples of the unit Gaussian and half as many of the centered well of stiffness k, with log p of either."""
+    """Samples of the unit Gaussian, half as many of the centered well of stiffness k, and log p of either."""
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(N, 2)), rng.normal(size=(N // 2, 2)) / np.sqrt(k)
     return (x, log_normal(x)), (y, log_normal(y))
@@ -259,9 +265,9 @@ def test_derivative_of_bennett_is_an_average_over_the_target():
     (slope, square), (curvature, response) = jax.jit(
         lambda k: jax.jvp(lambda k: (jax.grad(F)(k), mean_square(k)), (k,), (1.0,))
     )(6.0)
-    # dF/dk = <|x|²>/2 = 1/k. The mean over 2000 of the target's samples alone scatters by 1/k / sqrt(2000), 2 %, and the
-    # joint one by less; |x|⁴ of the second derivative by twice that. (Bennett's equation differentiated at fixed samples
-    # gives 0.235 instead of 0.167.)
+    # dF/dk = <|x|²>/2 = 1/k. The mean over 2000 of the target's samples alone scatters by 1/k / sqrt(2000),
+    # 2 %, and the joint one by less; |x|⁴ of the second derivative by twice that. (Bennett's equation
+    # differentiated at fixed samples gives 0.235 instead of 0.167.)
     assert_allclose(slope, 1 / 6, rtol=0.06)
     assert_allclose(slope, 0.5 * square, rtol=1e-11)
     assert_allclose(curvature, 0.5 * response, rtol=1e-10)

@@ -14,7 +14,7 @@ from mdsens.cli.flow import inputs
 from mdsens.errors import InputError
 
 if TYPE_CHECKING:
-    from mdsens.ensembles.reweighting import FreeEnergy
+    from mdsens.ensembles import FreeEnergy
     from mdsens.flows.boltzmann import BoltzmannGenerator
     from mdsens.flows.data import ForceData
     from mdsens.flows.evaluate import OnData, OnSamples
@@ -136,7 +136,7 @@ def evaluation_rows(data: "OnData", samples: "OnSamples | None") -> list[tuple[s
 
 def trusted(text: str, found: "FreeEnergy") -> str:
     """A number that depends on the free energy; words where there are too few effective samples for it."""
-    from mdsens.ensembles.reweighting import MIN_EFFECTIVE
+    from mdsens.ensembles import MIN_EFFECTIVE
 
     if found.effective_samples >= MIN_EFFECTIVE:
         return text
