@@ -1,4 +1,7 @@
-"""Sensitivity analysis for molecular dynamics: relaxed states, and how they move with the potential's parameters."""
+"""Sensitivity analysis for molecular dynamics.
+
+Relaxed states, and how they move with the potential's parameters.
+"""
 
 from mdsens import (
     calculators,

@@ -122,16 +122,19 @@ def concrete(tree: Any) -> Any:
     if not any(isinstance(leaf, Tracer) for leaf in leaves):
         return tree
 
-    # JAX unwraps one derivative after the other before it calls the body of a custom rule for the last time. That call
-    # alone sees numbers, and whatever it returns is wrapped again: a list outside is the only way out for them.
+    # JAX unwraps one derivative after the other before it calls the body of a custom rule for the last time.
+    # That call alone sees numbers, and whatever it returns is wrapped again: a list outside is the only way
+    # out for them.
     seen: list[Any] = []
 
     @jax.custom_jvp
     def look(leaves: list[Any]) -> list[Any]:
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             raise TracedError(
-                "values are needed on the host, and under jax.jit or jax.vmap there are none: call this outside and jit "
-                "what comes after. jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python over structures "
+                "values are needed on the host, and under jax.jit or jax.vmap there are none. Call this "
+                "outside and jit "
+                "what comes after: jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python "
+                "over structures "
                 "or parameters."
             )
         seen[:] = leaves

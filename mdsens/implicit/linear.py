@@ -96,8 +96,8 @@ class Factorized(AbstractLinearSolver):
 class Refined(AbstractLinearSolver):
     """The factor of an operator nearby, refined with products of the operator itself.
 
-    At the state that was factorised one step is rounding; where the operator has changed by a small part r of itself, each
-    step gains the factor r. The operator need not be positive.
+    At the state that was factorised one step is rounding; where the operator has changed by a small part r of
+    itself, each step gains the factor r. The operator need not be positive.
 
     Attributes:
         factor: of the operator nearby.
@@ -139,13 +139,17 @@ class Refined(AbstractLinearSolver):
         return eqx.error_if(
             y,
             ~(size <= 1e4 * goal),
-            "a linear solve around an equilibrium did not converge: the structure is too far from the state whose Hessian was "
-            "factorised, or a mode has no curvature. Relax the structure itself, or pass linear_solver=Dense().",
+            "a linear solve around an equilibrium did not converge: the structure is too far from the state "
+            "whose Hessian was "
+            "factorised, or a mode has no curvature. Relax the structure itself, or pass "
+            "linear_solver=Dense().",
         )
 
 
 class ConjugateGradient(AbstractLinearSolver):
-    """Preconditioned conjugate gradients, projected in every step; a block of right-hand sides runs in lockstep.
+    """Preconditioned conjugate gradients, projected in every step.
+
+    A block of right-hand sides runs in lockstep.
 
     Attributes:
         rtol: |b - A y| <= rtol |b| at the end.
@@ -174,7 +178,9 @@ class ConjugateGradient(AbstractLinearSolver):
 
 
 class GMRES(AbstractLinearSolver):
-    """Restarted GMRES for operators that are neither symmetric nor positive: smallest residual in a growing space.
+    """Restarted GMRES for operators that are neither symmetric nor positive.
+
+    Smallest residual in a growing space.
 
     Memory: 2 `restart` vectors. Where it stagnates (eigenvalues all around zero), raise `restart` or
     precondition.
@@ -207,7 +213,9 @@ class GMRES(AbstractLinearSolver):
 
 
 class NearlySymmetric(AbstractLinearSolver):
-    """A = S + E K E^T with S symmetric and K antisymmetric on the last `size` unknowns: a few more solves with S.
+    """A = S + E K E^T with S symmetric and K antisymmetric on the last `size` unknowns.
+
+    A few more solves with S.
 
     The case of a cell under a target stress with shear: only the strains feel that such a stress has no
     energy. The projector must leave the last `size` unknowns alone.

@@ -33,7 +33,8 @@ from mdsens.strain import strain_matrix, volume_of
 from mdsens.structure import Structure, require_structure
 from mdsens.units import GPA
 
-STILL = 1e-3  # eV/Å: above this force ions are not at rest, and the formula is off by a tenth of a percent or more
+# eV/Å: above this force ions are not at rest, and the formula is off by a tenth of a percent or more
+STILL = 1e-3
 
 
 def elastic_constants(
@@ -45,16 +46,19 @@ def elastic_constants(
     linear_solver: AbstractLinearSolver | None = None,
     check: bool = True,
 ) -> Float[Array, "6 6"]:
-    """Elastic constants of a relaxed structure, eV/Å³, in Voigt order xx yy zz yz xz xy, in the axes of the cell as given.
+    """Elastic constants of a relaxed structure, eV/Å³, in Voigt order xx yy zz yz xz xy.
+
+    In the axes of the cell as given.
 
     Differentiable w.r.t. parameters, positions and cell. Fixed coordinates follow the strain.
 
     Args:
-        structure: relaxed: the formula assumes that the forces vanish. A `Relaxed` state brings its Hessian along.
+        structure: relaxed: the formula assumes that the forces vanish. A `Relaxed` state brings its Hessian
+            along.
         clamped: ions follow the strain; if False they relax under it.
         neighbors: by default found on the host (then not under jit); with a skin it may serve many calls.
-        linear_solver: for the internal relaxation; by default the factor of the Hessian up to DENSE_LIMIT unknowns,
-            then conjugate gradients.
+        linear_solver: for the internal relaxation; by default the factor of the Hessian up to DENSE_LIMIT
+            unknowns, then conjugate gradients.
         check: raise where forces are left; if False, warn.
     Raises:
         InputError: the structure has no volume, or forces above STILL are left on free atoms.
@@ -86,7 +90,8 @@ def require_bulk(structure: Structure, what: str) -> None:
     """
     if not all(structure.pbc):
         raise InputError(
-            f"{what} need a structure that is periodic in three directions (pbc = {structure.pbc}): a slab, a wire or a "
+            f"{what} need a structure that is periodic in three directions (pbc = {structure.pbc}): a slab, "
+            "a wire or a "
             "cluster has no volume of its own."
         )
 
@@ -99,8 +104,10 @@ def _require_rest(potential: Potential, structure: Structure, neighbors: Neighbo
         return
     stress = GPA * float(np.abs(np.asarray(result.stress)).max())
     message = (
-        f"the structure is not relaxed: the force on atom {worst} ({structure.symbols[worst]}) is {forces[worst]:.2g} eV/Å "
-        f"(allowed {STILL:g}) and the largest stress {stress:.2g} GPa. Elastic constants with relaxed ions assume that forces "
+        f"the structure is not relaxed: the force on atom {worst} ({structure.symbols[worst]}) is "
+        f"{forces[worst]:.2g} eV/Å "
+        f"(allowed {STILL:g}) and the largest stress {stress:.2g} GPa. Elastic constants with relaxed ions "
+        "assume that forces "
         "vanish: relax first (mdsens.relax), or ask for clamped=True."
     )
     if check:
@@ -116,7 +123,10 @@ def clamped_and_relaxed(
     neighbors: Neighbors,
     linear_solver: AbstractLinearSolver | None = None,
 ) -> tuple[Float[Array, "6 6"], Float[Array, "6 6"]]:
-    """Both kinds of elastic constants for the price of one, eV/Å³; works under jit, where no Hessian is known yet."""
+    """Both kinds of elastic constants for the price of one, eV/Å³.
+
+    Works under jit, where no Hessian is known yet.
+    """
     gauge = find_gauge(potential, structure, neighbors, 0)
     dense = 3 * structure.n_atoms <= DENSE_LIMIT
     method = linear_solver or (Dense() if dense else ConjugateGradient())
@@ -155,7 +165,10 @@ def measure_elastic(
 
 
 def bulk_modulus(constants: Float[Array, "6 6"]) -> Float[Array, ""]:
-    """-V dp/dV of a crystal under hydrostatic pressure, from its elastic constants (same unit): 1 / sum_ij<=3 S_ij."""
+    """-V dp/dV of a crystal under hydrostatic pressure, from its elastic constants (same unit).
+
+    1 / sum_ij<=3 S_ij.
+    """
     return 1 / jnp.sum(jnp.linalg.inv(constants)[:3, :3])
 
 

@@ -1,8 +1,8 @@
 """What an observable is: names, units, and a function of the potential and of the states it is measured on.
 
-States go by name: a crystal alone is "structure"; a defect report has "defect" and "bulk". The function is traced by JAX
-and differentiated along the relaxation; what must be looked at in plain numbers first, such as the symmetry of a
-crystal, is looked at once by `bind`.
+States go by name: a crystal alone is "structure"; a defect report has "defect" and "bulk". The function is
+traced by JAX and differentiated along the relaxation; what must be looked at in plain numbers first, such as
+the symmetry of a crystal, is looked at once by `bind`.
 """
 
 import dataclasses
@@ -27,7 +27,8 @@ class State(eqx.Module):
     Attributes:
         structure: atoms and cell, traced.
         neighbors: a list that is complete around it.
-        internal: how the atoms settle in a strained cell, from the Hessian known at the state; None where it is not.
+        internal: how the atoms settle in a strained cell, from the Hessian known at the state; None where it
+            is not.
     """
 
     structure: Structure
@@ -45,16 +46,16 @@ States = Mapping[str, State]
 class Observable:
     """Something measurable, or several things that are computed together.
 
-    To be sent to another process it must be picklable: then `function` and `bind` are functions of a module, or
-    dataclasses with `__call__`.
+    To be sent to another process it must be picklable: then `function` and `bind` are functions of a module,
+    or dataclasses with `__call__`.
 
     Attributes:
         names: one for each number or array.
         units: likewise.
         function: (potential, states) -> a number or an array for each name. Traceable by jit.
         states: names of the states it looks at; () if it does not say.
-        bind: called once with the relaxed states in plain numbers, before anything is differentiated. Raises where the
-            observable has no meaning, and returns it with what it learned.
+        bind: called once with the relaxed states in plain numbers, before anything is differentiated. Raises
+            where the observable has no meaning, and returns it with what it learned.
     """
 
     names: tuple[str, ...]
@@ -71,15 +72,16 @@ class Observable:
             object.__setattr__(self, name, tuple(value))
         if not self.names or len(self.names) != len(self.units):
             raise InputError(
-                f"an observable has the names {self.names} and the units {self.units}: give one unit for each name."
+                f"an observable has the names {self.names} and the units {self.units}: give one unit for "
+                "each name."
             )
 
     def measure(self, potential: Potential, states: States) -> list[Array]:
         """The numbers and arrays, one for each name.
 
         Raises:
-            InputError: the function looks for a state that is not there, or returns more or fewer than the names, or
-                something that is not made of floating numbers.
+            InputError: the function looks for a state that is not there, or returns more or fewer than the
+                names, or something that is not made of floating numbers.
         """
         try:
             results = self.function(potential, states)
@@ -94,7 +96,8 @@ class Observable:
             )
         if len(results) != len(self.names):
             raise InputError(
-                f"the observable {self.title} returns {len(results)} numbers for {len(self.names)} names: one for each."
+                f"the observable {self.title} returns {len(results)} numbers for {len(self.names)} names: "
+                "one for each."
             )
         return [self._floating(name, value) for name, value in zip(self.names, results, strict=True)]
 
@@ -129,8 +132,10 @@ class Observable:
 
     def _missing(self, name: str, states: Mapping[str, Any]) -> str:
         return (
-            f"the observable {self.title} is measured on the state '{name}', and there is none of this name. States: "
-            f"{', '.join(states)}. Name them as the observable does, or give it the state to look at (state='...')."
+            f"the observable {self.title} is measured on the state '{name}', and there is none of this name. "
+            "States: "
+            f"{', '.join(states)}. Name them as the observable does, or give it the state to look at "
+            "(state='...')."
         )
 
 

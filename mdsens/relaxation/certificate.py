@@ -51,7 +51,10 @@ class Certificate:
 
     @property
     def is_singular(self) -> bool:
-        """Some mode off the gauge has no curvature: the state has no derivative along it, and solves give noise."""
+        """Some mode off the gauge has no curvature.
+
+        The state has no derivative along it, and solves give noise.
+        """
         return not (self.is_minimum or self.is_saddle)
 
     def rows(self) -> list[tuple[str, str]]:
@@ -86,15 +89,21 @@ class Certificate:
         carried = self if partial is None else partial
         if self.is_saddle:
             return SaddlePointError(
-                f"{name} is a saddle point: forces vanish ({self.fmax:.1e} eV/Å) but the curvature along one mode is "
-                f"{self.lowest_curvature:.3g} eV/Å², mostly on atom {atom}. Start from a structure displaced along it "
-                "(mdsens.certify(state).mode; error.partial holds what was found), or rattle the atoms by 0.05 Å.",
+                f"{name} is a saddle point: forces vanish ({self.fmax:.1e} eV/Å) but the curvature along one "
+                "mode is "
+                f"{self.lowest_curvature:.3g} eV/Å², mostly on atom {atom}. Start from a structure displaced "
+                "along it "
+                "(mdsens.certify(state).mode; error.partial holds what was found), or rattle the atoms by "
+                "0.05 Å.",
                 carried,
             )
         return SaddlePointError(
-            f"{name} has no derivative, and is not a strict minimum: one mode, mostly on atom {atom}, has the curvature "
-            f"{self.lowest_curvature:.1e} eV/Å² (stiffest: {self.highest_curvature:.2g}). Something moves freely there, "
-            "such as a molecule or a group of atoms that touches nothing: remove it, fix one of its coordinates, or relax at "
+            f"{name} has no derivative, and is not a strict minimum: one mode, mostly on atom {atom}, has "
+            "the curvature "
+            f"{self.lowest_curvature:.1e} eV/Å² (stiffest: {self.highest_curvature:.2g}). Something moves "
+            "freely there, "
+            "such as a molecule or a group of atoms that touches nothing: remove it, fix one of its "
+            "coordinates, or relax at "
             "a higher density.",
             carried,
         )

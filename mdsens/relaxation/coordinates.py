@@ -46,7 +46,8 @@ def _strains(cell: CellOption) -> np.ndarray:
         if cell in known:
             return known[cell]
         raise InputError(
-            f"cell='{cell}' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz xz xy."
+            f"cell='{cell}' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz "
+            "xz xy."
         )
     try:
         mask = np.asarray(cell)

@@ -1,11 +1,13 @@
 """A state with an equation: where it is, how it moves, and how good it is.
 
-At the solution the generalised forces vanish, F(w*, theta) = 0, for any theta. One derivative of that equation,
+At the solution the generalised forces vanish, F(w*, theta) = 0, for any theta. One derivative of that
+equation,
 
     H dw* = - (dF/dtheta) dtheta,        H = dF/dw,
 
-gives the motion of the solution, whatever walk found it. H is singular along the gauge, where w* does not move.
-`mdsens.implicit.root` is the same rule for any equation; here the operator, its null space and its factor are known.
+gives the motion of the solution, whatever walk found it. H is singular along the gauge, where w* does not
+move. `mdsens.implicit.root` is the same rule for any equation; here the operator, its null space and its
+factor are known.
 
 Source: Blondel et al., NeurIPS 2022, arXiv:2105.15183.
 """
@@ -84,9 +86,12 @@ class Internal(eqx.Module):
 
 
 class Equilibrium:
-    """A stationary point of a landscape. What derivatives around it need is made when first asked for, and kept.
+    """A stationary point of a landscape.
 
-    It holds plain numbers, never traced ones; a `Relaxed` that is being differentiated carries the one it stands for.
+    What derivatives around it need is made when first asked for, and kept.
+
+    It holds plain numbers, never traced ones; a `Relaxed` that is being differentiated carries the one it
+    stands for.
 
     Attributes:
         landscape: with the neighbor list of this state.
@@ -197,7 +202,10 @@ class Equilibrium:
 
     @property
     def symmetric(self) -> bool:
-        """Whether H is symmetric: not under a target stress with shear, nor for strains that are not `closed`."""
+        """Whether H is symmetric: not under a target stress with shear.
+
+        Nor for strains that are not `closed`.
+        """
         return self.landscape.n_strains == 0 or not (self._sheared or self._crooked)
 
     @property
@@ -318,7 +326,7 @@ def preconditioner_of(landscape: Landscape, w: Vector, grid: tuple[int, int, int
     return build_preconditioner(structure, box, grid, tests, hessian_times(landscape, w, np.asarray(tests)))
 
 
-# --- compiled once for each size -------------------------------------------------------------------------------------
+# --- compiled once for each size ------------------------------------------------------------------
 
 _factorize = eqx.filter_jit(Factorized.of)
 _dense_spectrum = eqx.filter_jit(dense_spectrum)
@@ -361,8 +369,9 @@ def _project_all(gauge: Gauge, vectors: Any) -> Array:
 @eqx.filter_jit
 def _unstrained(coordinates: Coordinates, w: Vector, matrix: Array, projector: Array) -> tuple[Array, Array]:
     """H_uu and its projector for displacements of the strained cell itself."""
-    # x = (x0 + u) F: a displacement d of the cell as it stands is u = d F^-1, so H_dd = F^-1 H_uu F^-T for each pair of
-    # atoms. Shifts stay shifts; where coordinates are fixed the frame of u is kept, which F only bends by the strain.
+    # x = (x0 + u) F: a displacement d of the cell as it stands is u = d F^-1, so H_dd = F^-1 H_uu F^-T for
+    # each pair of atoms. Shifts stay shifts; where coordinates are fixed the frame of u is kept, which F only
+    # bends by the strain.
     _, F = coordinates.split(w)
     n = coordinates.reference.n_atoms
     inverse = jnp.linalg.inv(F)

@@ -29,8 +29,8 @@ class FIRE(AbstractStepper):
     Attributes: the names and defaults of `ase.optimize.FIRE`, and
         max_step: longest step, Å: of all atoms together (the norm of the whole step, as ASE has it), or
         per_atom: of each atom, so that large systems do not crawl; never more than `Scene.stride` then.
-        guarded: take back a step that raises the merit, and go on slower from rest: a system that is too stiff for
-            dt does not fly apart.
+        guarded: take back a step that raises the merit, and go on slower from rest: a system that is too
+            stiff for dt does not fly apart.
     """
 
     dt: float = eqx.field(static=True, default=0.1)
@@ -80,7 +80,8 @@ class FIRE(AbstractStepper):
         return dr * jnp.minimum(1.0, longest / jnp.maximum(length, 1e-300))
 
     def _guard(self, scene: Scene, old: Walker, new: Walker) -> Walker:
-        # Energy that rises beyond rounding is a step too long: dt² times the stiffest curvature is above its limit.
+        # Energy that rises beyond rounding is a step too long: dt² times the stiffest curvature is above its
+        # limit.
         rises = ~(scene.change(old, new.w, new.value) <= 1e-10 * (jnp.abs(old.value) + 1.0))
         _, dt, _, _ = new.memory
         rest = FIREMemory(

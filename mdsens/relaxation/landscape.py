@@ -1,7 +1,9 @@
-"""The energy landscape over the unknowns of a relaxation: its merit, its generalised forces, its Hessian products.
+"""The energy landscape over the unknowns of a relaxation.
 
-At the solution the generalised forces F(w, theta) vanish. For the atoms they are -dE/du; for the cell they are the
-stress off its target along each free strain.
+Its merit, its generalised forces, its Hessian products.
+
+At the solution the generalised forces F(w, theta) vanish. For the atoms they are -dE/du; for the cell they
+are the stress off its target along each free strain.
 """
 
 import equinox as eqx
@@ -32,9 +34,13 @@ class Landscape(eqx.Module):
         return self.potential.energy(self.coordinates.structure(w), self.neighbors)
 
     def value_and_gradient(self, w: Vector) -> tuple[Float[Array, ""], Vector]:
-        """Merit to go downhill on, and the generalised forces with a minus sign. They vanish at the solution."""
-        # For a pressure, T = -p 1, the work is the gradient of -p V and E + p V goes down; a target with shear is
-        # the gradient of nothing, and its part of the work is left to whoever compares two points (`load`).
+        """Merit to go downhill on, and the generalised forces with a minus sign.
+
+        They vanish at the solution.
+        """
+        # For a pressure, T = -p 1, the work is the gradient of -p V and E + p V goes down; a target with
+        # shear is the gradient of nothing, and its part of the work is left to whoever compares two points
+        # (`load`).
         if not self.coordinates.conservative:
             return self._value_and_stress(w)
         energy, gradient = jax.value_and_grad(self.energy)(w)
@@ -50,7 +56,10 @@ class Landscape(eqx.Module):
         return jax.jvp(self.gradient, (w,), (v,))[1]
 
     def load(self, w: Vector) -> Float[Array, "strains"]:
-        """Force along each strain unknown that no energy has, eV/Å: the gradient of the merit less `gradient`."""
+        """Force along each strain unknown that no energy has, eV/Å.
+
+        The gradient of the merit less `gradient`.
+        """
         if self.coordinates.conservative:
             return self._work(w, self.target - jnp.trace(self.target) / 3 * jnp.eye(3))
         virial = self._virial(w)[2]
@@ -75,7 +84,10 @@ class Landscape(eqx.Module):
         return fmax, stress
 
     def stress_in_force_units(self, w: Vector, stress: Float[Array, ""]) -> Float[Array, ""]:
-        """A stress as force on the face of one atom's share of the volume, eV/Å: so one tolerance serves both."""
+        """A stress as force on the face of one atom's share of the volume, eV/Å.
+
+        So one tolerance serves both.
+        """
         return stress * jnp.cbrt(self._volume(w) / self.coordinates.reference.n_atoms) ** 2
 
     def _volume(self, w: Vector) -> Float[Array, ""]:
@@ -95,13 +107,14 @@ class Landscape(eqx.Module):
         basis = self.coordinates.basis
         return jnp.einsum("ab,kac,cb->k", virial, basis, jnp.linalg.inv(F)) / self.coordinates.length
 
-    # --- strains whose forces have no energy ---------------------------------------------------------------------
+    # --- strains whose forces have no energy
+    # ---------------------------------------------------------------------
     #
-    # Where F = 1 + sum_k (c_k / L) B_k moves on, the strain added to the cell as it stands is B_k F^-1. If the free
-    # strains are closed under products (the whole tensor, diagonals, a block), that is again one of them, and
-    # dE/dc_k = 0 for all k says that the stress is on target. If they are not (a shear free without both its
-    # diagonals), B_k F^-1 touches strains that are held, and dE/dc_k = 0 is the wrong equation. What is promised is
-    # the Cauchy stress itself, in each free component:
+    # Where F = 1 + sum_k (c_k / L) B_k moves on, the strain added to the cell as it stands is B_k F^-1. If
+    # the free strains are closed under products (the whole tensor, diagonals, a block), that is again one of
+    # them, and dE/dc_k = 0 for all k says that the stress is on target. If they are not (a shear free without
+    # both its diagonals), B_k F^-1 touches strains that are held, and dE/dc_k = 0 is the wrong equation. What
+    # is promised is the Cauchy stress itself, in each free component:
     #     F_k = V (sigma - T) : B_k / L = 0.
     # These forces are the gradient of nothing, so the Jacobian is not symmetric.
 
@@ -109,11 +122,11 @@ class Landscape(eqx.Module):
         energy, forces, virial = self._virial(w)
         return self._merit(w, energy), jnp.concatenate([forces, self._off_target(w, virial)])
 
-    def _virial(self, w: Vector) -> tuple[Float[Array, ""], Vector, Float[Array, "3 3"]]:
+    def _virial(self, w: Vector) -> tuple[Float[Array, ""], Float[Array, "coordinates"], Float[Array, "3 3"]]:
         """Energy, dE/du, and the virial V sigma = dE/d(strain) of the cell as it stands."""
         n = 3 * self.coordinates.reference.n_atoms
 
-        def energy(u: Vector, strain: Float[Array, "3 3"]) -> Float[Array, ""]:
+        def energy(u: Float[Array, "coordinates"], strain: Float[Array, "3 3"]) -> Float[Array, ""]:
             structure = self.coordinates.structure(jnp.concatenate([u, w[n:]]))
             return self.potential.energy(
                 structure.deformed(jnp.eye(3) + (strain + strain.T) / 2), self.neighbors

@@ -1,8 +1,8 @@
 """What was relaxed before: the same inputs are relaxed once, whatever is differentiated and how often.
 
-A derivative of order n asks for the same relaxation 2^n times, with the same plain numbers. Inputs are told by a hash of
-every array among them, which takes milliseconds for 10⁵ atoms. The memory belongs to the process; it forgets what has not
-been asked for longest, once all together is larger than `SIZE`.
+A derivative of order n asks for the same relaxation 2^n times, with the same plain numbers. Inputs are told
+by a hash of every array among them, which takes milliseconds for 10⁵ atoms. The memory belongs to the
+process; it forgets what has not been asked for longest, once all together is larger than `SIZE`.
 """
 
 import hashlib

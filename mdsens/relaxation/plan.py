@@ -46,7 +46,9 @@ class Always(AbstractPlan):
 
 
 class AutoRelaxer(AbstractPlan):
-    """First `robust` down to `switch`, then `finish`; back to `robust` for a while if `finish` finds no way down.
+    """First `robust` down to `switch`, then `finish`.
+
+    Back to `robust` for a while if `finish` finds no way down.
 
     Attributes:
         switch: residual (eV/Å) below which `finish` takes over.

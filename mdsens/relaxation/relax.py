@@ -1,7 +1,7 @@
 """Relax a structure, and know how the relaxed state moves with everything it depends on.
 
-The walk to the solution is a loop on the host over plain numbers. What is differentiated is its end, an `Equilibrium`,
-by the equation that it solves.
+The walk to the solution is a loop on the host over plain numbers. What is differentiated is its end, an
+`Equilibrium`, by the equation that it solves.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,9 @@ from mdsens.structure import Structure, require_structure
 
 
 class Relaxed(eqx.Module):
-    """A relaxed state. Energy, forces and stress are computed when asked for, and differentiable like the structure.
+    """A relaxed state. Energy, forces and stress are computed when asked for.
+
+    And differentiable like the structure.
 
     Attributes:
         structure: where atoms and cell came to rest.
@@ -92,22 +94,25 @@ def relax(
 ) -> Relaxed:
     """Move atoms (and cell) to the minimum of the energy below the starting point.
 
-    Differentiable in the parameters of `potential`, in `pressure` or `stress`, in the cell where it is held, and
-    in the positions of fixed coordinates; forward and reverse, to any order: the derivative is that of the
-    minimum, not of the steps that found it. The other starting positions choose the minimum and do not move it:
-    derivative zero. A saddle point, or a state that is not converged, is differentiated only with
-    check_minimum=False. Not inside `jax.jit` or `jax.vmap`: neighbors are searched on the host as the atoms move.
-    Jit what comes after.
+    Differentiable in the parameters of `potential`, in `pressure` or `stress`, in the cell where it is held,
+    and in the positions of fixed coordinates; forward and reverse, to any order: the derivative is that of
+    the
+    minimum, not of the steps that found it. The other starting positions choose the minimum and do not move
+    it: derivative zero. A saddle point, or a state that is not converged, is differentiated only with
+    check_minimum=False. Not inside `jax.jit` or `jax.vmap`: neighbors are searched on the host as the atoms
+    move. Jit what comes after.
 
     Args:
-        structure: where to start; `structure.fixed` coordinates are held (they follow the strain of the cell).
-        cell: None (held), "isotropic", "full", or six bools: free strains in the order xx yy zz yz xz xy. In each
-            free component the Cauchy stress reaches its target.
+        structure: where to start; `structure.fixed` coordinates are held (they follow the strain of the
+            cell).
+        cell: None (held), "isotropic", "full", or six bools: free strains in the order xx yy zz yz xz xy. In
+            each free component the Cauchy stress reaches its target.
         pressure: target pressure, eV/Å³ (positive compresses).
         stress: target Cauchy stress instead, six Voigt components in eV/Å³, positive in tension.
         fmax: tolerance, eV/Å: largest force on a free atom, and largest stress off target times
             (volume per atom)^(2/3).
-        solver: how to walk; default `AutoRelaxer()`, and `LBFGS()` for a potential without second derivatives.
+        solver: how to walk; default `AutoRelaxer()`, and `LBFGS()` for a potential without second
+            derivatives.
         max_steps: steps allowed.
         skin: extra reach of the neighbor list, Å; default a tenth of the cutoff, at least a fiftieth.
         linear_solver: of the implicit derivative; by default the Hessian factorised up to 1200 unknowns,
@@ -117,22 +122,23 @@ def relax(
         progress: called now and then with `RelaxationProgress(steps, energy, fmax, stress)`.
     Raises:
         NotConvergedError: not below `fmax` after `max_steps`; `.partial` is the `Relaxed` state reached.
-        SaddlePointError: zero forces, but the energy falls along some direction; or, when differentiated, a mode
-            without curvature.
+        SaddlePointError: zero forces, but the energy falls along some direction; or, when differentiated, a
+            mode without curvature.
         CellCollapseError: the cell left a fifth to five times its volume.
         NonFiniteError: NaN positions, or atoms at the same place.
-        InputError: unknown element, parameter out of bounds, cell relaxation without a cell, contradicting options.
+        InputError: unknown element, parameter out of bounds, cell relaxation without a cell, contradicting
+        options.
         TracedError: called under jit or vmap. PrecisionError: float64 is off.
     """
     require_x64()
     require_potential(potential)
     require_structure(structure)
-    basis = jnp.asarray(strain_basis(cell, concrete(structure)))
+    basis = strain_basis(cell, concrete(structure))
     target = _target(structure, len(basis), pressure, stress)
     options = _options(potential, solver, fmax, max_steps, skin, check_minimum, linear_solver)
     # Free coordinates only choose the minimum.
     positions = jnp.where(structure.fixed, structure.positions, jax.lax.stop_gradient(structure.positions))
-    coordinates = Coordinates(structure.at(positions), basis, closed(np.asarray(basis)))
+    coordinates = Coordinates(structure.at(positions), jnp.asarray(basis), closed(basis))
 
     found = settle(potential, coordinates, target, options, progress)
     landscape = Landscape(potential, coordinates, target, found.equilibrium.landscape.neighbors)
@@ -161,7 +167,9 @@ def settle(
 def follow(
     state: Equilibrium, potential: Potential, start: Structure, fmax: float, max_steps: int = 10_000
 ) -> Found:
-    """The same kind of state of another potential, by Newton steps from a structure nearby: never another minimum.
+    """The same kind of state of another potential, by Newton steps from a structure nearby.
+
+    Never another minimum.
 
     Args:
         state: says which strains are free and what they are relaxed to.
@@ -204,7 +212,8 @@ def _require_derivative(found: Found) -> None:
         raise certificate.error("the relaxed state", found.equilibrium)
     if found.status is not Status.CONVERGED:
         raise NotConvergedError(
-            f"the state is not converged ({found.status.value}, {found.fmax:.1e} eV/Å), and its derivative would be that of "
+            f"the state is not converged ({found.status.value}, {found.fmax:.1e} eV/Å), and its derivative "
+            "would be that of "
             "another point. Relax it further, or pass check_minimum=False to differentiate it all the same.",
             found.equilibrium,
         )
@@ -235,11 +244,13 @@ def _require_forces_only(potential: Potential, plan: AbstractPlan, check_minimum
     name = type(potential).__name__
     if any(stepper.needs_hessian for stepper in plan.steppers):
         raise InputError(
-            f"{name} has energies and forces, and no second derivatives, which Newton steps need: use solver=LBFGS() or FIRE()."
+            f"{name} has energies and forces, and no second derivatives, which Newton steps need: use "
+            "solver=LBFGS() or FIRE()."
         )
     if check_minimum:
         raise InputError(
-            f"{name} has no second derivatives, so nobody can look at the curvature of what is found: pass check_minimum=False."
+            f"{name} has no second derivatives, so nobody can look at the curvature of what is found: pass "
+            "check_minimum=False."
         )
 
 
@@ -259,7 +270,8 @@ def _target(structure: Structure, n_strains: int, pressure: Any, stress: Any) ->
         return target
     if n_strains == 0:
         raise InputError(
-            "a target pressure or stress needs a cell that can move: add cell='isotropic', 'full' or a Voigt mask."
+            "a target pressure or stress needs a cell that can move: add cell='isotropic', 'full' or a Voigt "
+            "mask."
         )
     if not float(volume_of(jnp.asarray(concrete(structure.cell)))) > 0:
         raise InputError(
@@ -276,7 +288,8 @@ def _voigt_stress(stress: Any) -> Float[Array, "6"]:
             array = np.full(0, np.nan)
         if array.shape != (6,) or not np.isfinite(array).all():
             raise InputError(
-                f"stress = {stress!r}: give six finite numbers, xx yy zz yz xz xy in eV/Å³ (mdsens.strain.to_voigt makes "
+                f"stress = {stress!r}: give six finite numbers, xx yy zz yz xz xy in eV/Å³ "
+                "(mdsens.strain.to_voigt makes "
                 "them out of a 3 x 3 tensor)."
             )
     elif stress.shape != (6,):
@@ -308,7 +321,8 @@ def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Excep
     forces = np.where(np.asarray(structure.fixed), 0, np.asarray(concrete(relaxed.forces)))
     worst = int(np.argmax(np.linalg.norm(forces, axis=1)))
     advice = (
-        f"If fmax = {fmax:.0e} is very small, this is as far as rounding allows: accept a larger fmax; otherwise start from "
+        f"If fmax = {fmax:.0e} is very small, this is as far as rounding allows: accept a larger fmax; "
+        "otherwise start from "
         "less strained positions."
     )
     if found.status is Status.MAX_STEPS:
@@ -316,7 +330,9 @@ def _error(found: Found, relaxed: Relaxed, fmax: float, max_steps: int) -> Excep
             f"Raise max_steps (now {max_steps}), or relax with fmax=1e-3 first and start from that structure."
         )
     return NotConvergedError(
-        f"relax {found.status.value}, after {found.steps} steps: the force on atom {worst} ({structure.symbols[worst]}) is "
-        f"{found.fmax:.1e} eV/Å, the stress {found.stress:.1e} eV/Å³ off target, above fmax = {fmax:.1e} eV/Å. {advice}",
+        f"relax {found.status.value}, after {found.steps} steps: the force on atom {worst} "
+        f"({structure.symbols[worst]}) is "
+        f"{found.fmax:.1e} eV/Å, the stress {found.stress:.1e} eV/Å³ off target, above fmax = {fmax:.1e} "
+        f"eV/Å. {advice}",
         relaxed,
     )

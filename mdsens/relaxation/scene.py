@@ -1,4 +1,7 @@
-"""How a stepper walks downhill: steps inside one compiled loop, until converged or the neighbor list runs out."""
+"""How a stepper walks downhill.
+
+Steps inside one compiled loop, until converged or the neighbor list runs out.
+"""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -38,8 +41,12 @@ class Scene(eqx.Module):
         return v if self.preconditioner is None else self.preconditioner(v)
 
     def change(self, start: "Walker", w: Vector, value: Array) -> Array:
-        """How much the merit, `value` at w, has changed from where the walk is; forces without an energy count too."""
-        # A target stress with shear has no energy: the work it does along the way (trapezoid) takes its place.
+        """How much the merit, `value` at w, has changed from where the walk is.
+
+        Forces without an energy count too.
+        """
+        # A target stress with shear has no energy: the work it does along the way (trapezoid) takes its
+        # place.
         n = 3 * self.landscape.coordinates.reference.n_atoms
         if self.landscape.n_strains == 0:
             return value - start.value
@@ -53,7 +60,10 @@ class Scene(eqx.Module):
         )
 
     def longest_move(self, p: Vector) -> Array:
-        """Length of the longest move of an atom in a step p, Å; a strain counts by how it stretches one atom's cell."""
+        """Length of the longest move of an atom in a step p, Å.
+
+        A strain counts by how it stretches one atom's cell.
+        """
         n = self.landscape.coordinates.reference.n_atoms
         longest = jnp.sqrt(jnp.max(jnp.sum(p[: 3 * n].reshape(n, 3) ** 2, axis=-1)))
         return jnp.maximum(longest, jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / jnp.sqrt(n))
@@ -151,7 +161,8 @@ def search_line(
     longest = scene.longest_move(p)
     strain = jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / scene.landscape.coordinates.length
     room = scene.room(walker.w)
-    # The whole step, unless an atom would move too far, the cell would strain too much, or the list would miss a pair.
+    # The whole step, unless an atom would move too far, the cell would strain too much, or the list would
+    # miss a pair.
     t = jnp.minimum(1.0, jnp.minimum(max_step, scene.stride) / jnp.maximum(longest, 1e-300))
     t = jnp.minimum(t, 0.05 / jnp.maximum(strain, 1e-300))  # at most five percent of strain
     t = jnp.minimum(

@@ -1,7 +1,7 @@
 """A relaxation in progress, as a value: where it is, what it knows, and one step of the host loop.
 
-Steppers run on the device until the neighbor list is used up; then the host makes a new one. That gives lists that never
-overflow, progress, and errors while they still help.
+Steppers run on the device until the neighbor list is used up; then the host makes a new one. That gives lists
+that never overflow, progress, and errors while they still help.
 """
 
 import dataclasses
@@ -34,7 +34,8 @@ from mdsens.relaxation.scene import (
 )
 
 VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
-CHUNK = 100  # steps between two looks by the host; somebody who watches sees more: after 1, 2, 4, ... steps of a phase
+# steps between two looks by the host; somebody who watches sees more: after 1, 2, 4, ... steps of a phase
+CHUNK = 100
 SMALLEST_SKIN = 0.02  # of the cutoff: less leaves no room for a step between two searches of the list
 USED_UP = 0.2  # of the skin: a list with less slack than this is made anew
 PATIENCE = 3  # walks in a row that may find no way down
@@ -102,7 +103,8 @@ class Problem:
         """Everything a step from w needs."""
         landscape = self.landscape(w, capacity)
         structure = structure_at(self.coordinates, w)
-        # An atom that has a neighbor in the list may come into contact while walking: it must be free to move.
+        # An atom that has a neighbor in the list may come into contact while walking: it must be free to
+        # move.
         gauge = gauge_of(landscape, structure, settled=False)
         return Scene(landscape, gauge, preconditioner, _stride(landscape.neighbors))
 
@@ -116,7 +118,8 @@ class Walk:
         stepper: the one walking now; None before the first step.
         steps: taken so far. look: steps until the host looks again.
         failures: walks in a row that found no way down.
-        fmax, stress, residual: largest force (eV/Å), largest stress off target (eV/Å³), and both as one number (eV/Å).
+        fmax, stress, residual: largest force (eV/Å), largest stress off target (eV/Å³), and both as one
+            number (eV/Å).
     """
 
     problem: Problem
@@ -272,15 +275,19 @@ def _check(scene: Scene, walker: Walker) -> None:
 def _check_volume(coordinates: Coordinates, w: Vector) -> None:
     if not bool(jnp.all(jnp.isfinite(w))):
         raise NonFiniteError(
-            "positions became infinite while relaxing: the forces were too large for the first steps. Start from a "
+            "positions became infinite while relaxing: the forces were too large for the first steps. Start "
+            "from a "
             "structure whose atoms do not overlap, or use solver=FIRE(dt=0.01, max_step=0.05)."
         )
     ratio = float(_volume_ratio(coordinates, w))
     if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
         raise CellCollapseError(
-            f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to {VOLUME_RANGE[1]}): the "
-            "structure is far from any crystal of this potential, or the pressure pulls it apart. Start near the right "
-            "density, relax the positions with cell=None first, or check the sign of pressure (positive compresses)."
+            f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to "
+            f"{VOLUME_RANGE[1]}): the "
+            "structure is far from any crystal of this potential, or the pressure pulls it apart. Start near "
+            "the right "
+            "density, relax the positions with cell=None first, or check the sign of pressure (positive "
+            "compresses)."
         )
 
 

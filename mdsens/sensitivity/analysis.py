@@ -28,9 +28,8 @@ from mdsens.sensitivity.first_order import (
 from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, require_structure
 
-SAFETY = (
-    4  # times the estimate of an error: it is off by up to 2.4 where states are relaxed to 1e-3 eV/Å only
-)
+# Times the estimate of an error: it is off by up to 2.4 where states are relaxed to 1e-3 eV/Å only
+SAFETY = 4
 
 
 def sensitivities(
@@ -49,27 +48,30 @@ def sensitivities(
     progress: Callable[[str], None] | None = None,
     **relax_options: Any,
 ) -> SensitivityReport:
-    """Derivatives of observables w.r.t. the potential's parameters, along the relaxed states they are measured on.
+    """Derivatives of observables w.r.t.
+
+    The potential's parameters, along the relaxed states they are measured on.
 
     Args:
-        observables: `Observable` objects, or names (`mdsens.observables.named`), measured on "structure", or on "bulk"
-            where there are several.
-        structure: one structure (its state is called "structure"), or several by name, e.g. "defect" and "bulk". A
-            state that is `Relaxed` already with this potential is taken as it is.
+        observables: `Observable` objects, or names (`mdsens.observables.named`), measured on "structure", or
+            on "bulk" where there are several.
+        structure: one structure (its state is called "structure"), or several by name, e.g. "defect" and
+            "bulk". A state that is `Relaxed` already with this potential is taken as it is.
         cell: as for `relax`; one for all, or by name.
         pressure: eV/Å³.
         parameters: flat names; default all parameters of the potential.
         fmax: tolerance of the relaxations, eV/Å; the error of a sensitivity is proportional to it.
         mode: "forward" (one solve a parameter), "reverse" (one solve a number); default the smaller number.
         second_order: also the range of each parameter within which first order is good to 10 %.
-        check: relax again from the given structures with every parameter changed up and down, compare, and say whether
-            that fell into another minimum.
+        check: relax again from the given structures with every parameter changed up and down, compare, and
+            say whether that fell into another minimum.
         progress: called with a line of text before each stage.
         relax_options: further options of `relax`.
     Returns:
         `SensitivityReport`: values, derivatives (clamped and relaxation part), error bars, certificates.
     Raises:
-        SaddlePointError: a state is no minimum. InputError: unknown names, an observable without meaning on its state.
+        SaddlePointError: a state is no minimum. InputError: unknown names, an observable without meaning on
+        its state.
         NonFiniteError: a value or a derivative that is not finite. And what `relax` raises.
     """
     say = progress or (lambda line: None)
@@ -154,8 +156,9 @@ def _errors(
     problem: Problem, mode: str, first: Parts, derivative: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Error bars of dO/dtheta, and the residual of the solves of each state."""
-    # A-posteriori: the same derivative one Newton step closer to the minimum, with one correction of its linear solves.
-    # The difference holds what the residual force and the residual of the solves leave undone, up to second order.
+    # A-posteriori: the same derivative one Newton step closer to the minimum, with one correction of its
+    # linear solves. The difference holds what the residual force and the residual of the solves leave undone,
+    # up to second order.
     newton = {key: state.w - _newton_step(problem, state) for key, state in problem.states.items()}
     second = differentiate(problem, mode, newton, first)
     change = np.abs(second.clamped + second.relaxation - derivative)

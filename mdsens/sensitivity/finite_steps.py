@@ -1,8 +1,8 @@
 """How far first order reaches, and whether it is right: differences between states of changed parameters.
 
-Second differences along each parameter give the range within which first order is good to 10 %. The state is followed by
-Newton steps, so they see the branch and never another minimum. A branch ends where its lowest curvature vanishes: near
-such a fold the curvature goes as the root of the distance, so
+Second differences along each parameter give the range within which first order is good to 10 %. The state is
+followed by Newton steps, so they see the branch and never another minimum. A branch ends where its lowest
+curvature vanishes: near such a fold the curvature goes as the root of the distance, so
 
     lambda(t) = lambda_0 sqrt(1 - t / t_fold)     and     t_fold = lambda_0 / (2 |d lambda / dt|),    t = ln(theta),
 
@@ -29,9 +29,8 @@ from mdsens.sensitivity.report import ReRelaxation
 from mdsens.structure import Structure
 
 STEP = 2e-3  # in ln(theta), of the second differences behind the range of validity
-CHECK_STEP = (
-    1e-4  # in ln(theta), of the re-relaxed differences: truncation ~1e-8, rounding ~1e-9 of the value
-)
+# In ln(theta), of the re-relaxed differences: truncation ~1e-8, rounding ~1e-9 of the value
+CHECK_STEP = 1e-4
 LARGEST_STEP = 0.3  # in ln(theta): larger ranges are not tried
 FOLD_SHARE = 0.1  # of the distance to a fold that a step may go
 SOFT_MODE = 0.02  # of the highest curvature: with a softer mode a fold may be near
@@ -97,7 +96,7 @@ def _seen(old: View, structure: Structure, potential: Potential) -> View:
     return View(dataclasses.replace(old.coordinates, reference=structure), neighbors, old.internal)
 
 
-# --- the range of first order ----------------------------------------------------------------------------------------
+# --- the range of first order ---------------------------------------------------------------------
 
 
 def second_differences(steps: Steps) -> tuple[Matrix, np.ndarray]:
@@ -120,7 +119,10 @@ def _along_branch(steps: Steps, k: int, step: float) -> np.ndarray:
 
 
 def fold_distances(problem: Problem) -> np.ndarray:
-    """|ln(theta)| to where the softest mode of some state loses its curvature, as its slope predicts; inf if not near."""
+    """|ln(theta)| to where the softest mode of some state loses its curvature, as its slope predicts.
+
+    Inf if not near.
+    """
     distance = np.full(len(problem.selection.names), np.inf)
     scales = np.where(np.asarray(problem.theta) == 0, 1.0, np.abs(np.asarray(problem.theta)))
     for state in problem.states.values():
@@ -135,7 +137,10 @@ def fold_distances(problem: Problem) -> np.ndarray:
 
 
 def _curvature_slope(problem: Problem, state: Equilibrium) -> np.ndarray:
-    """d lambda / dtheta of the softest mode m along the state: lambda = m . H m, and m itself counts in second order only."""
+    """d lambda / dtheta of the softest mode m along the state: lambda = m .
+
+    H m, and m itself counts in second order only.
+    """
     # in reverse: one gradient of m . H m by w and theta, one solve, one product
     mode = state.gauge.project(jnp.asarray(state.spectrum.mode))
     by_w, by_theta = _curvature_gradient(state.landscape, state.w, problem.selection, problem.theta, mode)
@@ -155,7 +160,7 @@ def _curvature_gradient(
     return jax.grad(curvature, argnums=(0, 1))(w, theta)
 
 
-# --- the check by relaxing again -------------------------------------------------------------------------------------
+# --- the check by relaxing again ------------------------------------------------------------------
 
 
 def re_relax(
@@ -167,7 +172,8 @@ def re_relax(
     """Relax again with each parameter changed up and down, and compare.
 
     Args:
-        starts: where the relaxations began, for the message. again: relaxes one of them with another potential.
+        starts: where the relaxations began, for the message. again: relaxes one of them with another
+            potential.
         radius: range of first order, to be tried too; None if it is not known.
     """
     derivative, at_range = np.zeros(steps.derivative.shape), np.full(steps.derivative.shape, np.nan)
@@ -189,7 +195,8 @@ def re_relax(
         step = min(CHECK_STEP, FOLD_SHARE * float(steps.folds[k]))
         if step < CHECK_STEP:
             elsewhere.append(
-                f"{name}: the minimum is gone when it changes by about {100 * steps.folds[k]:.1g} %, where its softest mode "
+                f"{name}: the minimum is gone when it changes by about {100 * steps.folds[k]:.1g} %, where "
+                "its softest mode "
                 f"loses its curvature; differences were taken over {100 * step:.1g} %"
             )
         derivative[:, k] = (relaxed_with(k, step) - relaxed_with(k, -step)) / (2 * step * steps.scales[k])
@@ -206,7 +213,10 @@ def re_relax(
 
 
 def _off_branch(steps: Steps, key: str, state: Relaxed, k: int, step: float) -> float:
-    """How far (Å) a state is from where first order expects it; zero if that is within what first order allows."""
+    """How far (Å) a state is from where first order expects it.
+
+    Zero if that is within what first order allows.
+    """
     here = np.asarray(steps.problem.states[key].structure.positions)
     expected = here
     if key in steps.moves:
@@ -223,7 +233,10 @@ def _distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _largest_step(radius: np.ndarray) -> float:
-    """The smallest of the ranges of one parameter: there one number should be off by 10 %, the others by less."""
+    """The smallest of the ranges of one parameter.
+
+    There one number should be off by 10 %, the others by less.
+    """
     meaningful = radius[(radius > 1e-4) & (radius < LARGEST_STEP)]
     return float(meaningful.min()) if len(meaningful) else 0.0
 
@@ -231,7 +244,9 @@ def _largest_step(radius: np.ndarray) -> float:
 def largest_range(
     first: Matrix, second: Matrix, values: np.ndarray, lengths: np.ndarray, folds: np.ndarray
 ) -> Matrix:
-    """|change of ln(theta)| within which first order is good to 10 %: |O'' t² / 2| <= 0.1 |O' t|, and before any fold.
+    """|change of ln(theta)| within which first order is good to 10 %.
+
+    |O'' t² / 2| <= 0.1 |O' t|, and before any fold.
 
     Args:
         first, second: dO/dln(theta), d2O/dln(theta)2. lengths: steps of the second differences.

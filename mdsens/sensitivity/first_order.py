@@ -6,7 +6,8 @@ Around a state w* with the equation F(w, theta) = 0,
     lambda = H^-T (dO/dw)                 what an observable O feels of a force (reverse),
     dO/dtheta = O_theta + O_w dW = O_theta - lambda . B
 
-the first term with the atoms clamped, the second through relaxation. Everything here is compiled once per size.
+the first term with the atoms clamped, the second through relaxation. Everything here is compiled once per
+size.
 """
 
 import dataclasses
@@ -110,8 +111,9 @@ class Problem:
         """Check what is asked for, and look once at every observable.
 
         Raises:
-            InputError: no states, observables or parameters; unknown or doubled names; states of different potentials; an
-                observable that has no meaning on its states, or returns something else than it says.
+            InputError: no states, observables or parameters; unknown or doubled names; states of different
+                potentials; an observable that has no meaning on its states, or returns something else than it
+                says.
         """
         equilibria = equilibria_of(states)
         potential = next(iter(equilibria.values())).potential
@@ -150,7 +152,8 @@ class Problem:
         bad = np.flatnonzero(~np.isfinite(found))
         if len(bad):
             raise NonFiniteError(
-                f"the observable {self.names[bad[0]]} is {found[bad[0]]} at the relaxed state: it has no meaning there, or "
+                f"the observable {self.names[bad[0]]} is {found[bad[0]]} at the relaxed state: it has no "
+                "meaning there, or "
                 "divides by zero. Leave it out, or mask before you divide."
             )
         return found
@@ -164,9 +167,12 @@ def first_order(
     mode: str | None = None,
     linear_solver: AbstractLinearSolver | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values of observables and their Jacobian w.r.t. parameters, along states that are known: what fits need.
+    """Values of observables and their Jacobian w.r.t.
 
-    Reuses the Hessian and factor that the states carry; no error bars, ranges or checks (`sensitivities` has them).
+    Parameters, along states that are known: what fits need.
+
+    Reuses the Hessian and factor that the states carry; no error bars, ranges or checks (`sensitivities` has
+    them).
 
     Args:
         states: `Relaxed` or `Equilibrium`, minima or saddles; one (called "structure"), or several by name.
@@ -177,8 +183,8 @@ def first_order(
     Returns:
         values (numbers,) and jacobian (numbers, parameters); arrays among the observables are flattened.
     Raises:
-        InputError: unknown names, or an observable that has no meaning here. NonFiniteError: a value or a derivative that
-            is not finite. SaddlePointError: a state with a mode that has no curvature.
+        InputError: unknown names, or an observable that has no meaning here. NonFiniteError: a value or a
+            derivative that is not finite. SaddlePointError: a state with a mode that has no curvature.
     """
     problem = Problem.of(states, observables, parameters, linear_solver)
     for key, state in problem.states.items():
@@ -222,12 +228,14 @@ def select(potential: Potential, parameters: Sequence[str] | None) -> Selection:
     names = tuple(known if parameters is None else parameters)
     if not names:
         raise InputError(
-            f"no parameters to differentiate by: leave parameters out for all, or name some of {', '.join(known)}."
+            "no parameters to differentiate by: leave parameters out for all, or name some of "
+            f"{', '.join(known)}."
         )
     for name in names:
         if name not in known:
             raise InputError(
-                f"{type(potential).__name__} has no parameter '{name}'.{nearest(str(name), known, 0.3)} Its parameters: "
+                f"{type(potential).__name__} has no parameter '{name}'.{nearest(str(name), known, 0.3)} Its "
+                "parameters: "
                 f"{', '.join(known)}."
             )
         if names.count(name) > 1:
@@ -258,7 +266,9 @@ def chosen_observables(observables: Any, states: tuple[str, ...]) -> list[Observ
 
 
 def main_state(states: tuple[str, ...]) -> str:
-    """The state that observables given by name are measured on: the only one, "structure", or "bulk" beside a defect.
+    """The state that observables given by name are measured on.
+
+    The only one, "structure", or "bulk" beside a defect.
 
     Raises:
         InputError: it is not clear which.
@@ -269,8 +279,10 @@ def main_state(states: tuple[str, ...]) -> str:
         if name in states:
             return name
     raise InputError(
-        f"an observable given by name is measured on the state 'structure' or 'bulk', and the states are {', '.join(states)}: "
-        "name one of them so, or pass the observable itself with its state, such as mdsens.observables.energy(state='...')."
+        "an observable given by name is measured on the state 'structure' or 'bulk', and the states are "
+        f"{', '.join(states)}: "
+        "name one of them so, or pass the observable itself with its state, such as "
+        "mdsens.observables.energy(state='...')."
     )
 
 
@@ -303,8 +315,10 @@ def checked_derivative(problem: Problem, parts: Parts) -> np.ndarray:
     if len(bad):
         i, k = bad[0]
         raise NonFiniteError(
-            f"the derivative of {problem.names[i]} by {problem.selection.names[k]} is {derivative[i, k]}: the observable has "
-            "no finite derivative here (a root or a distance of zero, say), or the potential is not smooth there."
+            f"the derivative of {problem.names[i]} by {problem.selection.names[k]} is {derivative[i, k]}: "
+            "the observable has "
+            "no finite derivative here (a root or a distance of zero, say), or the potential is not smooth "
+            "there."
         )
     return derivative
 
@@ -350,7 +364,10 @@ def _reverse(problem: Problem, ws: Mapping[str, Vector], previous: Parts | None)
 
 
 def _corrected(problem: Problem, key: str, w: Vector, right: Block, previous: Parts | None, transposed: bool):
-    """Rows with H rows = right; the previous solution, corrected once, at a point nearby. And the residual before."""
+    """Rows with H rows = right; the previous solution, corrected once, at a point nearby.
+
+    And the residual before.
+    """
     state = problem.states[key]
     solve = lambda rows: state.solve(rows, transposed=transposed, linear_solver=problem.linear_solver)
     if previous is None:
@@ -368,14 +385,14 @@ def _product(state: Equilibrium, w: Vector, rows: np.ndarray, transposed: bool) 
     if transposed and not state.symmetric:
         if not state.landscape.coordinates.conservative:
             return np.asarray(_transposed_rows(state.landscape, w, jnp.asarray(rows)))
-        # under a target stress with shear the strain block alone is not symmetric: rows H e_k of unit strains show
-        # by how much
+        # under a target stress with shear the strain block alone is not symmetric: rows H e_k of unit strains
+        # show by how much
         block = hessian_times(state.landscape, w, np.eye(len(w))[-strains:])[:, -strains:]
         product[:, -strains:] += rows[:, -strains:] @ (block.T - block)
     return product
 
 
-# --- compiled once for each size -------------------------------------------------------------------------------------
+# --- compiled once for each size ------------------------------------------------------------------
 
 
 @eqx.filter_jit

@@ -46,24 +46,25 @@ class ReRelaxation:
 class SensitivityReport:
     """Derivatives of observables along relaxed states.
 
-    All matrices are (observables, parameters) and hold dO/dtheta; `matrix(kind)` gives the logarithmic forms. Arrays
-    among the observables have a row for each of their numbers.
+    All matrices are (observables, parameters) and hold dO/dtheta; `matrix(kind)` gives the logarithmic forms.
+    Arrays among the observables have a row for each of their numbers.
 
     Attributes:
         observables, units: names and units of the observables. parameters, parameter_units: likewise.
         theta: parameter values. values: observables at the relaxed states.
-        clamped: derivative with the atoms (and cells) held. relaxation: the part through their motion. Their sum is
-            the derivative.
-        errors: error bar of the sum: an estimate of what residual forces, linear solves and rounding leave, times 4.
-            In the tests it covers the true error of states relaxed to 1e-2 eV/Å or better.
+        clamped: derivative with the atoms (and cells) held. relaxation: the part through their motion. Their
+            sum is the derivative.
+        errors: error bar of the sum: an estimate of what residual forces, linear solves and rounding leave,
+            times 4. In the tests it covers the true error of states relaxed to 1e-2 eV/Å or better.
         mode: "forward" or "reverse".
-        certificate: quality of each relaxed state. relaxed: the states themselves; none in a report that was read.
+        certificate: quality of each relaxed state. relaxed: the states themselves; none in a report that was
+            read.
         moves: dx/dtheta of each state, (parameters, atoms, 3), Å per unit of the parameter; forward mode
             only.
         second: d2O/dln(theta)2, if asked for.
         radius: |change of ln(theta)| within which first order is good to 10 %, if asked for; inf where it is exact, 0 where
-            it vanishes, and no more than the distance to where the minimum disappears. Parameters that are zero change by
-            absolute amounts.
+            it vanishes, and no more than the distance to where the minimum disappears. Parameters that are
+            zero change by absolute amounts.
         check: comparison with re-relaxation, if asked for.
         structures: the relaxed structures.
     """
@@ -101,8 +102,9 @@ class SensitivityReport:
         """A derivative matrix in another form.
 
         Args:
-            kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without unit. An
-                observable that is zero has no elasticity: NaN, and 0 where its derivative is 0 as well.
+            kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without
+                unit. An observable that is zero has no elasticity: NaN, and 0 where its derivative is 0 as
+                well.
             part: which matrix; default the derivative.
         Raises:
             InputError: another kind.
@@ -125,8 +127,8 @@ class SensitivityReport:
         """Rich table, one row an observable and one column a parameter.
 
         Args:
-            part: "total", "clamped", "relaxation", "radius", "errors", "check" (difference from re-relaxation) or
-                "at_range" (error of first order where it should be 10 %).
+            part: "total", "clamped", "relaxation", "radius", "errors", "check" (difference from
+                re-relaxation) or "at_range" (error of first order where it should be 10 %).
         Raises:
             InputError: another part, or one that this report was made without.
         """

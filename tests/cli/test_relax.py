@@ -164,7 +164,10 @@ def test_a_wrong_file_of_options_is_refused(folder, text, message):
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--cell", "ful"), "--cell ful: 'ful' is unknown"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--cell", "xx,zx"), "'zx' is unknown"),
         (("crystal.extxyz", "-p", "ar-lennard-jones", "--pressure", "1"), "needs a cell that can move"),
-        (("crystal.extxyz", "-p", "ar-lennard-jones", "--fmax", "0"), "fmax = 0.0: it must be positive"),
+        (
+            ("crystal.extxyz", "-p", "ar-lennard-jones", "--fmax", "0"),
+            "fmax = 0.0: it must be finite and above 0",
+        ),
         (
             ("crystal.extxyz", "-p", "ar-lennard-jones", "--fix", "4"),
             "there is no atom 4; 4 atoms are counted from 0 to 3",

@@ -1,4 +1,7 @@
-"""Roots of hard mixtures to the last digits; derivatives of the inverse against closed forms and 50-digit arithmetic."""
+"""Roots of hard mixtures to the last digits.
+
+Derivatives of the inverse against closed forms and 50-digit arithmetic.
+"""
 
 import dataclasses
 import functools
@@ -28,7 +31,7 @@ STEPS = {
 MODES = {"forward": ["forward"] * 3, "reverse": ["reverse"] * 3, "mixed": ["forward", "reverse", "forward"]}
 
 
-# --- the error ---------------------------------------------------------------------------------------------------------
+# --- the error ------------------------------------------------------------------------------------
 
 ALLOWED = {np.float64: 1e-12, np.float32: 1e-6}
 
@@ -202,7 +205,7 @@ def test_derivatives_are_those_of_differences():
         )
 
 
-# --- triangular maps ---------------------------------------------------------------------------------------------------------
+# --- triangular maps ------------------------------------------------------------------------------
 
 
 class Autoregressive(eqx.Module):
@@ -278,7 +281,7 @@ def test_after_a_component_without_root_there_is_none():
     assert np.all(np.isnan(x[:, 1:]))
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_a_bracket_without_root_is_an_error_and_nan_where_errors_cannot_be_raised():

@@ -36,8 +36,9 @@ def cg(A, b, start=None, shift=NONE, diagonal=ONES):
 def test_conjugate_gradients_solve_a_definite_system():
     result = cg(DEFINITE, B)
     assert distance(DEFINITE, result.solution, B) < 1e-11 and not result.negative
-    # sqrt(condition) / 2 * ln(2 / rtol) = 450 is the bound; conjugacy ends it about when the space is full
-    assert N / 2 < result.steps <= 2 * N
+    # sqrt(condition) / 2 * ln(2 / rtol) = 450 is the bound. Conjugacy ends it about when the space is full,
+    # in 70 to 90 steps: how many exactly is a matter of rounding, and so of the processor.
+    assert N / 2 < result.steps <= 450
 
 
 def test_a_good_start_saves_steps_and_a_perfect_one_all():

@@ -62,7 +62,7 @@ def test_the_start_has_no_derivative():
     assert not np.any(jax.jacfwd(ridge)(jnp.ones(4), jnp.array(0.7), FEATURES))
 
 
-# --- fixed points ----------------------------------------------------------------------------------------------------
+# --- fixed points ---------------------------------------------------------------------------------
 
 
 def heron(x, a):
@@ -114,7 +114,10 @@ QP = (jnp.array([1.0, -1.0, -2.0]), jnp.array([1.0]), jnp.array([0.0, 0.0, 0.4])
 
 
 def karush_kuhn_tucker(x, theta):
-    """min z.Qz/2 + c.z with Ez = d, Gz <= h: stationary, feasible, and either a constraint or its multiplier is zero."""
+    """min z.Qz/2 + c.z with Ez = d, Gz <= h.
+
+    Stationary, feasible, and either a constraint or its multiplier is zero.
+    """
     (z, nu, lam), (c, d, h) = x, theta
     return Q @ z + c + E.T @ nu + G.T @ lam, E @ z - d, lam * (G @ z - h)
 
@@ -287,7 +290,7 @@ def test_systems_too_large_for_a_matrix_are_solved_by_products(symmetric):
     assert_allclose(reverse, inverse.T @ weight, rtol=0, atol=1e-9)
 
 
-# --- what is refused ---------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------
 
 
 def test_a_loss_instead_of_its_gradient_is_refused():

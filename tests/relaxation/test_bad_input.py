@@ -14,16 +14,30 @@ from mdsens import errors
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fmax": 0.0}, r"fmax = 0\.0: it must be positive"),
+        ({"fmax": 0.0}, r"fmax = 0\.0: it must be finite and above 0 \(eV/Å\)"),
+        ({"fmax": np.inf}, r"fmax = inf: it must be finite"),
+        ({"fmax": "small"}, r"fmax = 'small': give one real number in eV/Å"),
         (
             {"cell": "cubic"},
             r"cell='cubic' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz xz xy",
         ),
-        ({"cell": (True, False)}, r"shape \(2,\); give six bools in the order xx yy zz yz xz xy"),
+        ({"cell": (True, False)}, r"no mask of free strains: give six bools in the order xx yy zz yz xz xy"),
         ({"pressure": 0.1}, r"needs a cell that can move: add cell='isotropic', 'full' or a Voigt mask"),
         ({"stress": [0.0, 0.0, 0.0, 0.1, 0.0, 0.0]}, r"needs a cell that can move"),
+        ({"cell": "full", "pressure": np.nan}, r"pressure = nan: it must be finite"),
+        ({"cell": "full", "pressure": "1 GPa"}, r"pressure = '1 GPa': give one real number in eV/Å³"),
+        ({"cell": "full", "pressure": [0.1, 0.2, 0.3]}, r"give one real number"),
+        ({"cell": "full", "stress": [0.1] * 3}, r"give six finite numbers, xx yy zz yz xz xy"),
+        ({"cell": "full", "stress": [np.nan] * 6}, r"give six finite numbers"),
+        ({"cell": "full", "pressure": 0.1, "stress": [0.0] * 6}, r"both given: a stress holds the pressure"),
+        ({"max_steps": 1.9}, r"max_steps = 1\.9: give a whole number, 1 or more"),
+        ({"max_steps": -5}, r"max_steps = -5: give a whole number"),
+        ({"skin": -0.1}, r"skin = -0\.1: it must be finite and at least 0"),
+        ({"solver": "fire"}, r"solver must be .*not str \('fire'\).*FIRE\(\)"),
+        ({"solver": ms.FIRE}, r"not the class FIRE itself"),
+        ({"linear_solver": "dense"}, r"linear_solver must be .*Dense\(\)"),
     ],
-    ids=["fmax", "unknown cell", "short mask", "pressure on a held cell", "stress on a held cell"],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_options_that_contradict_are_refused(options, message):
     potential, start = copper()

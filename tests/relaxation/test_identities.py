@@ -1,4 +1,7 @@
-"""What holds exactly, whatever the numbers: scaling, envelopes, sums of rows. Tolerance 1e-8: all that is left is rounding."""
+"""What holds exactly, whatever the numbers: scaling, envelopes, sums of rows.
+
+Tolerance 1e-8: all that is left is rounding.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""The elastic preconditioner: symmetric, positive definite, and what it is for: steps that do not grow with the box."""
+"""The elastic preconditioner: symmetric, positive definite, and what it is for.
+
+Steps that do not grow with the box.
+"""
 
 import ase.build
 import equinox as eqx
@@ -16,7 +19,10 @@ from mdsens.strain import UNIT_STRAINS
 
 
 def vacancy(cubes):
-    """State of an ideal silicon vacancy, cell free: a minimum with zero forces, so nothing has to be relaxed first."""
+    """State of an ideal silicon vacancy, cell free.
+
+    A minimum with zero forces, so nothing has to be relaxed first.
+    """
     atoms = ase.build.bulk("Si", cubic=True, a=5.430949778405213) * (cubes, cubes, cubes)
     del atoms[0]
     structure = ms.Structure.from_ase(atoms)

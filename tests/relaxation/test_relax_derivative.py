@@ -1,4 +1,7 @@
-"""The derivative of a relaxed state: forward = reverse = finite differences of re-relaxation, for all it depends on."""
+"""The derivative of a relaxed state.
+
+Forward = reverse = finite differences of re-relaxation, for all it depends on.
+"""
 
 import equinox as eqx
 import jax

@@ -11,7 +11,10 @@ import mdsens as ms
 
 
 def start_of(case):
-    """Relaxed positions of the table: free clusters there are superposed on these, which is the gauge of a relaxation too."""
+    """Relaxed positions of the table.
+
+    Free clusters there are superposed on these, which is the gauge of a relaxation too.
+    """
     return references.structure(case).at(jnp.asarray(case["values"]["positions"]["value"]))
 
 

@@ -20,7 +20,7 @@ def shaken(size: float) -> tuple[ms.Potential, ms.Structure]:
     return potential, start.at(start.positions + size * np.random.default_rng(2).normal(size=(13, 3)))
 
 
-# --- solvers -----------------------------------------------------------------------------------------------------------
+# --- solvers --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,10 @@ def test_a_tolerance_below_rounding_ends_without_a_step_downhill():
 
 
 def raft() -> tuple[ms.Potential, ms.Structure]:
-    """The atoms of the cluster in a plane, free to leave it: no force points out of it, and no atom wants to stay."""
+    """The atoms of the cluster in a plane, free to leave it.
+
+    No force points out of it, and no atom wants to stay.
+    """
     potential, start = cluster()
     flat = np.array([[1.1 * i + 0.55 * j, 0.95 * j, 0.3] for i in range(4) for j in range(4)][:13])
     flat[:, :2] += np.random.default_rng(3).normal(size=(13, 2)) * 0.03
@@ -119,7 +122,7 @@ def test_the_ideal_silicon_vacancy_is_a_minimum_of_its_own():
     assert_allclose(ms.certify(relaxed).lowest_curvature, 1.7118, atol=1e-4)
 
 
-# --- what is held --------------------------------------------------------------------------------------------------------------
+# --- what is held ---------------------------------------------------------------------------------
 
 
 def test_a_plane_of_atoms_stays_a_plane_with_z_fixed():

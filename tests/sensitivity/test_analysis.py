@@ -1,4 +1,7 @@
-"""Sensitivity reports against re-relaxed LAMMPS, against identities, and against themselves in the other mode."""
+"""Sensitivity reports against re-relaxed LAMMPS, against identities.
+
+And against themselves in the other mode.
+"""
 
 import h5py
 import jax
@@ -33,7 +36,10 @@ def parameters():
 
 @pytest.fixture(scope="module")
 def report(states, parameters):
-    """The vacancy of 63 atoms at zero pressure, edge of the cubic cell relaxed as in the tables; re-relaxations too."""
+    """The vacancy of 63 atoms at zero pressure, edge of the cubic cell relaxed as in the tables.
+
+    Re-relaxations too.
+    """
     observables = [lattice_constant("bulk"), energy("defect"), formation()]
     return ms.sensitivities(
         observables,
@@ -104,7 +110,10 @@ def test_check_compares_with_re_relaxation(report):
 
 
 def test_first_order_is_off_by_a_tenth_where_the_report_says(report):
-    """At the smallest range of each parameter, the observable that set it is off by 10 %, up to third order; none by much more."""
+    """At the smallest range of each parameter, the observable that set it is off by 10 %.
+
+    Up to third order; none by much more.
+    """
     tried = report.check.at_range
     for k in range(len(report.parameters)):
         if np.isfinite(tried[:, k]).any():
@@ -115,7 +124,10 @@ def test_first_order_is_off_by_a_tenth_where_the_report_says(report):
 
 
 def test_error_bars_are_true_bounds():
-    """Stop the relaxation early on purpose: the error bar must cover the distance from the converged derivative."""
+    """Stop the relaxation early on purpose.
+
+    The error bar must cover the distance from the converged derivative.
+    """
     potential, start = potential_of(CASE), structure(CASE)
     squared = Observable(
         ("spread",),
