@@ -7,18 +7,24 @@ after another if there are replicas: all of the first record, then all of the se
 Source: the HDF5 format of mdtraj, convention "Pande" 1.1.
 """
 
-import json
-import tempfile
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mdsens.checks import existing_file
-from mdsens.errors import FileFormatError, InputError
+from mdsens.errors import FileFormatError
 from mdsens.io.files import new_file
+from mdsens.io.frames import (
+    BY_MDTRAJ,
+    HDF5,
+    check_ending,
+    mark_convention,
+    mdtraj_topology,
+    put_quantity,
+    save_frames,
+    save_with_ase,
+)
 from mdsens.units import NM, PS, to_kJ_per_mol, to_nm
 
 if TYPE_CHECKING:
@@ -26,9 +32,6 @@ if TYPE_CHECKING:
 
     from mdsens.dynamics.trajectory import Trajectory
 
-HDF5 = (".h5", ".hdf5")
-BY_MDTRAJ = (".dcd", ".xtc", ".nc")
-BY_ASE = (".extxyz", ".traj", ".xyz", ".pdb")
 # what the group `mdsens` holds: unit, and axes after those of records and replicas
 RECORDED = {
     "time": "fs",
@@ -42,21 +45,6 @@ RECORDED = {
     "fixed": "1",
 }
 NUMBERS = {"temperature": "K", "timestep": "fs", "friction": "1/fs", "seed": "1"}
-
-
-def check_ending(path: str | Path) -> str:
-    """The ending of a file that a trajectory can be written to.
-
-    Raises:
-        InputError: another one.
-    """
-    ending = Path(path).suffix.lower()
-    if ending not in (*HDF5, *BY_MDTRAJ, *BY_ASE):
-        raise InputError(
-            f"'{path}': a trajectory is written as one of {', '.join((*HDF5, *BY_MDTRAJ, *BY_ASE))}. "
-            ".h5 keeps everything."
-        )
-    return ending
 
 
 def write(trajectory: "Trajectory", path: str | Path, overwrite: bool = False) -> None:
@@ -83,11 +71,7 @@ def write_hdf5(trajectory: "Trajectory", path: str | Path, overwrite: bool = Fal
 
 
 def _write_convention(file: Any, trajectory: "Trajectory") -> None:
-    from mdsens import __version__
-
-    file.attrs["conventions"], file.attrs["conventionVersion"] = "Pande", "1.1"
-    file.attrs["program"], file.attrs["programVersion"] = "mdsens", __version__
-    file.attrs["application"] = file.attrs["title"] = "mdsens"
+    mark_convention(file, trajectory.species, trajectory.topology)
     if trajectory.temperature is not None:
         file.attrs["temperature"] = trajectory.temperature
     replicas = trajectory.positions.shape[1] if trajectory.positions.ndim == 4 else 1
@@ -99,9 +83,7 @@ def _write_convention(file: Any, trajectory: "Trajectory") -> None:
             flat = flat.reshape(-1, *flat.shape[2:])
         elif trajectory.positions.ndim == 4:
             flat = flat[:, 0]
-        file[name] = flat.astype(np.float32)
-        # mdtraj looks for `units`, mdsens for `unit`
-        file[name].attrs["units"] = file[name].attrs["unit"] = unit
+        put_quantity(file, name, flat, unit)
 
     each = trajectory.potential.shape  # records, and replicas
 
@@ -121,7 +103,6 @@ def _write_convention(file: Any, trajectory: "Trajectory") -> None:
         lengths, angles = _lengths_and_angles(trajectory)
         put("cell_lengths", spread(to_nm(lengths)), "nanometers")
         put("cell_angles", spread(angles), "degrees")
-    file["topology"] = np.array([json.dumps(_topology_tree(trajectory)).encode("ascii")])
 
 
 def _lengths_and_angles(trajectory: "Trajectory") -> tuple[np.ndarray, np.ndarray]:
@@ -184,67 +165,25 @@ def read_hdf5(path: str | Path) -> dict[str, Any]:
         }
 
 
-# --- topology -------------------------------------------------------------------------------------------
-
-
-def _topology(trajectory: "Trajectory") -> Any:
-    """mdtraj's topology: of the PDB text, or one residue of all atoms."""
-    import mdtraj
-
-    if trajectory.topology:
-        with tempfile.TemporaryDirectory() as folder:  # mdtraj reads files, and no texts
-            file = Path(folder) / "molecule.pdb"
-            file.write_text(trajectory.topology)
-            return mdtraj.load_topology(str(file))
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("MOL", topology.add_chain())
-    for k, z in enumerate(trajectory.species):
-        element = mdtraj.element.Element.getByAtomicNumber(z)
-        topology.add_atom(f"{element.symbol}{k + 1}", element, residue)
-    return topology
-
-
-def _topology_tree(trajectory: "Trajectory") -> dict[str, Any]:
-    """The topology as mdtraj keeps it in JSON."""
-    topology = _topology(trajectory)
-    chains = [
-        {"index": chain.index, "residues": [_residue(r) for r in chain.residues]} for chain in topology.chains
-    ]
-    return {"chains": chains, "bonds": [[bond[0].index, bond[1].index] for bond in topology.bonds]}
-
-
-def _residue(residue: Any) -> dict[str, Any]:
-    atoms = [{"index": a.index, "name": a.name, "element": a.element.symbol} for a in residue.atoms]
-    return {
-        "index": residue.index,
-        "name": residue.name,
-        "resSeq": residue.resSeq,
-        "segmentID": residue.segment_id,
-        "atoms": atoms,
-    }
-
-
 # --- other programs -------------------------------------------------------------------------------------
 
 
 def _write_mdtraj(trajectory: "Trajectory", path: str | Path, overwrite: bool) -> None:
     import mdtraj
 
+    topology = mdtraj_topology(trajectory.species, trajectory.topology)
     frames: Any = mdtraj.Trajectory(
-        to_nm(trajectory.positions).astype(np.float32), _topology(trajectory), trajectory.time / PS
+        to_nm(trajectory.positions).astype(np.float32), topology, trajectory.time / PS
     )
     if all(trajectory.pbc):
         lengths, frames.unitcell_angles = _lengths_and_angles(trajectory)
         frames.unitcell_lengths = to_nm(lengths)
-    _save(path, overwrite, lambda file: frames.save(str(file)))
+    save_frames(path, overwrite, lambda file: frames.save(str(file)))
 
 
 def _write_ase(trajectory: "Trajectory", path: str | Path, overwrite: bool) -> None:
-    import ase.io
-
     frames = [_atoms(trajectory, k, structure) for k, structure in enumerate(trajectory.structures())]
-    form = {".pdb": "proteindatabank"}.get(Path(path).suffix.lower(), Path(path).suffix[1:].lower())
-    _save(path, overwrite, lambda file: ase.io.write(file, frames, format=form))
+    save_with_ase(path, frames, overwrite)
 
 
 def _atoms(trajectory: "Trajectory", k: int, structure: Any) -> "Atoms":
@@ -263,14 +202,3 @@ def _atoms(trajectory: "Trajectory", k: int, structure: Any) -> "Atoms":
         results["forces"] = trajectory.forces[k]
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms
-
-
-def _save(path: str | Path, overwrite: bool, save: Callable[[Path], Any]) -> None:
-    with new_file(path, overwrite) as unfinished, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on which library writes netCDF
-        try:
-            save(unfinished)
-        except Exception as error:  # whatever the writers of ASE and mdtraj meet
-            raise InputError(
-                f"'{path}' cannot be written: {type(error).__name__}: {error}. .h5 keeps everything."
-            ) from error

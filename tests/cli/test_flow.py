@@ -8,6 +8,7 @@ import h5py
 import jax
 import jax.numpy as jnp
 import matplotlib.image
+import mdtraj
 import numpy as np
 import peroxide
 import pytest
@@ -18,6 +19,9 @@ import mdsens as ms
 from mdsens.cli.flow.evaluate import trusted, write_rows
 from mdsens.cli.flow.inputs import force_field_energy, with_forces
 from mdsens.ensembles import FreeEnergy
+from mdsens.errors import InputError
+from mdsens.flows.samples import Samples
+from mdsens.io.frames import mdtraj_topology
 from mdsens.units import BOLTZMANN, KJ_PER_MOL
 
 KT = BOLTZMANN * peroxide.TEMPERATURE / KJ_PER_MOL  # kJ/mol
@@ -156,9 +160,32 @@ def test_samples_are_those_of_the_flow(folder, model):
     assert positions.shape == (50, 4, 3)
     energies, _ = ms.flows.in_pieces(ms.flows.load(model), positions)
     assert_allclose(log_density, -energies, rtol=1e-12)
-    code, text = run("flow", "sample", model, "--samples", "5", "-o", folder / "samples.extxyz")
-    assert code == 0, text
-    assert len(ase.io.read(folder / "samples.extxyz", index=":")) == 5
+    # the same file in mdtraj, and as frames to train on
+    opened = mdtraj.load(folder / "samples.h5")
+    assert [atom.element.atomic_number for atom in opened.topology.atoms] == list(peroxide.SPECIES)
+    assert_allclose(opened.xyz, positions, rtol=1e-6, atol=1e-7)
+    read = ms.flows.read_force_data(folder / "samples.h5")
+    assert_array_equal(read.positions, positions)
+    assert read.temperature == peroxide.TEMPERATURE and read.forces is None
+
+
+def test_samples_are_written_by_their_ending_or_refused(tmp_path):
+    positions = np.asarray(peroxide.positions())[None] / 10 * [[[1.0]], [[1.1]], [[1.2]]]
+    pdb = tmp_path / "named.pdb"
+    topology = mdtraj_topology(peroxide.SPECIES)
+    mdtraj.Trajectory(positions[:1], topology).save(str(pdb))
+    samples = Samples(positions, np.arange(3.0), peroxide.SPECIES, 300.0, pdb.read_text())
+    for name in ("samples.pdb", "samples.dcd", "samples.xtc", "samples.extxyz"):
+        samples.write(tmp_path / name)
+    read = [mdtraj.load(tmp_path / f"samples.{kind}", top=pdb) for kind in ("pdb", "dcd", "xtc")]
+    assert read[0].topology == topology  # names and residues are those of the model
+    for frames in read:
+        assert_allclose(frames.xyz, positions, atol=6e-4)  # .xtc and .pdb have three decimals
+    frames = ase.io.read(tmp_path / "samples.extxyz", index=":")
+    assert [atoms.info["log_density"] for atoms in frames] == [0.0, 1.0, 2.0]
+    assert_allclose([atoms.positions for atoms in frames], 10 * positions, atol=1e-7)
+    with pytest.raises(InputError, match=r"samples.txt': a trajectory is written as one of \.h5"):
+        samples.write(tmp_path / "samples.txt")
 
 
 def test_md_conserves_energy(folder, model):

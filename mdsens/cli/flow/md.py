@@ -57,9 +57,9 @@ def md(
     import numpy as np
 
     from mdsens.dynamics import langevin, nve
-    from mdsens.dynamics.files import HDF5, check_ending
     from mdsens.errors import InputError, NonFiniteError
     from mdsens.io.files import check_free
+    from mdsens.io.frames import HDF5, check_ending
     from mdsens.units import PS, from_nm
 
     check_free(output, overwrite)

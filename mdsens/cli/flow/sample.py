@@ -20,7 +20,7 @@ def sample(
             "--output",
             "-o",
             metavar="FILE",
-            help=".h5 (positions, log density, weights) or anything ASE writes (.extxyz).",
+            help=".h5 (positions, log density, weights; mdtraj opens it), .extxyz, .pdb, .dcd, .xtc, ...",
         ),
     ] = Path("samples.h5"),
     seed: inputs.Seed = 0,
@@ -31,19 +31,19 @@ def sample(
     """Draw independent samples of a flow.
 
     HDF5 holds positions (nm), log_density (shape, nm) and, with --force-field, potential_energy (kJ/mol) and
-    log_weights: averages over samples weighted with their exponentials are those of the force field.
+    log_weights: averages over samples weighted with their exponentials are those of the force field. It opens
+    in mdtraj, and `flow train` and `flow evaluate` read it as DATA.h5.
     """
     options.turn_on_float64()
     import jax
-    import numpy as np
 
     from mdsens.flows.evaluate import evaluate_on_samples, in_pieces
+    from mdsens.flows.samples import Samples
     from mdsens.io.files import check_free
-    from mdsens.io.hdf5 import Quantity, write_hdf5
-    from mdsens.io.trajectory import write_trajectory
-    from mdsens.structure import Structure
-    from mdsens.units import BOLTZMANN, KJ_PER_MOL
+    from mdsens.io.frames import check_ending
+    from mdsens.units import from_kT, to_kJ_per_mol
 
+    check_ending(output)
     check_free(output, overwrite)
     generator = inputs.read_generator(model)
     target = None if force_field is None else inputs.target_energy(generator, force_field, "")
@@ -52,27 +52,13 @@ def sample(
         positions, _ = generator.flow.sample(jax.random.key(seed), samples)
         energies, _ = in_pieces(generator, positions)
         found = None if target is None else evaluate_on_samples(generator, target, positions)
-    if output.suffix in (".h5", ".hdf5"):
-        content = {
-            "positions": Quantity(positions, "nm", "samples, atoms, xyz"),
-            "log_density": Quantity(-energies, "1", "samples"),
-            "species": np.array(generator.species),
-            "temperature": Quantity(generator.temperature, "K"),
-        }
-        if found is not None:
-            kT = BOLTZMANN * generator.temperature / KJ_PER_MOL
-            content["log_weights"] = Quantity(found.log_weights, "1", "samples")
-            content["potential_energy"] = Quantity((energies - found.log_weights) * kT, "kJ/mol", "samples")
-        write_hdf5(output, content, overwrite=overwrite)
-    else:
-        write_trajectory(
-            output,
-            [Structure.create(10.0 * frame, generator.species) for frame in positions],
-            overwrite=overwrite,
-        )
-    said = (
-        f"{samples} samples"
-        if found is None
-        else f"{samples} samples, effective {100 * found.ess:.1f} % of them"
-    )
+    drawn = Samples(positions, -energies, generator.species, generator.temperature, generator.topology)
+    if found is not None:
+        # log w = -u - log p, and `energies` is -log p
+        u = from_kT(energies - found.log_weights, generator.temperature)
+        drawn = drawn._replace(potential_energy=to_kJ_per_mol(u), log_weights=found.log_weights)
+    drawn.write(output, overwrite=overwrite)
+    said = f"{samples} samples"
+    if found is not None:
+        said += f", effective {100 * found.ess:.1f} % of them"
     console.print(f"{said}; wrote {output}", soft_wrap=True, markup=False, highlight=False)
