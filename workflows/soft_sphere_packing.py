@@ -52,6 +52,7 @@ TEMPLATE = ms.Structure.create(
     fixed=np.tile([False, False, True], (N, 1)),
 )
 ALL_PAIRS = ms.find_neighbors(dataclasses.replace(TEMPLATE, pbc=(False, False, False)), cutoff=np.inf)
+ANY = 1e9  # eV/Å: a tolerance that any positions fulfil
 RIGHT = 0.01  # a derivative within 1 % counts as right
 
 
@@ -99,8 +100,8 @@ def unrolled(xy, steps):
 
 
 def implicit(xy, fmax: float) -> tuple[np.ndarray, np.ndarray]:
-    """Relaxed positions, and dx/dD at them. fmax = inf takes the positions as they are, whether or not a minimum."""
-    finish = np.isfinite(fmax)
+    """Relaxed positions, and dx/dD at them. fmax = ANY takes the positions as they are, whether or not a minimum."""
+    finish = fmax < ANY
     relaxed = lambda D: (
         ms.relax(discs(D), packing(xy), fmax=fmax, check_minimum=finish, throw=finish).structure.positions
     )
@@ -132,7 +133,7 @@ def analyse(seed: int, steps: list[int]) -> dict[str, np.ndarray]:
     x, dx_unrolled, fmax = (
         np.asarray(a) for a in unrolled(jnp.asarray(random_start(seed)), jnp.asarray(steps))
     )
-    dx_implicit = np.stack([implicit(xy, np.inf)[1] for xy in x])
+    dx_implicit = np.stack([implicit(xy, ANY)[1] for xy in x])
     # Newton finds the minimum from beside the last point: an answer of its own, not the last point itself.
     minimum, dx = implicit(x[-1] + np.random.default_rng(seed).normal(0, 1e-9, x[-1].shape), 5e-14)
 

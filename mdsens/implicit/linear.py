@@ -313,9 +313,10 @@ def gmres(
         solution, norm of its residual, products used.
     Source: the variant without Givens rotations of Walker, Zhou, Numer. Linear Algebra Appl. 1, 571 (1994).
     """
-    # One cycle: an orthonormal basis w_1 ... w_m of A z_1 ... A z_m, with z_1 = r_0 / |r_0| and z_k+1 = w_k. Each new
-    # w_k takes its part out of the residual, so r is always at hand:
-    #     A z_k = sum_l<=k R_lk w_l,    a_k = w_k . r,    r <- r - a_k w_k;    at the end y += sum_k t_k z_k,  R t = a.
+    # One cycle: an orthonormal basis w_1 ... w_m of A z_1 ... A z_m, with z_1 = r_0 / |r_0| and z_k+1 = w_k.
+    # Each new w_k takes its part out of the residual, so r is always at hand:
+    #     A z_k = sum_l<=k R_lk w_l,    a_k = w_k . r,    r <- r - a_k w_k;
+    # at the end y += sum_k t_k z_k with R t = a.
     operator = lambda z: project(matvec(project(precondition(z))))
     b = project(b)
     n = b.shape[0]
@@ -329,9 +330,8 @@ def gmres(
         again = W @ w  # orthogonalised twice: once loses digits
         w = w - again @ W
         size = jnp.linalg.norm(w)
-        grown = size > 1e-14 * jnp.linalg.norm(
-            part + again
-        )  # otherwise A z is in the space already: A is singular there
+        # otherwise A z is in the space already: A is singular there
+        grown = size > 1e-14 * jnp.linalg.norm(part + again)
         w = jnp.where(grown, w / jnp.where(grown, size, 1.0), 0.0)
         along = w @ r
         R = R.at[:, k].set(part + again).at[k, k].set(jnp.where(grown, size, 1.0))
@@ -340,7 +340,7 @@ def gmres(
     def cycle(state):
         y, r, steps, _ = state
         start = jnp.linalg.norm(r)
-        # the basis loses its digits as |r| falls: stop and look at the true residual after six orders of magnitude
+        # the basis loses its digits as |r| falls: look at the true residual after six orders of magnitude
         enough = jnp.maximum(goal, 1e-6 * start)
         empty = jnp.zeros((restart, n), b.dtype)
         first = (r / start, r, empty, empty, jnp.eye(restart, dtype=b.dtype), jnp.zeros(restart, b.dtype), 0)

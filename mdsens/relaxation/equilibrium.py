@@ -135,7 +135,7 @@ class Equilibrium:
         target = jnp.zeros((3, 3)) if target is None else jnp.asarray(target)
         return cls.settled(Landscape(potential, coordinates, target, neighbors), jnp.zeros(coordinates.size))
 
-    # --- where it is -------------------------------------------------------------------------------------------------
+    # --- where it is ----------------------------------------------------------------------------------
 
     @functools.cached_property
     def structure(self) -> Structure:
@@ -172,7 +172,7 @@ class Equilibrium:
         """Largest stress off target, eV/Å³."""
         return self._residual[1]
 
-    # --- how it moves ------------------------------------------------------------------------------------------------
+    # --- how it moves ---------------------------------------------------------------------------------
 
     @functools.cached_property
     def preconditioner(self) -> ElasticPreconditioner:
@@ -263,7 +263,7 @@ class Equilibrium:
             gauge, Refined(_factorize(*_unstrained(self.landscape.coordinates, self.w, matrix, projector)))
         )
 
-    # --- how good it is ----------------------------------------------------------------------------------------------
+    # --- how good it is -------------------------------------------------------------------------------
 
     @functools.cached_property
     def certificate(self) -> Certificate:

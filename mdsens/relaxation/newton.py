@@ -1,4 +1,4 @@
-"""Truncated Newton: solve H p = -g by conjugate gradients only as well as the distance to the minimum deserves.
+"""Truncated Newton: solve H p = -g only as well as the distance to the minimum deserves.
 
 Source: Dembo, Steihaug, Math. Programming 26, 190 (1983); Nocedal and Wright, Numerical Optimization, 7.1.
 """

@@ -4,7 +4,7 @@ Second differences along each parameter give the range within which first order 
 followed by Newton steps, so they see the branch and never another minimum. A branch ends where its lowest
 curvature vanishes: near such a fold the curvature goes as the root of the distance, so
 
-    lambda(t) = lambda_0 sqrt(1 - t / t_fold)     and     t_fold = lambda_0 / (2 |d lambda / dt|),    t = ln(theta),
+    lambda(t) = lambda_0 sqrt(1 - t / t_fold),    t_fold = lambda_0 / (2 |d lambda / dt|),    t = ln(theta),
 
 and no range and no step goes beyond it.
 """

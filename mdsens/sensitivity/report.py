@@ -62,7 +62,8 @@ class SensitivityReport:
         moves: dx/dtheta of each state, (parameters, atoms, 3), Å per unit of the parameter; forward mode
             only.
         second: d2O/dln(theta)2, if asked for.
-        radius: |change of ln(theta)| within which first order is good to 10 %, if asked for; inf where it is exact, 0 where
+        radius: |change of ln(theta)| within which first order is good to 10 %, if asked for; inf where it is
+            exact, 0 where
             it vanishes, and no more than the distance to where the minimum disappears. Parameters that are
             zero change by absolute amounts.
         check: comparison with re-relaxation, if asked for.
@@ -121,7 +122,7 @@ class SensitivityReport:
                 return np.where(values == 0, zero, log / np.where(values == 0, 1.0, values))
         raise InputError(f"kind '{kind}' is unknown: use {', '.join(KINDS)}.")
 
-    # --- to look at -------------------------------------------------------------------------------------------------
+    # --- to look at -----------------------------------------------------------------------------------
 
     def table(self, kind: Kind = "elasticity", part: str = "total") -> "Table":
         """Rich table, one row an observable and one column a parameter.
@@ -158,7 +159,7 @@ class SensitivityReport:
 
         return plain_text(self.table(), 40 + 12 * len(self.parameters))
 
-    # --- to keep -----------------------------------------------------------------------------------------------------
+    # --- to keep --------------------------------------------------------------------------------------
 
     def to_csv(self, path: str | Path, *, overwrite: bool = False) -> None:
         """One row for each observable and parameter: values, derivatives, parts, error, range.
