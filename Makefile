@@ -15,7 +15,7 @@ TOOLS := $(VENV)/tools-$(VERSION)
 # JAX keeps what it compiled: a second run starts at once
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: demo test validate lint format bench docs clean
+.PHONY: demo test quick validate lint format bench docs clean
 
 demo: $(PACKAGE)
 	$(BIN)/python workflows/silicon_vacancy.py --check --overwrite
@@ -25,6 +25,15 @@ demo: $(PACKAGE)
 test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 test: $(TOOLS)
 	$(PYTEST) -n $(WORKERS) --dist worksteal --durations 15 -m "not validation"
+
+# After every change: rules of architecture, contracts, and one relaxation of each kind with its derivative.
+QUICK ?= tests/test_layers.py tests/test_structure.py tests/test_quantities.py tests/test_gauge.py tests/io \
+	tests/potentials/test_parameters.py tests/relaxation/test_walk.py tests/relaxation/test_identities.py \
+	tests/sensitivity/test_show.py tests/sensitivity/test_folds.py
+
+quick: export XLA_FLAGS ?= --xla_backend_optimization_level=0
+quick: $(TOOLS)
+	$(PYTEST) -q -n $(WORKERS) --dist worksteal -m "not validation" $(QUICK)
 
 validate: $(TOOLS)
 	$(PYTEST) --durations 15 -m validation
