@@ -23,7 +23,18 @@ from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_piec
 from mdsens.flows.files import TrainingRecord, load, read_notes, read_record, save
 from mdsens.flows.flow import Flow, Normal, Uniform
 from mdsens.flows.internal_coordinates import GlobalFrame, ZMatrix
-from mdsens.flows.layers import AbstractLayer, Chain, Cut, Elementwise, Inverted, Name, Split, Turns, Whiten
+from mdsens.flows.layers import (
+    AbstractLayer,
+    Chain,
+    Cut,
+    Elementwise,
+    Inverted,
+    Name,
+    Split,
+    Turns,
+    Unbounded,
+    Whiten,
+)
 from mdsens.flows.losses import Loss
 from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
@@ -79,6 +90,7 @@ __all__ = [
     "TrainingProgress",
     "TrainingRecord",
     "Turns",
+    "Unbounded",
     "Uniform",
     "Whiten",
     "ZMatrix",

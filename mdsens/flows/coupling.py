@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mdsens.errors import InputError
-from mdsens.flows.layers import AbstractLayer, State
+from mdsens.flows.layers import AbstractLayer, Channels
 from mdsens.flows.transforms import AbstractFamily, AbstractTransform
 
 # Size of a new network's output relative to the usual: the first functions are near the identity
@@ -102,15 +102,15 @@ class Coupling(AbstractLayer):
         network = Network.create((n_features, *hidden, sizes[moved] * family.n_raw), key)
         return cls(moved, tuple(given), around, family, network, harmonics)
 
-    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         v, log_slope = self._transform(x).forward(x[self.moved])
         return x | {self.moved: v}, jnp.sum(log_slope)
 
-    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+    def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         v, log_slope = self._transform(y).inverse(y[self.moved])
         return y | {self.moved: v}, jnp.sum(log_slope)
 
-    def _transform(self, state: State) -> AbstractTransform:
+    def _transform(self, state: Channels) -> AbstractTransform:
         raw = self.network(jnp.concatenate([self._features(name, state[name]) for name in self.given]))
         return self.family.build(raw.reshape(-1, self.family.n_raw))
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from mdsens.errors import InputError
-from mdsens.flows.layers import AbstractLayer, Chain, State
+from mdsens.flows.layers import AbstractLayer, Chain, Channels
 
 
 class AbstractBase(eqx.Module):
@@ -84,11 +84,11 @@ class Flow(eqx.Module):
         """The same flow with its parameters in another precision."""
         return jax.tree.map(lambda leaf: leaf.astype(dtype) if eqx.is_inexact_array(leaf) else leaf, self)
 
-    def forward(self, x: Array) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Array) -> tuple[Channels, Float[Array, ""]]:
         """Latent variables of one x, and log|det dz/dx|."""
         return self.layers.forward(x)
 
-    def inverse(self, z: State) -> tuple[Array, Float[Array, ""]]:
+    def inverse(self, z: Channels) -> tuple[Array, Float[Array, ""]]:
         """x of the latent variables, and log|det dx/dz|."""
         return self.layers.inverse(z)
 

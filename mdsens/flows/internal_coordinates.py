@@ -18,6 +18,7 @@ axis is the third Euler angle C. With the rotations' own measure dO = sin(B) dA 
 
 from abc import abstractmethod
 from functools import partial
+from itertools import combinations
 from typing import Any, Self
 
 import equinox as eqx
@@ -27,6 +28,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.errors import InputError
+from mdsens.molecules.bonds import Bonds, read_bonds
 from mdsens.molecules.placement import MISSING, Placement, place_atoms
 from mdsens.units import to_nm
 
@@ -103,7 +105,9 @@ class ZMatrix(AbstractCoordinates):
         """
         coordinates = cls(place_atoms(topology))
         if type(topology).__module__.startswith("ase."):
-            coordinates.check(to_nm(topology.positions))
+            positions = to_nm(topology.positions)
+            check_not_linear(read_bonds(topology), positions)
+            coordinates.check(positions)
         return coordinates
 
     @property
@@ -286,12 +290,42 @@ def check_bonds(frames: np.ndarray, rows: np.ndarray) -> None:
         )
 
 
-def check_angles(frames: np.ndarray, triples: np.ndarray) -> None:
-    """Raise `InputError` if three atoms of the coordinates lie in a line, as a rule or in some frame."""
+def check_not_linear(bonds: Bonds, positions: np.ndarray) -> None:
+    """Raise `InputError` if all atoms of the molecule lie in a line, as those of CO2, HCN and C2H2 do.
+
+    Args:
+        bonds: of the molecule.
+        positions: (atoms, 3) or (frames, atoms, 3), nm.
+    """
+    frames = check_frames(positions, bonds.n_atoms)
+    triples = [(i, j, k) for j, bonded in enumerate(bonds.neighbors) for i, k in combinations(bonded, 2)]
+    if not triples:
+        return
+    bend = np.median(_bends(_angles(frames, np.array(triples))), axis=0)
+    if bend.max() < LINEAR_GROUP:
+        raise InputError(
+            f"{bonds.name(*range(bonds.n_atoms))} lie in a line: a linear molecule has no torsions and only two "
+            "angles of orientation, so it has no internal coordinates here, and no reference block helps. "
+            "Flows are for molecules with three atoms that are not in a line."
+        )
+
+
+def _angles(frames: np.ndarray, triples: np.ndarray) -> np.ndarray:
+    """Angles (frames, triples) between the bonds of three atoms, rad."""
     vertex = frames[:, triples[:, 1]]
     v, w = frames[:, triples[:, 0]] - vertex, frames[:, triples[:, 2]] - vertex
-    angles = np.arctan2(np.linalg.norm(np.cross(v, w), axis=-1), np.sum(v * w, axis=-1))
-    bend = np.minimum(angles, np.pi - angles)  # how far from a line
+    return np.arctan2(np.linalg.norm(np.cross(v, w), axis=-1), np.sum(v * w, axis=-1))
+
+
+def _bends(angles: np.ndarray) -> np.ndarray:
+    """How far angles are from a line, rad."""
+    return np.minimum(angles, np.pi - angles)
+
+
+def check_angles(frames: np.ndarray, triples: np.ndarray) -> None:
+    """Raise `InputError` if three atoms of the coordinates lie in a line, as a rule or in some frame."""
+    angles = _angles(frames, triples)
+    bend = _bends(angles)
     typical = np.median(bend, axis=0)
     if typical[k := int(np.argmin(typical))] < LINEAR_GROUP:
         raise InputError(

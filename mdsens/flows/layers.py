@@ -18,7 +18,7 @@ from mdsens.errors import InputError
 from mdsens.flows.internal_coordinates import product
 from mdsens.flows.transforms import AbstractFamily
 
-State = dict[str, Float[Array, " _"]]
+Channels = dict[str, Float[Array, " _"]]
 
 
 class AbstractLayer(eqx.Module):
@@ -70,10 +70,10 @@ class Name(AbstractLayer):
 
     field: str = eqx.field(static=True)
 
-    def forward(self, x: Float[Array, " n"]) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Float[Array, " n"]) -> tuple[Channels, Float[Array, ""]]:
         return {self.field: x}, jnp.zeros((), x.dtype)
 
-    def inverse(self, y: State) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+    def inverse(self, y: Channels) -> tuple[Float[Array, " n"], Float[Array, ""]]:
         x = y[self.field]
         return x, jnp.zeros((), x.dtype)
 
@@ -102,14 +102,14 @@ class Split(AbstractLayer):
                 "Each element 0, ..., n - 1 must go to one part, once."
             )
 
-    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         state = dict(x)
         whole = jnp.concatenate([state.pop(name) for name, _ in self.sources])
         return state | {name: whole[np.array(elements, int)] for name, elements in self.targets}, jnp.zeros(
             (), whole.dtype
         )
 
-    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+    def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         state = dict(y)
         parts = jnp.concatenate([state.pop(name) for name, _ in self.targets])
         whole = parts[np.argsort(np.concatenate([np.array(elements, int) for _, elements in self.targets]))]
@@ -162,15 +162,15 @@ class Whiten(AbstractLayer):
         matrix, undo = vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
         return cls(field, *(jnp.asarray(a) for a in (mean, matrix, undo, -0.5 * np.sum(np.log(values)))))
 
-    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         v, (mean, matrix, _, log_det) = x[self.field], self._constants(x)
         return x | {self.field: product(matrix, v - mean)}, log_det
 
-    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+    def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         v, (mean, _, undo, log_det) = y[self.field], self._constants(y)
         return y | {self.field: product(undo, v) + mean}, -log_det
 
-    def _constants(self, state: State) -> list[Array]:
+    def _constants(self, state: Channels) -> list[Array]:
         dtype = state[self.field].dtype
         return [
             jax.lax.stop_gradient(a).astype(dtype) for a in (self.mean, self.matrix, self.undo, self.log_det)
@@ -182,13 +182,13 @@ class Turns(AbstractLayer):
 
     field: str = eqx.field(static=True)
 
-    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         v = x[self.field] / (2 * np.pi)
         return x | {self.field: v - jax.lax.stop_gradient(jnp.floor(v))}, jnp.asarray(
             -v.size * np.log(2 * np.pi), v.dtype
         )
 
-    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+    def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         v = y[self.field]
         v = v - jax.lax.stop_gradient(jnp.floor(v + 0.5))
         return y | {self.field: v * (2 * np.pi)}, jnp.asarray(v.size * np.log(2 * np.pi), v.dtype)
@@ -204,16 +204,57 @@ class Cut(AbstractLayer):
     field: str = eqx.field(static=True)
     center: Float[Array, " n"]
 
-    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         return self._wrapped(x, -1), jnp.zeros((), x[self.field].dtype)
 
-    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+    def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         return self._wrapped(y, 1), jnp.zeros((), y[self.field].dtype)
 
-    def _wrapped(self, state: State, sign: int) -> State:
+    def _wrapped(self, state: Channels, sign: int) -> Channels:
         v = state[self.field]
         v = v + sign * jax.lax.stop_gradient(self.center).astype(v.dtype)
         return state | {self.field: v - 2 * np.pi * jax.lax.stop_gradient(jnp.floor(v / (2 * np.pi) + 0.5))}
+
+
+class Unbounded(AbstractLayer):
+    """Lengths or angles that come near the end of their domain, as numbers on the whole line.
+
+    y = log x for lengths in (0, inf), y = log tan(x / 2) for angles in (0, pi). What is drawn on the line then
+    never falls outside the domain, where there is no shape and no density.
+
+    Attributes:
+        elements: of the field; the others stay as they are.
+        kind: "length" or "angle".
+    """
+
+    field: str = eqx.field(static=True)
+    elements: tuple[int, ...] = eqx.field(static=True)
+    kind: str = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        if self.kind not in ("length", "angle"):
+            raise InputError(f"kind = {self.kind!r}: there are 'length' and 'angle'.")
+
+    def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
+        v = x[self.field]
+        inside = v[np.array(self.elements)]
+        # dy/dx = 1/x, and with t = tan(x/2), (1 + t²) / (2 t) = 1 / sin x
+        if self.kind == "length":
+            y, log_slopes = jnp.log(inside), -jnp.log(inside)
+        else:
+            y, log_slopes = jnp.log(jnp.tan(inside / 2)), -jnp.log(jnp.sin(inside))
+        return x | {self.field: v.at[np.array(self.elements)].set(y)}, jnp.sum(log_slopes)
+
+    def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
+        v = y[self.field]
+        anywhere = v[np.array(self.elements)]
+        # sin x = 1 / cosh y, which has no rounding to 0 near the ends
+        if self.kind == "length":
+            x, log_slopes = jnp.exp(anywhere), anywhere
+        else:
+            x = 2 * jnp.arctan(jnp.exp(anywhere))
+            log_slopes = np.log(2).item() - jnp.logaddexp(anywhere, -anywhere)
+        return y | {self.field: v.at[np.array(self.elements)].set(x)}, jnp.sum(log_slopes)
 
 
 class Elementwise(AbstractLayer):
@@ -232,10 +273,10 @@ class Elementwise(AbstractLayer):
         """Near the identity."""
         return cls(field, family, jnp.zeros((n, family.n_raw)))
 
-    def forward(self, x: State) -> tuple[State, Float[Array, ""]]:
+    def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         v, log_slope = self.family.build(self.raw).forward(x[self.field])
         return x | {self.field: v}, jnp.sum(log_slope)
 
-    def inverse(self, y: State) -> tuple[State, Float[Array, ""]]:
+    def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         v, log_slope = self.family.build(self.raw).inverse(y[self.field])
         return y | {self.field: v}, jnp.sum(log_slope)

@@ -21,13 +21,16 @@ from mdsens.checks import number, whole
 from mdsens.errors import InputError
 from mdsens.flows.coupling import Coupling
 from mdsens.flows.flow import Flow, Normal, Uniform
-from mdsens.flows.internal_coordinates import AbstractCoordinates, ZMatrix
-from mdsens.flows.layers import AbstractLayer, Cut, Elementwise, Inverted, Split, Turns, Whiten
+from mdsens.flows.internal_coordinates import AbstractCoordinates, ZMatrix, check_not_linear
+from mdsens.flows.layers import AbstractLayer, Cut, Elementwise, Inverted, Split, Turns, Unbounded, Whiten
 from mdsens.flows.reference_block import MixedCoordinates
 from mdsens.flows.splines import CircularSpline, LineSpline
 from mdsens.flows.transforms import AbstractFamily, CircleMixture, LineMixture
+from mdsens.molecules.bonds import read_bonds
 from mdsens.molecules.graph import rings
 
+# Standard deviations: a stiff coordinate is drawn this far from its middle once in 10^9 samples
+FAR = 6.0
 NARROW = 1.2  # rad: a torsion that stays this close to its mean in all frames counts as stiff
 
 
@@ -87,6 +90,9 @@ class MoleculeArchitecture(eqx.Module):
         """
         samples = _samples(coordinates, frames)
         torsions = samples.pop("torsions")
+        opened = _without_ends(samples)
+        for layer in opened:
+            samples[layer.field] = _moved(layer, samples)
         middle = np.angle(np.exp(1j * torsions).mean(0))
         swing = _wrap(torsions - middle)
         goes_around = np.abs(swing).max(0) > self.narrow
@@ -99,6 +105,7 @@ class MoleculeArchitecture(eqx.Module):
             Split((("torsions", torsions.shape[1]),), (("soft", soft), ("narrow", narrow))),
             Turns("soft"),
             Cut("narrow", jnp.asarray(middle[list(narrow)])),
+            *opened,
             Split((*sources, ("narrow", len(narrow))), (("stiff", tuple(range(n_stiff))),)),
             Whiten.of("stiff", stiff),
         ]
@@ -166,13 +173,33 @@ def choose_coordinates(
         frames: positions in nm, of which the block takes its shape and widths: only frames to train on.
         block: atoms of the block; by default the ring system.
     Raises:
-        InputError: a molecule in pieces, several ring systems, or frames that do not fit the topology.
+        InputError: a linear molecule or one in pieces, several ring systems, or frames that do not fit the topology.
     """
+    check_not_linear(read_bonds(topology), frames)
     if block or rings(topology):
         return MixedCoordinates.from_topology(topology, frames, block)
     coordinates = ZMatrix.from_topology(topology)
     coordinates.check(frames)
     return coordinates
+
+
+def _without_ends(samples: dict[str, np.ndarray]) -> list[Unbounded]:
+    """Layers for the bonds and angles whose Gaussians would reach the ends of their domains."""
+    layers = []
+    for name, kind, end in (("bonds", "length", np.inf), ("angles", "angle", np.pi)):
+        values = samples.get(name, np.zeros((1, 0)))
+        middle, width = values.mean(0), values.std(0)
+        near = (middle - FAR * width < 0) | (middle + FAR * width > end)
+        if near.any():
+            layers.append(Unbounded(name, _indices(near), kind))
+    return layers
+
+
+def _moved(layer: Unbounded, samples: dict[str, np.ndarray]) -> np.ndarray:
+    def one(values: Array) -> Array:
+        return layer.forward({layer.field: values})[0][layer.field]
+
+    return np.asarray(jax.vmap(one)(jnp.asarray(samples[layer.field])))
 
 
 def _indices(chosen: Bool[np.ndarray, " n"]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from mdsens.io.frames import HDF5, check_ending, mark_convention, put_quantity, 
 from mdsens.units import from_nm
 
 
-class Samples(NamedTuple):
+class FlowSamples(NamedTuple):
     """Independent samples of a flow.
 
     Attributes:
@@ -57,7 +57,7 @@ class Samples(NamedTuple):
         write_frames(path, positions, self.species, pdb=self.topology, info=info, overwrite=overwrite)
 
 
-def _write_hdf5(samples: Samples, path: str | Path, overwrite: bool) -> None:
+def _write_hdf5(samples: FlowSamples, path: str | Path, overwrite: bool) -> None:
     import h5py
 
     quantities = {

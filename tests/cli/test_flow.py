@@ -20,7 +20,7 @@ from mdsens.cli.flow.evaluate import trusted, write_rows
 from mdsens.cli.flow.inputs import force_field_energy, with_forces
 from mdsens.ensembles import FreeEnergy
 from mdsens.errors import InputError
-from mdsens.flows.samples import Samples
+from mdsens.flows.samples import FlowSamples
 from mdsens.io.frames import mdtraj_topology
 from mdsens.units import BOLTZMANN, KJ_PER_MOL
 
@@ -174,7 +174,7 @@ def test_samples_are_written_by_their_ending_or_refused(tmp_path):
     pdb = tmp_path / "named.pdb"
     topology = mdtraj_topology(peroxide.SPECIES)
     mdtraj.Trajectory(positions[:1], topology).save(str(pdb))
-    samples = Samples(positions, np.arange(3.0), peroxide.SPECIES, 300.0, pdb.read_text())
+    samples = FlowSamples(positions, np.arange(3.0), peroxide.SPECIES, 300.0, pdb.read_text())
     for name in ("samples.pdb", "samples.dcd", "samples.xtc", "samples.extxyz"):
         samples.write(tmp_path / name)
     read = [mdtraj.load(tmp_path / f"samples.{kind}", top=pdb) for kind in ("pdb", "dcd", "xtc")]

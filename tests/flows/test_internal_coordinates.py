@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from mdsens.errors import InputError
 from mdsens.flows.internal_coordinates import GlobalFrame, ZMatrix
+from mdsens.flows.molecule import choose_coordinates
 
 DATA = Path(__file__).parents[2] / "data"
 TOPOLOGY = mdtraj.load_pdb(DATA / "alanine-dipeptide.pdb").topology
@@ -304,10 +305,23 @@ def test_positions_without_coordinates_are_refused_with_advice(frames, kind, mes
         PEPTIDE.check(broken(frames, kind))
 
 
-@pytest.mark.parametrize("name", ["HCN", "CH3CN", "C2H2", "CO2"])
-def test_linear_groups_are_refused_with_advice(name):
+def test_linear_groups_are_refused_with_advice():
     with pytest.raises(InputError, match=r"form a linear group: .* reference block"):
-        ZMatrix.from_topology(molecule(name))
+        ZMatrix.from_topology(molecule("CH3CN"))
+
+
+@pytest.mark.parametrize(
+    ("name", "atoms"),
+    [("HCN", "C0 .* N1 .* H2"), ("C2H2", "C0 .* C1 .* H2 .* H3"), ("CO2", "C0 .* O1 .* O2")],
+)
+def test_linear_molecules_are_refused_by_the_names_of_their_atoms(name, atoms):
+    molecules = molecule(name)
+    with pytest.raises(InputError, match=rf"{atoms}.* lie in a line: a linear molecule has no torsions"):
+        ZMatrix.from_topology(molecules)
+    vibrating = molecules.positions / 10 + np.random.default_rng(0).normal(0, 0.004, (50, len(molecules), 3))
+    for block in (None, (0, 1, 2)):
+        with pytest.raises(InputError, match=rf"{atoms}.* lie in a line"):
+            choose_coordinates(molecules, vibrating, block)
 
 
 def test_two_atoms_are_too_few():

@@ -12,7 +12,7 @@ from shaken import shaken
 
 from mdsens.errors import InputError
 from mdsens.flows.coupling import Coupling
-from mdsens.flows.layers import Chain, Cut, Elementwise, Inverted, Name, Split, Turns, Whiten
+from mdsens.flows.layers import Chain, Cut, Elementwise, Inverted, Name, Split, Turns, Unbounded, Whiten
 from mdsens.flows.splines import CircularSpline, IntervalSpline, LineSpline
 from mdsens.flows.transforms import AffineFamily, CircleMixture, IntervalMixture, LineMixture, RotationFamily
 
@@ -47,6 +47,8 @@ CASES = {
     "Whiten": WHITEN,
     "Turns": Turns("angle"),
     "Cut": Cut("angle", jnp.array([3.0, -0.5, 1.0])),
+    "Unbounded-lengths": Unbounded("share", (0, 2), "length"),
+    "Unbounded-angles": Unbounded("share", (0, 1), "angle"),
     "Chain": Chain((SPLIT, Inverted(SPLIT), WHITEN, Turns("turn"), coupling("number", AffineFamily()))),
     "Elementwise": shaken(Elementwise.zeros("turn", 3, RotationFamily())),
     "Inverted-Split": Inverted(Split((("number", 3),), (("number", (2, 0, 1)),))),

@@ -38,7 +38,7 @@ def sample(
     import jax
 
     from mdsens.flows.evaluate import evaluate_on_samples, in_pieces
-    from mdsens.flows.samples import Samples
+    from mdsens.flows.samples import FlowSamples
     from mdsens.io.files import check_free
     from mdsens.io.frames import check_ending
     from mdsens.units import from_kT, to_kJ_per_mol
@@ -52,7 +52,7 @@ def sample(
         positions, _ = generator.flow.sample(jax.random.key(seed), samples)
         energies, _ = in_pieces(generator, positions)
         found = None if target is None else evaluate_on_samples(generator, target, positions)
-    drawn = Samples(positions, -energies, generator.species, generator.temperature, generator.topology)
+    drawn = FlowSamples(positions, -energies, generator.species, generator.temperature, generator.topology)
     if found is not None:
         # log w = -u - log p, and `energies` is -log p
         u = from_kT(energies - found.log_weights, generator.temperature)
