@@ -30,7 +30,8 @@ from mdsens.units import NM, PS, to_kJ_per_mol, to_nm
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mdsens.dynamics.trajectory import Trajectory
+Trajectory = Any  # `mdsens.dynamics.trajectory.Trajectory`, which stands on this file
+
 
 # what the group `mdsens` holds: unit, and axes after those of records and replicas
 RECORDED = {
@@ -47,7 +48,7 @@ RECORDED = {
 NUMBERS = {"temperature": "K", "timestep": "fs", "friction": "1/fs", "seed": "1"}
 
 
-def write(trajectory: "Trajectory", path: str | Path, overwrite: bool = False) -> None:
+def write(trajectory: Trajectory, path: str | Path, overwrite: bool = False) -> None:
     """Write one run, in the format that the ending names; HDF5 holds replicas as well."""
     ending = check_ending(path)
     if ending in HDF5:
@@ -61,7 +62,7 @@ def write(trajectory: "Trajectory", path: str | Path, overwrite: bool = False) -
 # --- HDF5 -----------------------------------------------------------------------------------------------
 
 
-def write_hdf5(trajectory: "Trajectory", path: str | Path, overwrite: bool = False) -> None:
+def write_hdf5(trajectory: Trajectory, path: str | Path, overwrite: bool = False) -> None:
     """Both parts of the file."""
     import h5py
 
@@ -70,7 +71,7 @@ def write_hdf5(trajectory: "Trajectory", path: str | Path, overwrite: bool = Fal
         _write_exact(file.create_group("mdsens"), trajectory)
 
 
-def _write_convention(file: Any, trajectory: "Trajectory") -> None:
+def _write_convention(file: Any, trajectory: Trajectory) -> None:
     mark_convention(file, trajectory.species, trajectory.topology)
     if trajectory.temperature is not None:
         file.attrs["temperature"] = trajectory.temperature
@@ -105,7 +106,7 @@ def _write_convention(file: Any, trajectory: "Trajectory") -> None:
         put("cell_angles", spread(angles), "degrees")
 
 
-def _lengths_and_angles(trajectory: "Trajectory") -> tuple[np.ndarray, np.ndarray]:
+def _lengths_and_angles(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     from ase.geometry.cell import cell_to_cellpar
 
     cells = trajectory.cells()
@@ -114,7 +115,7 @@ def _lengths_and_angles(trajectory: "Trajectory") -> tuple[np.ndarray, np.ndarra
     return parameters[:, :3], parameters[:, 3:]
 
 
-def _write_exact(group: Any, trajectory: "Trajectory") -> None:
+def _write_exact(group: Any, trajectory: Trajectory) -> None:
     axes = "records, replicas" if trajectory.positions.ndim == 4 else "records"
     for name, unit in RECORDED.items():
         value = getattr(trajectory, name)
@@ -168,7 +169,7 @@ def read_hdf5(path: str | Path) -> dict[str, Any]:
 # --- other programs -------------------------------------------------------------------------------------
 
 
-def _write_mdtraj(trajectory: "Trajectory", path: str | Path, overwrite: bool) -> None:
+def _write_mdtraj(trajectory: Trajectory, path: str | Path, overwrite: bool) -> None:
     import mdtraj
 
     topology = mdtraj_topology(trajectory.species, trajectory.topology)
@@ -181,12 +182,12 @@ def _write_mdtraj(trajectory: "Trajectory", path: str | Path, overwrite: bool) -
     save_frames(path, overwrite, lambda file: frames.save(str(file)))
 
 
-def _write_ase(trajectory: "Trajectory", path: str | Path, overwrite: bool) -> None:
+def _write_ase(trajectory: Trajectory, path: str | Path, overwrite: bool) -> None:
     frames = [_atoms(trajectory, k, structure) for k, structure in enumerate(trajectory.structures())]
     save_with_ase(path, frames, overwrite)
 
 
-def _atoms(trajectory: "Trajectory", k: int, structure: Any) -> "Atoms":
+def _atoms(trajectory: Trajectory, k: int, structure: Any) -> "Atoms":
     """One record with all that ASE has a place for."""
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.units import fs

@@ -110,6 +110,7 @@ class Potential(eqx.Module):
 
     local: ClassVar[bool] = True
     twice_differentiable: ClassVar[bool] = True
+    weighted_sum: "ClassVar[type[Potential]]"  # SumPotential, a Potential itself: set where it is defined
     elements: eqx.AbstractVar[tuple[str, ...]]
     source: eqx.AbstractVar[str]
 
@@ -210,15 +211,13 @@ class Potential(eqx.Module):
 
     def __add__(self, other: "Potential") -> "Potential":
         """The sum of two potentials, a `SumPotential`."""
-        from mdsens.potentials.sums import SumPotential  # which is a Potential itself
-
-        return SumPotential.of(self, other) if isinstance(other, Potential) else NotImplemented
+        return (
+            self.weighted_sum((self, other), (1.0, 1.0)) if isinstance(other, Potential) else NotImplemented
+        )
 
     def __rmul__(self, weight: float) -> "Potential":
         """A multiple of a potential, a `SumPotential` with one part."""
-        from mdsens.potentials.sums import SumPotential
-
-        return SumPotential((self,), (weight,))
+        return self.weighted_sum((self,), (weight,))
 
     def types(self, structure: Structure) -> Int[Array, "atoms"]:
         """Index into `elements` for each atom."""

@@ -138,3 +138,6 @@ class SumPotential(Potential):
                 check_elements(part, structure)
             except InputError as error:
                 raise InputError(f"{error} (Every part of a sum must know every atom.)") from error
+
+
+Potential.weighted_sum = SumPotential  # what `a + b` makes

@@ -2,26 +2,23 @@
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
 
-from mdsens.errors import FileFormatError, InputError
+from mdsens.errors import FileFormatError
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.relax import Relaxed
+from mdsens.sensitivity import show
+from mdsens.sensitivity.forms import Kind, Matrix, in_form
 from mdsens.structure import Structure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
-Kind = Literal["elasticity", "log", "plain"]
-KINDS: dict[str, str] = {"elasticity": "d ln(O) / d ln(θ)", "log": "dO / d ln(θ)", "plain": "dO / dθ"}
 FORMAT = "mdsens-sensitivity-2"
-
-Matrix = Float[np.ndarray, "observables parameters"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,17 +107,7 @@ class SensitivityReport:
         Raises:
             InputError: another kind.
         """
-        part = self.derivative if part is None else part
-        match kind:
-            case "plain":
-                return part
-            case "log":
-                return part * self.theta
-            case "elasticity":
-                log, values = part * self.theta, self.values[:, None]
-                zero = np.where(log == 0, 0.0, np.nan) + np.zeros_like(values)
-                return np.where(values == 0, zero, log / np.where(values == 0, 1.0, values))
-        raise InputError(f"kind '{kind}' is unknown: use {', '.join(KINDS)}.")
+        return in_form(kind, self.derivative if part is None else part, self.theta, self.values)
 
     # --- to look at -----------------------------------------------------------------------------------
 
@@ -133,31 +120,23 @@ class SensitivityReport:
         Raises:
             InputError: another part, or one that this report was made without.
         """
-        from mdsens.sensitivity.show import derivative_table
-
-        return derivative_table(self, kind, part)
+        return show.derivative_table(self, kind, part)
 
     def certificate_table(self) -> "Table":
         """Rich table of the certificates, one column a state."""
-        from mdsens.sensitivity.show import certificate_table
-
-        return certificate_table(self.certificate)
+        return show.certificate_table(self.certificate)
 
     def plot(
         self, path: str | Path | None = None, *, kind: Kind = "elasticity", overwrite: bool = False
     ) -> "Figure":
         """Heat map of the sensitivities; written to `path` if given."""
-        from mdsens.sensitivity.show import heat_map
-
-        return heat_map(self, path, kind, overwrite)
+        return show.heat_map(self, path, kind, overwrite)
 
     def __rich__(self) -> "Table":
         return self.table()
 
     def __str__(self) -> str:
-        from mdsens.sensitivity.show import plain_text
-
-        return plain_text(self.table(), 40 + 12 * len(self.parameters))
+        return show.plain_text(self.table(), 40 + 12 * len(self.parameters))
 
     # --- to keep --------------------------------------------------------------------------------------
 
@@ -167,9 +146,7 @@ class SensitivityReport:
         Raises:
             OutputExistsError: the file is there and `overwrite` is False.
         """
-        from mdsens.sensitivity.show import write_csv
-
-        write_csv(self, path, overwrite)
+        show.write_csv(self, path, overwrite)
 
     def to_hdf5(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Everything, structures and position sensitivities included, with units; `from_hdf5` reads it back.

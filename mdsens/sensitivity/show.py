@@ -11,11 +11,13 @@ import numpy as np
 from mdsens.errors import InputError
 from mdsens.io.files import new_file
 from mdsens.relaxation.certificate import Certificate
-from mdsens.sensitivity.report import KINDS, Kind, Matrix, SensitivityReport
+from mdsens.sensitivity.forms import KINDS, Kind, Matrix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
+
+SensitivityReport = Any  # `mdsens.sensitivity.report.SensitivityReport`, which stands on this file
 
 DIGITS = 4  # shown of a derivative, where its error allows
 UNKNOWN = "-"  # a number of which no digit is known, or that has no meaning
