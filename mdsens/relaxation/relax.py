@@ -29,7 +29,7 @@ from mdsens.relaxation.lbfgs import LBFGS
 from mdsens.relaxation.memory import remember
 from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.plan import AbstractPlan, AbstractRelaxer, Always, plan_of
-from mdsens.relaxation.walk import Found, Options, Problem, RelaxationProgress, Status, run
+from mdsens.relaxation.walk import Found, Options, RelaxationProblem, RelaxationProgress, Status, run
 from mdsens.strain import from_voigt, volume_of
 from mdsens.structure import Structure, require_structure
 
@@ -160,7 +160,7 @@ def settle(
     potential, coordinates, target = concrete((potential, coordinates, target))
     check_elements(potential, coordinates.reference)
     check_parameters(potential)
-    problem = Problem(potential, coordinates, target, options)
+    problem = RelaxationProblem(potential, coordinates, target, options)
     return remember((potential, coordinates, target), options, lambda: run(problem, progress))
 
 

@@ -70,7 +70,7 @@ class Options(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class RelaxationProblem:
     """What is relaxed, and how; the same from the first step to the last."""
 
     potential: Potential
@@ -122,7 +122,7 @@ class Walk:
             number (eV/Å).
     """
 
-    problem: Problem
+    problem: RelaxationProblem
     scene: Scene
     walker: Walker
     stepper: AbstractStepper | None = None
@@ -134,7 +134,7 @@ class Walk:
     residual: float = np.inf
 
     @classmethod
-    def begin(cls, problem: Problem) -> Self:
+    def begin(cls, problem: RelaxationProblem) -> Self:
         """At the start, w = 0."""
         w = jnp.zeros(problem.coordinates.size)
         scene = problem.scene(w, None, None)
@@ -233,7 +233,7 @@ class Found:
         return self.equilibrium.nbytes
 
 
-def run(problem: Problem, progress: Callable[[RelaxationProgress], None] | None = None) -> Found:
+def run(problem: RelaxationProblem, progress: Callable[[RelaxationProgress], None] | None = None) -> Found:
     """Walk to the end."""
     walk = Walk.begin(problem)
     while True:
