@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from mdsens.checks import number
 from mdsens.errors import InputError
-from mdsens.neighbors import ALL_PAIRS_LIMIT, Neighbors
+from mdsens.neighbors import ALL_PAIRS_LIMIT, Capacity, Neighbors, list_of_pairs
 from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.host import HostEnergy, frame_by_frame
 from mdsens.potentials.parameters import check_parameters
@@ -99,17 +99,9 @@ def _all_pairs(structure: Structure) -> Neighbors:
     # No padded slots, unlike `find_neighbors` at an infinite cutoff: forms with a cutoff expect those beyond
     # it.
     n = structure.n_atoms
-    i, j = (jnp.asarray(a, jnp.int32) for a in np.triu_indices(n, 1))
-    return Neighbors(
-        i=i,
-        j=j,
-        shift=jnp.zeros((i.size, 3)),
-        valid=jnp.ones(i.size, bool),
-        reach=jnp.asarray(np.inf),
-        positions=structure.positions,
-        cell=structure.cell,
-        width=max(n - 1, 1),
-    )
+    i, j = (a.astype(np.int32) for a in np.triu_indices(n, 1))
+    room = Capacity(len(i), max(n - 1, 1))
+    return list_of_pairs(i, j, np.zeros((len(i), 3)), structure.positions, structure.cell, np.inf, room)
 
 
 class ReducedHostEnergy(eqx.Module):

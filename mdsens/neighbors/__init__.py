@@ -7,6 +7,7 @@ from mdsens.neighbors.lists import (
     Table,
     choose_builder,
     find_neighbors,
+    list_of_pairs,
     search_on_device,
     search_on_host,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "Table",
     "choose_builder",
     "find_neighbors",
+    "list_of_pairs",
     "search_on_device",
     "search_on_host",
 ]

@@ -1,15 +1,16 @@
 """Pairs of atoms within reach, for any cell and any periodicity.
 
 A pair is (i, j, shift): atom j's image lies at x_j + shift @ cell. Every pair stands once, also an atom with
-its
-own image, also several images of one atom: cells smaller than the cutoff are right. The list is made for
-reach = cutoff + skin and stays complete while the atoms move little (`Neighbors.slack`).
+its own image, also several images of one atom: cells smaller than the cutoff are right. The list is made for
+reach = cutoff + skin and stays complete while the atoms move little (`Neighbors.slack`). It holds the pairs
+twice: flat (`i`, `j`, `shift`), and sorted by atom for forms that want that (`Neighbors.table`).
 
 Two builders give the same pairs: vesin on the host (any cell), and jax-md's cell list on the device (cells at
 least three reaches thick along every periodic vector). The second is chosen on an accelerator for
 DEVICE_ATOMS or more, where a rebuild on the host would cost hundreds of force calls.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,11 +43,37 @@ class Table(NamedTuple):
         j: (atoms, width) atom indices.
         shift: (atoms, width, 3) whole cell vectors between the image of j and j itself.
         valid: (atoms, width) False in unused places.
+        pair: (atoms, width) place of the pair in the flat arrays i, j of the list.
+        sign: (atoms, width) 1 where the atom of the row is the pair's i, -1 where it is its j: the vector
+            here is sign times that of the pair. 0 in unused places.
+        reach: of the list, Å.
     """
 
     j: Int[Array, "atoms width"]
     shift: Float[Array, "atoms width 3"]
     valid: Bool[Array, "atoms width"]
+    pair: Int[Array, "atoms width"]
+    sign: Float[Array, "atoms width"]
+    reach: Float[Array, ""]
+
+    def vectors(self, structure: Structure) -> Float[Array, "atoms width 3"]:
+        """Vectors from each atom to the images of its neighbors, Å. Unused places point beyond any cutoff."""
+        x = structure.positions
+        d = x[self.j] - x[:, None] + self.shift @ structure.cell
+        return _far_unless(self.valid, d, self.reach)
+
+
+def _empty_table(neighbors: "Neighbors") -> Table:
+    nothing = jnp.zeros_like(neighbors.rows)
+    zero = jnp.zeros(nothing.shape, neighbors.shift.dtype)
+    shift = jnp.zeros((*nothing.shape, 3), neighbors.shift.dtype)
+    return Table(nothing, shift, neighbors.rows >= 0, nothing, zero, neighbors.reach)
+
+
+def _far_unless(valid: Bool[Array, "..."], d: Float[Array, "... 3"], reach: Float[Array, ""]):
+    # A padded slot must be harmless in every derivative: a constant vector beyond the reach.
+    far = jnp.array([2.0, 0.0, 0.0], d.dtype) * jnp.where(jnp.isfinite(reach), reach, 1.0)
+    return jnp.where(valid[..., None], d, far)
 
 
 class Neighbors(eqx.Module):
@@ -58,7 +85,8 @@ class Neighbors(eqx.Module):
         valid: (pairs,) False in padded slots.
         reach: cutoff + skin the list was made for, Å (inf: all pairs of a cluster).
         positions, cell: where the list was made, Å; `slack` compares with them.
-        width: places in a row of `table`, enough for the neighbors of any atom (static).
+        rows: (atoms, width) where `table` finds the neighbors of each atom: k for the pair k seen from i,
+            pairs + k for the same seen from j, -1 in unused places.
     """
 
     i: Int[Array, "pairs"]
@@ -68,7 +96,12 @@ class Neighbors(eqx.Module):
     reach: Float[Array, ""]
     positions: Float[Array, "atoms 3"]
     cell: Float[Array, "3 3"]
-    width: int = eqx.field(static=True)
+    rows: Int[Array, "atoms width"]
+
+    @property
+    def width(self) -> int:
+        """Places in a row of `table`, enough for the neighbors of any atom."""
+        return self.rows.shape[-1]
 
     @property
     def capacity(self) -> Capacity:
@@ -84,9 +117,7 @@ class Neighbors(eqx.Module):
         """Vectors from i to the image of j, Å. Padded slots point farther than any cutoff."""
         x = structure.positions
         d = x[self.j] - x[self.i] + self.shift @ structure.cell
-        # A padded slot must be harmless in every derivative: a constant vector beyond the reach.
-        far = jnp.array([2.0, 0.0, 0.0], d.dtype) * jnp.where(jnp.isfinite(self.reach), self.reach, 1.0)
-        return jnp.where(self.valid[:, None], d, far)
+        return _far_unless(self.valid, d, self.reach)
 
     def atoms_of(self, chosen: Bool[Array, "pairs"]) -> Bool[Array, "atoms"]:
         """True for each atom that belongs to one of the chosen pairs; padded slots count for nothing."""
@@ -94,26 +125,20 @@ class Neighbors(eqx.Module):
         return jnp.zeros(self.n_atoms, bool).at[self.i].max(chosen).at[self.j].max(chosen)
 
     def table(self) -> Table:
-        """The same pairs by atom, for forms that need all neighbors of an atom together. Works under jit."""
-        # Each pair is a neighbor of i, and with the opposite shift one of j. Sorted by atom, an entry's place
-        # in its row is its distance from where the row begins.
-        n = self.n_atoms
-        atom = jnp.concatenate([self.i, self.j])
-        atom = jnp.where(jnp.tile(self.valid, 2), atom, n)
-        order = jnp.argsort(atom)
-        atom = atom[order]
-        place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
-        spot = (atom, place)  # padded slots fall outside, and are dropped
+        """The same pairs by atom, for forms that need all neighbors of an atom together.
 
-        def rows(values):
-            return (
-                jnp.zeros((n, self.width, *values.shape[1:]), values.dtype)
-                .at[spot]
-                .set(values[order], mode="drop")
-            )
-
-        j, shift = jnp.concatenate([self.j, self.i]), jnp.concatenate([self.shift, -self.shift])
-        return Table(rows(j), rows(shift), rows(jnp.tile(self.valid, 2)))
+        Sorted when the list was made: this only looks up, under jit too.
+        """
+        # Each pair is a neighbor of i, and with the opposite shift one of j.
+        pairs, valid = self.i.shape[0], self.rows >= 0
+        if pairs == 0:  # nothing to look up: a list of exact capacity for one atom
+            return _empty_table(self)
+        sign = jnp.where(valid, jnp.where(self.rows < pairs, 1.0, -1.0), 0.0)
+        pair = jnp.where(valid, self.rows % pairs, 0)
+        j = jnp.where(sign > 0, self.j[pair], self.i[pair])
+        return Table(
+            jnp.where(valid, j, 0), sign[..., None] * self.shift[pair], valid, pair, sign, self.reach
+        )
 
     def slack(self, structure: Structure, cutoff: Float[Array, ""]) -> Float[Array, ""]:
         """How far, in Å, the list is from missing a pair within `cutoff`; negative: rebuild."""
@@ -275,9 +300,23 @@ def search_on_host(
         points = _without_voids(positions, box, pbc, reach)
         i, j, shift = search.compute(points=points, box=box, periodic=list(pbc), quantities="ijS")
     i, j = i.astype(np.int32), j.astype(np.int32)
-    slots = _slots(len(i), capacity.pairs)
-    pad = slots - len(i)
     most = int(np.bincount(np.concatenate([i, j]), minlength=1).max())
+    room = Capacity(_slots(len(i), capacity.pairs), _slots(most, capacity.width))
+    return list_of_pairs(i, j, shift, positions, cell, reach, room)
+
+
+def list_of_pairs(
+    i: np.ndarray,
+    j: np.ndarray,
+    shift: np.ndarray,
+    positions: np.ndarray | Array,
+    cell: np.ndarray | Array,
+    reach: float,
+    capacity: Capacity,
+) -> Neighbors:
+    """A list of pairs known already, each once, in arrays of just this capacity."""
+    slots = capacity.pairs
+    pad = slots - len(i)
     return Neighbors(
         i=jnp.asarray(np.pad(i, (0, pad))),
         j=jnp.asarray(np.pad(j, (0, pad))),
@@ -286,23 +325,45 @@ def search_on_host(
         reach=jnp.asarray(reach, float),
         positions=jnp.asarray(positions),
         cell=jnp.asarray(cell),
-        width=_slots(most, capacity.width),
+        rows=jnp.asarray(_sort_on_host(i, j, len(positions), capacity)),
     )
+
+
+def _sort_on_host(i: np.ndarray, j: np.ndarray, n_atoms: int, room: Capacity) -> np.ndarray:
+    atom = np.concatenate([i, j])
+    # numpy sorts numbers of 16 bits in linear time
+    order = np.argsort(atom.astype(np.uint16) if n_atoms <= 2**16 else atom, kind="stable")
+    counts = np.bincount(atom, minlength=n_atoms)
+    place = np.arange(len(atom)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = np.full((n_atoms, room.width), -1, np.int32)
+    rows[atom[order], place] = np.where(order < len(i), order, order - len(i) + room.pairs)
+    return rows
+
+
+@functools.partial(jax.jit, static_argnames=("n_atoms", "width"))
+def _sort_on_device(i, j, valid, n_atoms, width) -> Int[Array, "atoms width"]:
+    # Sorted by atom, an entry's place in its row is its distance from where the row begins.
+    atom = jnp.where(jnp.tile(valid, 2), jnp.concatenate([i, j]), n_atoms)
+    order = jnp.argsort(atom)
+    atom = atom[order]
+    place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
+    rows = jnp.full((n_atoms, width), -1, jnp.int32)
+    # padded slots fall outside, and are dropped
+    return rows.at[atom, place].set(order.astype(jnp.int32), mode="drop")
 
 
 def search_on_device(
     positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity
 ) -> Neighbors:
     """The same by jax-md's cell list on the device, for a cell three reaches thick along periodic vectors."""
-    *pairs, most = cell_list.find_pairs(
-        positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs)
-    )
+    pairs = cell_list.find_pairs(positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs))
+    width = _slots(pairs.most, capacity.width)
     return Neighbors(
-        *pairs,
+        *pairs[:4],
         reach=jnp.asarray(reach, float),
         positions=jnp.asarray(positions),
         cell=jnp.asarray(cell),
-        width=_slots(most, capacity.width),
+        rows=_sort_on_device(pairs.i, pairs.j, pairs.valid, len(positions), width),
     )
 
 

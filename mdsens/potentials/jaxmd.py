@@ -167,11 +167,11 @@ def _neighbor_list(structure: Structure, neighbors: Neighbors, cutoff: float, fo
     # jax-md works out by itself which image of an atom is meant: the nearest. Ours may list several, those
     # beyond the cutoff (within the skin) too. Only one of them can be within the cutoff, and only that one
     # may stay.
-    n, x, cell = structure.n_atoms, structure.positions, structure.cell
+    n = structure.n_atoms
     within = lambda d: jnp.sum(d * d, axis=-1) < cutoff**2
     if form == "dense":
         table = neighbors.table()
-        index = jnp.where(table.valid & within(x[table.j] - x[:, None] + table.shift @ cell), table.j, n)
+        index = jnp.where(table.valid & within(table.vectors(structure)), table.j, n)
         kind = NeighborListFormat.Dense
     else:
         # A spare pair has n_atoms in front, by which jax-md knows it, and behind it atom 0, so that its

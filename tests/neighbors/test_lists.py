@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import mdsens as ms
-from mdsens.neighbors import Capacity, choose_builder, search_on_device, search_on_host
+from mdsens.neighbors import Capacity, choose_builder, list_of_pairs, search_on_device, search_on_host
 
 SKEWED = np.array([[4.0, 0.0, 0.0], [3.1, 4.5, 0.0], [-1.7, 2.2, 5.0]])
 Pair = tuple[int, int, int, int, int]
@@ -145,9 +145,12 @@ def test_an_accelerator_builds_the_lists_of_large_cells():
         ms.find_neighbors(random_structure(0, 20, thin, True), 5.5, 0.5, builder=search_on_device)
 
 
-def test_the_table_holds_both_directions_of_every_pair():
-    structure = random_structure(3, 7, SKEWED, (True, True, False))
-    neighbors = ms.find_neighbors(structure, 5.0, capacity=Capacity(pairs=400))
+@pytest.mark.parametrize("builder", [search_on_host, search_on_device])
+def test_the_table_holds_both_directions_of_every_pair(builder):
+    # the host: images of one atom; the device: a cell thick enough for it
+    cell = SKEWED if builder is search_on_host else 5 * SKEWED
+    structure = random_structure(3, 7 if builder is search_on_host else 100, cell, (True, True, False))
+    neighbors = ms.find_neighbors(structure, 4.0, 0.5, Capacity(pairs=400), builder)
     table = jax.jit(lambda n: n.table())(neighbors)
     rows = [
         (i, int(j), *(int(x) for x in s))
@@ -158,7 +161,45 @@ def test_the_table_holds_both_directions_of_every_pair():
     forward = pairs_of(neighbors)
     assert sorted(rows) == sorted([*forward, *((j, i, -x, -y, -z) for i, j, x, y, z in forward)])
     # an atom's own image is its neighbor twice, on either side
-    assert len({row for row in rows if row[0] == row[1]}) == 2 * sum(i == j for i, j, *_ in forward) > 0
+    own = sum(i == j for i, j, *_ in forward)
+    assert len({row for row in rows if row[0] == row[1]}) == 2 * own
+    assert own > 0 or builder is search_on_device
+    # each place knows its pair in the flat list, and from which end it sees it
+    valid = np.asarray(table.valid)
+    mine = np.asarray(table.vectors(structure))[valid]
+    flat = np.asarray(neighbors.vectors(structure))[np.asarray(table.pair)[valid]]
+    assert_allclose(mine, np.asarray(table.sign)[valid][:, None] * flat, atol=1e-12)
+    assert not np.asarray(table.sign)[~valid].any()
+    beyond = np.linalg.norm(np.asarray(table.vectors(structure))[~valid], axis=-1)
+    assert len(beyond) and np.all(beyond > 4.5)
+
+
+def test_unused_places_of_the_table_change_no_derivative():
+    structure = random_structure(3, 7, SKEWED, True)
+    tight, roomy = (ms.find_neighbors(structure, 4.0, capacity=c) for c in (None, Capacity(400, 90)))
+
+    @jax.jit
+    def derivatives(neighbors):
+        def energy(x):
+            r = jnp.linalg.norm(neighbors.table().vectors(structure.at(x)), axis=-1)
+            return jnp.sum(jnp.where(r < 4.0, (4.0 - r) ** 3 * r**-6, 0.0))
+
+        return jax.grad(energy)(structure.positions), jax.hessian(energy)(structure.positions)
+
+    for one, other in zip(derivatives(tight), derivatives(roomy), strict=True):
+        assert np.isfinite(one).all() and np.abs(one).max() > 0
+        assert_allclose(other, one, rtol=1e-9, atol=1e-12 * np.abs(one).max())
+
+
+def test_a_table_is_there_for_atoms_without_neighbors():
+    alone = ms.Structure.create([[0.0, 0.0, 0.0]], ["Ar"])
+    none = np.zeros(0, np.int32)
+    exact = list_of_pairs(
+        none, none, np.zeros((0, 3)), np.zeros((1, 3)), np.zeros((3, 3)), np.inf, Capacity(0, 1)
+    )
+    for neighbors in (ms.find_neighbors(alone, 3.0), ms.find_neighbors(alone, np.inf), exact):
+        table = neighbors.table()
+        assert not table.valid.any() and np.isfinite(table.vectors(alone)).all()
 
 
 @jax.jit
@@ -240,6 +281,7 @@ def test_a_list_made_anew_keeps_its_shapes():
     more = ms.find_neighbors(structure, 6.0, capacity=old.capacity)
     assert pairs_of(more) == brute_force(structure, 6.0)
     assert jax.tree.structure(fewer) == jax.tree.structure(old)
+    assert [leaf.shape for leaf in jax.tree.leaves(fewer)] == [leaf.shape for leaf in jax.tree.leaves(old)]
 
 
 def test_derivatives_pass_through_a_list_found_on_the_way():
