@@ -1,7 +1,8 @@
-"""What a training step of a flow costs: alanine dipeptide, about half a million parameters, batch 128, float32.
+"""What a training step of a flow costs.
 
-Likelihood alone, likelihood with force matching (second derivatives of the flow), smooth transforms and
-splines, and how fast samples and forces come. Ratios from one run, medians of interleaved repetitions.
+Alanine dipeptide, about half a million parameters, batch 128, float32. Likelihood alone, likelihood with
+force matching (second derivatives of the flow), smooth transforms and splines, and how fast samples and
+forces come. Ratios from one run, medians of interleaved repetitions.
 
     python benchmarks/flow_training.py [REPETITIONS]
 """

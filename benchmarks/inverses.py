@@ -1,13 +1,13 @@
-"""Roots of 20 000 mixtures of 8 ramps: what each solver takes and how far off it ends; and what a gradient adds.
+"""Roots of 20 000 mixtures of 8 ramps: what each solver takes, how far off it ends, what a gradient adds.
 
     python benchmarks/inverses.py            # both precisions
     python benchmarks/inverses.py 20000 30   # roots, repetitions
 
 Times are least and median over repetitions in which all solvers take turns, so that what else runs on the
-machine slows all of them; ratios are of the least. "Cost" counts bisection-14 as 1. Errors are the smaller of |x - x*| and
-|f(x) - y|, with f evaluated in float64 for the numbers that the solver was given; a failure is one above 1e-12 (float64) or
-1e-6 (float32), or no root at all. Adversarial mixtures have slopes from 1e-6 to 10 000 and ramps from 1/200
-to the whole interval.
+machine slows all of them; ratios are of the least. "Cost" counts bisection-14 as 1. Errors are the smaller of
+|x - x*| and |f(x) - y|, with f evaluated in float64 for the numbers that the solver was given; a failure is
+one above 1e-12 (float64) or 1e-6 (float32), or no root at all. Adversarial mixtures have slopes from 1e-6 to
+10 000 and ramps from 1/200 to the whole interval.
 """
 
 import statistics
@@ -53,8 +53,7 @@ def mixtures(n: int, adversarial: bool, dtype: type, components: int = 8) -> tup
     return f, jnp.clip(y, 0, 1)
 
 
-# --- the rivals: solver(function, y, lower, upper)
-# -----------------------------------------------------------------------
+# --- the rivals: solver(function, y, lower, upper) ------------------------------------------------------
 
 
 def bisection(steps: int) -> Callable:
@@ -80,10 +79,14 @@ def multi_bin(bins: int, rounds: int) -> Callable:
     def solve(f, y, low, high):
         def zoom(_, bracket):
             low, high = bracket
-            edge = lambda k: low + (high - low) * (k / bins)
-            k = jax.lax.fori_loop(
-                1, bins, lambda k, count: count + (f(edge(k)) < y), jnp.zeros(y.shape, int)
-            ).astype(y.dtype)
+
+            def edge(k):
+                return low + (high - low) * (k / bins)
+
+            def one_more(k, count):
+                return count + (f(edge(k)) < y)
+
+            k = jax.lax.fori_loop(1, bins, one_more, jnp.zeros(y.shape, int)).astype(y.dtype)
             return edge(k), edge(k + 1)
 
         low, high = jax.lax.fori_loop(0, rounds, zoom, (low, high))
@@ -93,7 +96,10 @@ def multi_bin(bins: int, rounds: int) -> Callable:
 
 
 def chandrupatla(steps: int) -> Callable:
-    """Inverse quadratic interpolation where it can be trusted, bisection elsewhere. Adv. Eng. Software 28, 145 (1997)."""
+    """Inverse quadratic interpolation where it can be trusted, bisection elsewhere.
+
+    Source: Chandrupatla, Adv. Eng. Software 28, 145 (1997).
+    """
 
     def solve(f, y, low, high):
         def step(_, state):
@@ -148,7 +154,7 @@ SOLVERS = {
 }
 
 
-# --- the table -----------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------------
 
 
 @eqx.filter_jit
@@ -203,21 +209,28 @@ def table(dtype: type, n: int, repetitions: int) -> None:
 
 
 def gradients(dtype: type, n: int, repetitions: int) -> None:
-    """What value, log-slope and their gradient w.r.t. all parameters and inputs cost, one way and the other."""
+    """What value, log-slope and their gradient w.r.t. all parameters and inputs cost, both ways."""
     f, y = mixtures(n, False, dtype)
     x = solved(BracketedNewton(), f, y)
-    forward = lambda f, x: sum(jnp.sum(part) for part in f.forward(x))
-    backward = lambda f, y: sum(jnp.sum(part) for part in f.inverse(y))
-    forces = lambda f, y: jax.grad(lambda y: jnp.sum(f.inverse(y)[1]))(y)
+
+    def forward(f, x):
+        return sum(jnp.sum(part) for part in f.forward(x))
+
+    def backward(f, y):
+        return sum(jnp.sum(part) for part in f.inverse(y))
+
+    def log_slopes(y, f):
+        return jnp.sum(f.inverse(y)[1])
+
+    def squared_forces(f, y):
+        return jnp.sum(jax.grad(log_slopes)(y, f) ** 2)
+
     cases = {
         "forward": (forward, x),
         "forward, gradient": (jax.value_and_grad(forward, argnums=(0, 1)), x),
         "inverse": (backward, y),
         "inverse, gradient": (jax.value_and_grad(backward, argnums=(0, 1)), y),
-        "inverse, gradient of forces": (
-            jax.value_and_grad(lambda f, y: jnp.sum(forces(f, y) ** 2), argnums=(0, 1)),
-            y,
-        ),
+        "inverse, gradient of forces": (jax.value_and_grad(squared_forces, argnums=(0, 1)), y),
     }
     compiled = {name: (eqx.filter_jit(function), at) for name, (function, at) in cases.items()}
     times = take_turns(

@@ -1,4 +1,4 @@
-"""Mixtures of ramps, ordinary and adversarial, and the same function from its definition with as many digits as wanted."""
+"""Mixtures of ramps, ordinary and adversarial, and the same function with as many digits as wanted."""
 
 import functools
 from collections.abc import Sequence

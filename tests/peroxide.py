@@ -1,4 +1,4 @@
-"""Hydrogen peroxide as the smallest flow with all that a molecule has: stiff bonds and angles, a free torsion."""
+"""Hydrogen peroxide as the smallest flow with all of a molecule: stiff bonds and angles, a free torsion."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,16 +1,16 @@
-"""Smooth flows against splines on two densities in the plane, learned from samples alone and from samples with forces.
+"""Smooth flows against splines on two densities in the plane, learned from samples without and with forces.
 
-A flow z = F(x) has the density p(x) = |det dF/dx| on the unit square, hence the energy u = -log p (in kT) and the forces
--grad u. Rational-quadratic splines are once continuously differentiable: log F' has a kink at every knot of
-every layer, and the forces jump there. Mixtures of smooth ramps have all derivatives. What does this do to
-forces, where one looks at them, and where one trains on them?
+A flow z = F(x) has the density p(x) = |det dF/dx| on the unit square, hence the energy u = -log p (in kT) and
+the forces -grad u. Rational-quadratic splines are once continuously differentiable: log F' has a kink at
+every knot of every layer, and the forces jump there. Mixtures of smooth ramps have all derivatives. What does
+this do to forces, where one looks at them, and where one trains on them?
 
-    rings   u = -log sum_k w_k exp(-(r - R_k)² / 2 s²),  r = |X|,  X = 2 pi x - pi in both directions, on the square
-    torus   the same of r = sqrt(2 + cos h(X_1) + cos h(X_2)),  h(X) = (pi²/4) (1 - cos X), periodic in both directions
+    rings   u = -log sum_k w_k exp(-(r - R_k)² / 2 s²),  r = |X|,  on the square
+    torus   the same of r = sqrt(2 + cos h(X_1) + cos h(X_2)),  h(X) = (pi²/4) (1 - cos X),  periodic
 
-with R = 1, 1.5, 2, 2.5, w = 1, 0.6, 0.8, 0.4, s = 0.06 and 0.05. Samples are exact (rejection), so are their
-forces; the normalization is a sum over a fine grid, so the Kullback-Leibler divergence of the flow from the
-target is known, not only estimated.
+with X = 2 pi x - pi in both directions, R = 1, 1.5, 2, 2.5, w = 1, 0.6, 0.8, 0.4, s = 0.06 and 0.05. Samples
+are exact (rejection), so are their forces; the normalization is a sum over a fine grid, so the
+Kullback-Leibler divergence of the flow from the target is known, not only estimated.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, the toy examples and the notebooks
 published with them. There h(X) = X²/2, whose slope jumps where the torus closes; `--densities
@@ -56,7 +56,7 @@ HALVINGS = 26  # of the intervals in which jumps are looked for
 RELEVANT = 1e-2  # of the highest density: where the largest jump is looked for
 
 
-# --- the targets -------------------------------------------------------------------------------------------------
+# --- the targets ----------------------------------------------------------------------------------------
 
 
 def shells(r, width: float):
@@ -110,7 +110,7 @@ TARGETS = {
 }
 
 
-# --- the flows ---------------------------------------------------------------------------------------------------
+# --- the flows ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,10 @@ class Size:
         return (CircularSpline if periodic else IntervalSpline)(self.bins)
 
     def flow(self, kind: str, periodic: bool) -> Flow:
-        """Both coordinates in turn, each given cosines and sines of the other (also on the square, whose edges nothing comes near)."""
+        """Both coordinates in turn, each given cosines and sines of the other.
+
+        Also on the square, whose edges nothing comes near.
+        """
         names, family = ("first", "second"), self.family(kind, periodic)
         split = Split((("x", 2),), (("first", (0,)), ("second", (1,))))
         layers: list[AbstractLayer] = [Name("x"), split]
@@ -159,8 +162,7 @@ QUICK = Size(3, 4, 1, (8,), 1, 2500, Schedule(steps=20, batch=64, evaluate_every
 LOSSES = {"samples": Loss(likelihood=1.0, force=0.0), "samples and forces": Loss(likelihood=1.0, force=1e-4)}
 
 
-# --- what is measured
-# --------------------------------------------------------------------------------------------
+# --- what is measured -----------------------------------------------------------------------------------
 
 
 @eqx.filter_jit
@@ -197,17 +199,16 @@ def jumps(force: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> np.n
     """
     a, b = points[:-1].copy(), points[1:].copy()
     fa, fb = force(a), force(b)
-    size = lambda df: np.linalg.norm(df, axis=1)
+
+    def size(df):
+        return np.linalg.norm(df, axis=1)
+
     for _ in range(HALVINGS):
         m = (a + b) / 2
         fm = force(m)
         left = (size(fm - fa) > size(fb - fm))[:, None]
-        a, fa, b, fb = (
-            np.where(left, a, m),
-            np.where(left, fa, fm),
-            np.where(left, m, b),
-            np.where(left, fm, fb),
-        )
+        a, fa = np.where(left, a, m), np.where(left, fa, fm)
+        b, fb = np.where(left, m, b), np.where(left, fm, fb)
     return size(fb - fa)
 
 
@@ -257,12 +258,11 @@ class Truth:
         return numbers, {"log_density": -u, "forces": forces, "cut_forces": fields(flow.energy, self.cut)[1]}
 
 
-# --- training and tables
-# -----------------------------------------------------------------------------------------
+# --- training and tables --------------------------------------------------------------------------------
 
 
 class Clock:
-    """Time of a training step, without compilation: from the first look at the held-out frames to the last."""
+    """Time of a training step, without compilation: from the first look at held-out frames to the last."""
 
     def __init__(self, say: Callable[[str], None], label: str):
         self.say, self.label, self.looks = say, label, list[TrainingProgress]()
@@ -340,7 +340,8 @@ FORMATS = {
 
 def summary(rows: list[dict[str, Any]]) -> Table:
     table = Table(
-        title="flows against their targets; forces in kT per edge of the square, held-out samples; KL by quadrature"
+        title="flows against their targets; forces in kT per edge of the square, held-out samples; "
+        "KL by quadrature"
     )
     for title in COLUMNS.values():
         table.add_column(title, justify="left" if title in ("density", "flow", "trained on") else "right")
@@ -350,7 +351,7 @@ def summary(rows: list[dict[str, Any]]) -> Table:
 
 
 def write(folder: Path, truths: list[Truth], rows: list[dict[str, Any]]) -> None:
-    """The table as CSV; fields, cuts and courses of the trainings as HDF5, one group a density and one a flow."""
+    """The table as CSV; fields, cuts and courses of the trainings as HDF5, a group for each."""
     with (folder / "toy_densities.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
@@ -368,20 +369,20 @@ def write(folder: Path, truths: list[Truth], rows: list[dict[str, Any]]) -> None
         for row in rows:
             group = file.create_group(f"{row['density']}/{row['flow']}, {row['trained_on']}")
             group.attrs.update({name: row[name] for name in COLUMNS})
-            for name, values in (
-                row["arrays"] | {f"history/{key}": values for key, values in row["history"].items()}
-            ).items():
+            for name, values in row["arrays"].items():
                 group[name] = values
+            for name, values in row["history"].items():
+                group[f"history/{name}"] = values
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------------
 
 BLUE, RED, BLACK = "#0072B2", "#D55E00", "#222222"
 COLORS = {"smooth": BLUE, "spline": RED}
 
 
 def draw_fields(path: Path, truth: Truth, rows: list[dict[str, Any]]) -> None:
-    """Densities above, forces below: their size as color where the density counts, their direction as arrows."""
+    """Densities above, forces below: size as color where the density counts, direction as arrows."""
     shape, extent = (GRID, GRID), (0, 1, 0, 1)
     columns = [("target", truth.log_p, truth.forces)]
     columns += [
@@ -389,9 +390,8 @@ def draw_fields(path: Path, truth: Truth, rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     highest = np.exp(truth.log_p.max())
-    shown = truth.log_p > np.log(
-        1e-3 * highest
-    )  # elsewhere nobody has been: forces are what networks make up
+    # elsewhere nobody has been: forces are what networks make up
+    shown = truth.log_p > np.log(1e-3 * highest)
     strongest = np.percentile(np.linalg.norm(truth.forces[shown], axis=1), 99)
     fig = Figure(figsize=(12.5, 5.2), layout="constrained")
     axes = fig.subplots(2, len(columns))
@@ -426,7 +426,10 @@ def draw_cut(path: Path, truth: Truth, rows: list[dict[str, Any]]) -> None:
     trainings = list(dict.fromkeys(row["trained_on"] for row in rows))
     axes = fig.subplots(2, len(trainings), sharex=True, sharey="row", squeeze=False)
     x = truth.cut[:, 0]
-    blank = lambda values: np.where(truth.relevant, values, np.nan)
+
+    def blank(values):
+        return np.where(truth.relevant, values, np.nan)
+
     for (force, error), trained_on in zip(axes.T, trainings, strict=True):
         force.plot(x, blank(truth.cut_forces[:, 0]), color=BLACK, linewidth=2.5, alpha=0.35, label="target")
         for row in (row for row in rows if row["trained_on"] == trained_on):

@@ -57,9 +57,12 @@ class BoltzmannGenerator(eqx.Module):
 
     @property
     def rotatable(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Atoms of each soft torsion between atoms heavier than hydrogen (phi and psi of a peptide), in the order of the flow."""
-        layers = self.flow.layers.layers
-        coordinates, split = layers[0], layers[1] if len(layers) > 1 else None
+        """Atoms of each soft torsion between atoms heavier than hydrogen, in the order of the flow.
+
+        Of a peptide these are phi and psi.
+        """
+        coordinates, *others = self.flow.layers.layers
+        split = others[0] if others else None
         if not hasattr(coordinates, "rows") or not isinstance(split, Split):
             return ()
         soft = dict(split.targets).get("soft", ())

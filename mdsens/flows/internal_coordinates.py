@@ -60,7 +60,11 @@ class AbstractCoordinates(eqx.Module):
 
     @abstractmethod
     def check(self, positions: np.ndarray) -> None:
-        """Raise `InputError` if frames (atoms, 3) or (frames, atoms, 3) in nm have no coordinates; on the host."""
+        """Find out on the host whether frames (atoms, 3) or (frames, atoms, 3) in nm have coordinates.
+
+        Raises:
+            InputError: they have none.
+        """
 
     @abstractmethod
     def frame(self, positions: Float[Array, "atoms 3"]) -> tuple[Float[Array, "3"], Float[Array, "3 3"]]:
@@ -187,14 +191,19 @@ class GlobalFrame(eqx.Module):
 def measure(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Fields:
     """Bond atom-a, angle atom-a-b and torsion atom-a-b-c of every row that has these parents (nm, rad)."""
     two, three, four = (int(np.sum(rows[:, k] == MISSING)) for k in (1, 2, 3))  # the first rows lack parents
-    difference = lambda row, i, j: positions[rows[row:, i]] - positions[rows[row:, j]]
-    v, w, u = difference(two, 0, 1), difference(three, 2, 1), difference(four, 3, 2)  # atom - a, b - a, c - b
+
+    def difference(row: int, i: int, j: int) -> Array:
+        return positions[rows[row:, i]] - positions[rows[row:, j]]
+
+    # atom - a, b - a, c - b
+    v, w, u = difference(two, 0, 1), difference(three, 2, 1), difference(four, 3, 2)
     bonds = _length(v)
     # Angle between v and w, from sine and cosine together: acos loses half the digits near 0 and pi.
     v, n = v[three - two :], jnp.cross(v[three - two :], w)
     angles = jnp.arctan2(_length(n), jnp.sum(v * w, axis=-1))
     # Torsion: angle between the normals v × w and u × w of the two planes. Their product is |n||m| cos p; and
-    # |w| (v . m) = |n||m| sin p, positive if, seen from a towards b, the bond to atom turns clockwise to cover the one to c.
+    # |w| (v . m) = |n||m| sin p, positive if, seen from a towards b, the bond to atom turns clockwise to
+    # cover the one to c.
     v, w, n = v[four - three :], w[four - three :], n[four - three :]
     m = jnp.cross(u, w)
     torsions = _atan2(_length(w) * jnp.sum(v * m, axis=-1), jnp.sum(n * m, axis=-1))
@@ -213,7 +222,7 @@ def place(
     angles: Float[Array, "rows"],
     torsions: Float[Array, "rows"],
 ) -> Float[Array, "atoms 3"]:
-    """Fill in the positions of the rows' atoms, one after the other (nm, rad); those of all other atoms are given."""
+    """Fill in the positions of the rows' atoms, one after the other (nm, rad); all others are given."""
     # Step by step, not level by level of the tree: for 22 atoms the loop compiles three times and runs 1.6
     # times as fast as the four levels written out, whose few vectors are too short to gain anything (128
     # frames, two cores).
@@ -247,11 +256,11 @@ def check_frames(positions: np.ndarray, n_atoms: int) -> np.ndarray:
     if frames.shape[-2] != n_atoms:
         raise InputError(
             f"positions of {frames.shape[-2]} atoms, and the topology has {n_atoms}: leave out what does not "
-            "belong to the molecule "
-            "(mdtraj: trajectory.atom_slice), or give the topology of these positions."
+            "belong to the molecule (mdtraj: trajectory.atom_slice), or give the topology of these positions."
         )
     frames = frames.reshape(-1, n_atoms, 3)
-    if len(bad := np.argwhere(~np.isfinite(frames))):
+    bad = np.argwhere(~np.isfinite(frames))
+    if len(bad):
         raise InputError(
             f"the position of atom {bad[0, 1]} in frame {bad[0, 0]} is {frames[tuple(bad[0])]}: leave out "
             "frames like this one."
@@ -262,7 +271,8 @@ def check_frames(positions: np.ndarray, n_atoms: int) -> np.ndarray:
 def check_bonds(frames: np.ndarray, rows: np.ndarray) -> None:
     """Raise `InputError` if bonds are no bonds: Å instead of nm, or a molecule in pieces."""
     lengths = np.linalg.norm(frames[:, rows[:, 0]] - frames[:, rows[:, 1]], axis=-1)
-    if (typical := np.median(lengths)) > LONGEST_BOND:
+    typical = np.median(lengths)
+    if typical > LONGEST_BOND:
         raise InputError(
             f"a typical bond is {typical:.3g} long, and bonds are 0.07 to 0.3 nm: these positions seem to be "
             "in Å. Multiply them by 0.1."
@@ -276,17 +286,14 @@ def check_bonds(frames: np.ndarray, rows: np.ndarray) -> None:
     if lengths[frame, k] > LONGEST_BOND:
         raise InputError(
             f"the bond between atoms {rows[k, 0]} and {rows[k, 1]} is {lengths[frame, k]:.3g} nm long in "
-            f"frame {frame}, above "
-            f"{LONGEST_BOND} nm: the molecule is cut by a periodic boundary (mdtraj: "
-            "trajectory.make_molecules_whole()), or the topology "
-            "numbers the atoms differently."
+            f"frame {frame}, above {LONGEST_BOND} nm: the molecule is cut by a periodic boundary (mdtraj: "
+            "trajectory.make_molecules_whole()), or the topology numbers the atoms differently."
         )
     frame, k = np.unravel_index(np.argmin(lengths), lengths.shape)
     if lengths[frame, k] < SHORTEST_BOND:
         raise InputError(
             f"bonded atoms {rows[k, 0]} and {rows[k, 1]} are {lengths[frame, k]:.3g} nm apart in frame "
-            f"{frame}, below {SHORTEST_BOND} nm: "
-            "they overlap. Leave out this frame."
+            f"{frame}, below {SHORTEST_BOND} nm: they overlap. Leave out this frame."
         )
 
 
@@ -304,9 +311,9 @@ def check_not_linear(bonds: Bonds, positions: np.ndarray) -> None:
     bend = np.median(_bends(_angles(frames, np.array(triples))), axis=0)
     if bend.max() < LINEAR_GROUP:
         raise InputError(
-            f"{bonds.name(*range(bonds.n_atoms))} lie in a line: a linear molecule has no torsions and only two "
-            "angles of orientation, so it has no internal coordinates here, and no reference block helps. "
-            "Flows are for molecules with three atoms that are not in a line."
+            f"{bonds.name(*range(bonds.n_atoms))} lie in a line: a linear molecule has no torsions and only "
+            "two angles of orientation, so it has no internal coordinates here, and no "
+            "block helps. Flows are for molecules with three atoms that are not in a line."
         )
 
 
@@ -327,22 +334,21 @@ def check_angles(frames: np.ndarray, triples: np.ndarray) -> None:
     angles = _angles(frames, triples)
     bend = _bends(angles)
     typical = np.median(bend, axis=0)
-    if typical[k := int(np.argmin(typical))] < LINEAR_GROUP:
+    k = int(np.argmin(typical))
+    if typical[k] < LINEAR_GROUP:
         raise InputError(
             f"atoms {triples[k, 0]}, {triples[k, 1]} and {triples[k, 2]} form a linear group: their angle is "
-            "typically "
-            f"{np.degrees(np.median(angles[:, k])):.1f}°, and torsions about a line are not defined. Put "
-            "them, with a bonded atom off the "
-            "line, into a reference block (MixedCoordinates.from_topology with atoms=)."
+            f"typically {np.degrees(np.median(angles[:, k])):.1f}°, and torsions about a line are not "
+            "defined. Put them, with a bonded atom off the line, into a reference block "
+            "(MixedCoordinates.from_topology with atoms=)."
         )
     frame, k = np.unravel_index(np.argmin(bend), bend.shape)
     if bend[frame, k] < SMALLEST_BEND:
+        others = np.sum(bend.min(1) < SMALLEST_BEND) - 1
         raise InputError(
             f"atoms {triples[k, 0]}, {triples[k, 1]} and {triples[k, 2]} lie in a line in frame {frame}: "
-            "their angle is "
-            f"{np.degrees(angles[frame, k]):.4f}°, within {SMALLEST_BEND} rad of 0° or 180°, where torsions "
-            "are not defined. Leave out "
-            f"this frame; {np.sum(bend.min(1) < SMALLEST_BEND) - 1} others are like it."
+            f"their angle is {np.degrees(angles[frame, k]):.4f}°, within {SMALLEST_BEND} rad of 0° or 180°, "
+            f"where torsions are not defined. Leave out this frame; {others} others are like it."
         )
 
 
@@ -364,16 +370,6 @@ def _turn(angle: Array, axis: int) -> Array:
     """Rotation matrix about a coordinate axis."""
     i, j = (axis + 1) % 3, (axis + 2) % 3
     c, s = jnp.cos(angle), jnp.sin(angle)
-    return (
-        jnp.zeros((3, 3), angle.dtype)
-        .at[axis, axis]
-        .set(1)
-        .at[i, i]
-        .set(c)
-        .at[j, j]
-        .set(c)
-        .at[j, i]
-        .set(s)
-        .at[i, j]
-        .set(-s)
-    )
+    matrix = jnp.zeros((3, 3), angle.dtype).at[axis, axis].set(1)
+    matrix = matrix.at[i, i].set(c).at[j, j].set(c)
+    return matrix.at[j, i].set(s).at[i, j].set(-s)

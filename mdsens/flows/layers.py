@@ -98,25 +98,23 @@ class Split(AbstractLayer):
         if taken != list(range(length)):
             raise InputError(
                 f"Split of {[name for name, _ in self.sources]} with {length} elements: the parts take "
-                f"{taken}. "
-                "Each element 0, ..., n - 1 must go to one part, once."
+                f"{taken}. Each element 0, ..., n - 1 must go to one part, once."
             )
 
     def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         state = dict(x)
         whole = jnp.concatenate([state.pop(name) for name, _ in self.sources])
-        return state | {name: whole[np.array(elements, int)] for name, elements in self.targets}, jnp.zeros(
-            (), whole.dtype
-        )
+        parts = {name: whole[np.array(elements, int)] for name, elements in self.targets}
+        return state | parts, jnp.zeros((), whole.dtype)
 
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         state = dict(y)
         parts = jnp.concatenate([state.pop(name) for name, _ in self.targets])
         whole = parts[np.argsort(np.concatenate([np.array(elements, int) for _, elements in self.targets]))]
         ends = np.cumsum([n for _, n in self.sources])[:-1]
-        return state | dict(
-            zip((name for name, _ in self.sources), jnp.split(whole, ends), strict=True)
-        ), jnp.zeros((), whole.dtype)
+        names = [name for name, _ in self.sources]
+        pieces = dict(zip(names, jnp.split(whole, ends), strict=True))
+        return state | pieces, jnp.zeros((), whole.dtype)
 
 
 class Whiten(AbstractLayer):
@@ -147,16 +145,16 @@ class Whiten(AbstractLayer):
                 f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse: give "
                 "ten times as many."
             )
-        if len(bad := np.flatnonzero(~np.isfinite(frames).all(1))):
+        bad = np.flatnonzero(~np.isfinite(frames).all(1))
+        if len(bad):
             raise InputError(f"{field!r} is not finite in frame {bad[0]}: leave out frames like it.")
         mean, covariance = frames.mean(0), np.atleast_2d(np.cov(frames.T))
         values, vectors = np.linalg.eigh(covariance)
         if values[0] <= 1e-12 * values[-1]:
             raise InputError(
                 f"the covariance of {field!r} from {n_frames} frames of {n} elements has no inverse "
-                "(smallest eigenvalue "
-                f"{values[0]:.1e}, largest {values[-1]:.1e}). Give more frames, and leave out elements that "
-                "never change (constraints)."
+                f"(smallest eigenvalue {values[0]:.1e}, largest {values[-1]:.1e}). Give more frames, and "
+                "leave out elements that never change (constraints)."
             )
         # C^(-1/2), the symmetric root: of all matrices that whiten, it moves the elements least
         matrix, undo = vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
@@ -184,9 +182,8 @@ class Turns(AbstractLayer):
 
     def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         v = x[self.field] / (2 * np.pi)
-        return x | {self.field: v - jax.lax.stop_gradient(jnp.floor(v))}, jnp.asarray(
-            -v.size * np.log(2 * np.pi), v.dtype
-        )
+        log_det = jnp.asarray(-v.size * np.log(2 * np.pi), v.dtype)
+        return x | {self.field: v - jax.lax.stop_gradient(jnp.floor(v))}, log_det
 
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         v = y[self.field]
@@ -219,8 +216,8 @@ class Cut(AbstractLayer):
 class Unbounded(AbstractLayer):
     """Lengths or angles that come near the end of their domain, as numbers on the whole line.
 
-    y = log x for lengths in (0, inf), y = log tan(x / 2) for angles in (0, pi). What is drawn on the line then
-    never falls outside the domain, where there is no shape and no density.
+    y = log x for lengths in (0, inf), y = log tan(x / 2) for angles in (0, pi). What is drawn on the line
+    then never falls outside the domain, where there is no shape and no density.
 
     Attributes:
         elements: of the field; the others stay as they are.

@@ -173,7 +173,8 @@ def choose_coordinates(
         frames: positions in nm, of which the block takes its shape and widths: only frames to train on.
         block: atoms of the block; by default the ring system.
     Raises:
-        InputError: a linear molecule or one in pieces, several ring systems, or frames that do not fit the topology.
+        InputError: a linear molecule or one in pieces, several ring systems, or frames that do not fit the
+        topology.
     """
     check_not_linear(read_bonds(topology), frames)
     if block or rings(topology):

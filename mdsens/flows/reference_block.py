@@ -1,9 +1,8 @@
 """A stiff group of atoms, such as a ring, described by how it deviates from a reference geometry.
 
 A ring closes through a bond that no tree of bonds holds, so its bonds, angles and torsions cannot be chosen
-one by one.
-Its small vibrations about a reference can: turn the group until it lies on the reference as well as it can,
-and expand what is left in the principal directions of the data, each in units of its own width.
+one by one. Its small vibrations about a reference can: turn the group until it lies on the reference as well
+as it can, and expand what is left in the principal directions of the data, each in units of its own width.
 """
 
 from typing import Any, Self
@@ -31,12 +30,13 @@ from mdsens.molecules.placement import Placement, place_atoms
 
 
 class ReferenceBlock(AbstractCoordinates):
-    """Shape of n atoms as 3 n - 6 displacements from a reference: the field "block", in units of their widths.
+    """Shape of n atoms as 3 n - 6 displacements from a reference.
+
+    They are the field "block", in units of their widths.
 
     The standard pose is the Eckart frame: centroid at the origin, and sum_i x0_i × x_i = 0 with the reference
-    x0.
-    Shapes must be near enough to the reference for that to have one nearest solution: a vibrating ring is, a
-    chain that folds is not (`check`).
+    x0. Shapes must be near enough to the reference for that to have one nearest solution: a vibrating ring
+    is, a chain that folds is not (`check`).
 
     Attributes:
         reference: (n, 3), nm, centroid at the origin.
@@ -100,9 +100,8 @@ class ReferenceBlock(AbstractCoordinates):
         reference, directions, widths = self._constants(positions.dtype)
         origin, R = self.frame(positions)
         pose = product(positions - origin, R)
-        return {"block": product(directions, (pose - reference).reshape(-1)) / widths}, -self._log_volume(
-            pose
-        )
+        block = product(directions, (pose - reference).reshape(-1)) / widths
+        return {"block": block}, -self._log_volume(pose)
 
     def inverse(self, fields: Fields) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
         """Positions in the standard pose (nm), and log|d(shape)/d(block)|."""
@@ -142,10 +141,8 @@ class ReferenceBlock(AbstractCoordinates):
         if in_widths[frame] > 20 or stiffness < 0.2:
             raise InputError(
                 f"frame {frame} is {distance[frame]:.2g} nm (root mean square) and {in_widths[frame]:.0f} "
-                "widths away from the reference "
-                "of the block. A block must be stiff: choose the ring alone, and check that atoms are "
-                "numbered alike and positions are "
-                "in nm."
+                "widths away from the reference of the block. A block must be stiff: choose the ring alone, "
+                "and check that atoms are numbered alike and positions are in nm."
             )
 
     def _log_volume(self, pose: Array) -> Array:
@@ -226,9 +223,8 @@ class MixedCoordinates(AbstractCoordinates):
             if len(systems) > 1:
                 raise InputError(
                     f"the molecule has {len(systems)} ring systems {systems}: name with atoms= the one that "
-                    "carries the molecule. "
-                    "The others then get bonds, angles and torsions, valid but coupled by the closing of "
-                    "their rings."
+                    "carries the molecule. The others then get bonds, angles and torsions, valid but "
+                    "coupled by the closing of their rings."
                 )
             atoms = systems[0]
         placement = place_atoms(topology, tuple(atoms))
@@ -260,7 +256,11 @@ class MixedCoordinates(AbstractCoordinates):
         return self.block.frame(positions[np.array(self.atoms)])
 
     def check(self, positions: np.ndarray) -> None:
-        """Find out on the host whether these positions have coordinates: as for `ZMatrix` and `ReferenceBlock`."""
+        """Find out on the host whether these positions have coordinates.
+
+        Raises:
+            InputError: as for `ZMatrix` and `ReferenceBlock`.
+        """
         frames, rows = check_frames(positions, self.n_atoms), self._rows()
         if len(rows):
             check_bonds(frames, rows)
@@ -273,7 +273,9 @@ class MixedCoordinates(AbstractCoordinates):
 
 @jax.custom_jvp
 def eckart_rotation(correlation: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
-    """Rotation R that lays points x on references x0, both with centroid zero: smallest sum_i |R x_i - x0_i|².
+    """Rotation R that lays points x on references x0, both with centroid zero.
+
+    It has the smallest sum_i |R x_i - x0_i|².
 
     With equal weights this is the Eckart frame: sum_i x0_i × R x_i = 0. Derivatives of any order, finite for
     planar and for symmetric points alike, unlike those of a singular value decomposition.
@@ -367,8 +369,7 @@ def _mean_shape(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if singular[1] < 1e-2 * singular[0]:
             raise InputError(
                 f"the atoms of the block lie in a line: its second extent is {singular[1] / singular[0]:.1e} "
-                "of the first. Add a bonded "
-                "atom that is off the line."
+                "of the first. Add a bonded atom that is off the line."
             )
         aligned = _aligned(frames, reference)
         last, reference = reference, aligned.mean(0)

@@ -20,7 +20,10 @@ LEAST_BIN, LEAST_SLOPE = 1e-3, 1e-3
 
 
 class RationalQuadraticSpline(AbstractTransform):
-    """On [-bound, bound], straight with slope 1 outside (domain "line"), around the circle of circumference 1, or on [0, 1].
+    """Increasing, on one of three domains.
+
+    On [-bound, bound], straight with slope 1 outside (domain "line"), around the circle of circumference 1,
+    or on [0, 1].
 
     Attributes:
         x, y: knots, rising; from -bound to bound, or from 0 to 1.
@@ -66,7 +69,7 @@ class RationalQuadraticSpline(AbstractTransform):
         return x - turns, turns
 
     def _split(self, x: Array, knots: Array) -> tuple[Array, Array]:
-        """What lies outside, and x with a knot in its place, so that what is not used has finite derivatives."""
+        """What lies outside, and x with a knot in its place: what is not used has finite derivatives."""
         if self.domain != "line":
             return jnp.zeros(x.shape, bool), x
         outside = (x < knots[..., 0]) | (x > knots[..., -1])
@@ -77,9 +80,8 @@ class RationalQuadraticSpline(AbstractTransform):
         at = jnp.sum(x[..., None] >= knots[..., 1:-1], axis=-1, keepdims=True)
 
         def take(values: Array, k: Array) -> Array:
-            return jnp.take_along_axis(jnp.broadcast_to(values, (*x.shape, values.shape[-1])), k, axis=-1)[
-                ..., 0
-            ]
+            spread = jnp.broadcast_to(values, (*x.shape, values.shape[-1]))
+            return jnp.take_along_axis(spread, k, axis=-1)[..., 0]
 
         x0, x1, y0, y1, d0, d1 = (
             take(values, at + k) for values in (self.x, self.y, self.slope) for k in (0, 1)

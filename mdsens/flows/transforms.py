@@ -10,8 +10,7 @@ more axis in the end, the components. `forward(x)` gives y and log dy/dx, `inver
 by root finding with exact derivatives (`mdsens.implicit.inverse`).
 
 A *family* (`IntervalMixture(8)`, `CircleMixture(8)`, `LineMixture(4)`, ...) says how `n_raw` unconstrained
-numbers,
-the output of a network, become a function: `family.build(raw)`.
+numbers, the output of a network, become a function: `family.build(raw)`.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, NeurIPS 2021, arXiv:2110.00351, section 3.
 """
@@ -40,7 +39,7 @@ EDGE = {1: 1e-3, 2: 2e-2}
 def ramp(
     z: Float[Array, "*shape"], steepness: Float[Array, "*#shape"], power: int = 1
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """The smooth ramp and its slope: 0 for z <= 0, 1 for z >= 1, infinitely often differentiable everywhere."""
+    """The smooth ramp, 0 for z <= 0 and 1 for z >= 1, and its slope; infinitely often differentiable."""
     # g = rho(z) / (rho(z) + rho(1 - z)),  rho(z) = exp(a (1 - z^-k)): the logistic function of
     #     u = log rho(z) - log rho(1 - z) = a ((1 - z)^-k - z^-k)
     # and with it  g' = g (1 - g) u',  u' = a k ((1 - z)^-(k+1) + z^-(k+1)).
@@ -150,12 +149,11 @@ class RampMixture(AbstractTransform):
         low, high = (y - self.offset - height) / self.slope, (y - self.offset) / self.slope
         first = jnp.min(self.center - 0.5 / self.sharpness, axis=-1)
         last = jnp.max(self.center + 0.5 / self.sharpness, axis=-1)
-        margin = (
-            1e-4 + 16 * jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(self.offset) + height) / self.slope
-        )
-        return jnp.maximum(low, jnp.minimum(first, high)) - margin, jnp.minimum(
-            high, jnp.maximum(last, low)
-        ) + margin
+        rounding = jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(self.offset) + height) / self.slope
+        margin = 1e-4 + 16 * rounding
+        lower = jnp.maximum(low, jnp.minimum(first, high)) - margin
+        upper = jnp.minimum(high, jnp.maximum(last, low)) + margin
+        return lower, upper
 
     def __call__(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """y."""
@@ -252,9 +250,8 @@ class _MixtureFamily(AbstractFamily):
     def _shares(self, raw: Array) -> tuple[Array, Array]:
         """Slope of the straight part and heights, together 1."""
         share = jax.nn.softmax(raw, axis=-1)
-        return self.least_slope + (1 - self.least_slope) * share[..., 0], (1 - self.least_slope) * share[
-            ..., 1:
-        ]
+        rest = 1 - self.least_slope
+        return self.least_slope + rest * share[..., 0], rest * share[..., 1:]
 
 
 class IntervalMixture(_MixtureFamily):
@@ -302,7 +299,7 @@ class CircleMixture(_MixtureFamily):
 
 
 class LineMixture(_MixtureFamily):
-    """Maps the line onto itself: shift and scale, and bumps within a few units of the origin; straight far out.
+    """Maps the line onto itself: shift and scale, bumps within a few units of the origin, straight far out.
 
     For coordinates with mean zero and variance one. The tails of a Gaussian stay those of a Gaussian.
     """

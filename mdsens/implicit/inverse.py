@@ -1,13 +1,12 @@
-"""Invert increasing functions that have no formula for their inverse, and differentiate the inverse as if they had.
+"""Invert increasing functions that have no formula for their inverse, and differentiate the inverse.
 
 x = f⁻¹(y; θ) is the root of f(x; θ) = y. One derivative of that equation,
 
     f' dx + (∂f/∂θ) dθ = dy        so        dx = (dy - (∂f/∂θ) dθ) / f',
 
 is the inverse function theorem. The x on the right-hand side is the inverse itself, so the rule can be
-differentiated
-again, and again: derivatives of every order, forward and reverse, are those of the inverse and not of the
-steps that found it.
+differentiated again, and again: derivatives of every order, forward and reverse, are those of the inverse and
+not of the steps that found it.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, NeurIPS 2021, arXiv:2110.00351.
 """
@@ -47,23 +46,20 @@ class _Search(NamedTuple):
     low_known: Bool[Array, "*shape"]  # function(low) < y, evaluated in full precision
     high_known: Bool[Array, "*shape"]
     reach: Float[Array, "*shape"]
-    last: Float[
-        Array, "*shape"
-    ]  # residual where the Newton step to x began, infinite if x was found otherwise
+    last: Float[Array, "*shape"]  # residual where the Newton step to x began, else infinite
     done: Bool[Array, "*shape"]
     lost: Bool[Array, "*shape"]  # there is no root between lower and upper
 
 
 class BracketedNewton(eqx.Module):
-    """Bisection to the neighborhood of the root, then Newton steps that stay within a bracket; element by element.
+    """Bisection to the neighborhood of the root, then Newton steps within a bracket; element by element.
 
     The bisections run in float32: they only have to find the neighborhood. Its ends are conjectures, and
-    Newton steps
-    within it, as many as ordinary functions need, need not arrive: a guard begins where they end, and ends
-    when all residuals say that the roots are there. It takes an end of the bracket for known when it has been
-    there and seen the sign of the residual. Where an end is not as conjectured it goes on farther out; where
-    a Newton step would leave the bracket, or the one before it did not halve the residual, it halves the
-    bracket.
+    Newton steps within it, as many as ordinary functions need, need not arrive: a guard begins where they
+    end, and ends when all residuals say that the roots are there. It takes an end of the bracket for known
+    when it has been there and seen the sign of the residual. Where an end is not as conjectured it goes on
+    farther out; where a Newton step would leave the bracket, or the one before it did not halve the residual,
+    it halves the bracket.
 
     One guard step confirms an ordinary batch. The hardest root decides how many there are, up to some
     twenty-five where flat stretches lie between steep ones.
@@ -82,8 +78,7 @@ class BracketedNewton(eqx.Module):
         if min(self.bisections, self.newton_steps) < 0 or self.guard_steps < 1:
             raise InputError(
                 f"BracketedNewton(bisections={self.bisections}, newton_steps={self.newton_steps}, "
-                f"guard_steps={self.guard_steps}): "
-                "needs at least one guard step, and no negative count."
+                f"guard_steps={self.guard_steps}): needs at least one guard step, and no negative count."
             )
 
     def __call__(
@@ -184,7 +179,10 @@ def _guard(
 def value_and_slope(
     function: Callable[[Array], Array], x: Float[Array, "*shape"]
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """f(x) and f'(x) of a function that acts element by element: by a method of this name, if the function has one."""
+    """f(x) and f'(x) of a function that acts element by element.
+
+    By a method of this name, if the function has one.
+    """
     if hasattr(function, "value_and_slope"):
         return function.value_and_slope(x)
     return jax.jvp(function, (x,), (jnp.ones_like(x),))
@@ -218,8 +216,9 @@ def inverse(
         solver: called as solver(function, y, lower, upper); `BracketedNewton()` by default.
     Returns:
         x, of the shape and the precision of y. The error is that of rounding: x is off by less than 1e-12 in
-        float64 and 1e-6 in float32 (in units of |x|, if above 1), or function(x) is (in units of |y|, if above 1): where f is as
-        flat as 1e-6, rounding of y alone moves x by 1e-10. NaN where the bracket holds no root.
+        float64 and 1e-6 in float32 (in units of |x|, if above 1), or function(x) is (in units of |y|, if
+        above 1): where f is as flat as 1e-6, rounding of y alone moves x by 1e-10. NaN where the bracket
+        holds no root.
     Raises:
         InputError: the bracket holds no root (not under `jax.jit`, where NaN is all that can be said).
     """
@@ -275,10 +274,10 @@ def triangular_inverse(
     *,
     solver: Callable[..., Array] | None = None,
 ) -> Float[Array, " n"]:
-    """The x with function(x) = y, for a map whose component i depends on x[0], ..., x[i] only and increases with x[i].
+    """The x with function(x) = y, for a triangular map.
 
-    An autoregressive flow, inverted one component after the other. Differentiable like `inverse`; batches by
-    `jax.vmap`.
+    Its component i depends on x[0], ..., x[i] only, and increases with x[i]. An autoregressive flow, inverted
+    one component after the other. Differentiable like `inverse`; batches by `jax.vmap`.
 
     Args:
         function: (n,) -> (n,), a pytree whose arrays of floats are its parameters.

@@ -1,4 +1,4 @@
-"""Densities, their forces, and the losses: consistent with each other in both directions of the flow, to second derivatives."""
+"""Densities, their forces, and the losses agree in both directions of the flow, to second derivatives."""
 
 import equinox as eqx
 import jax
@@ -22,7 +22,10 @@ BASE = {"turn": Uniform(1), "number": Normal(1)}
 
 
 def two_dimensional(direction) -> Flow:
-    """A density of (turn, number) on the circle times the line; `direction` wraps both layers that have roots to find."""
+    """A density of (turn, number) on the circle times the line.
+
+    `direction` wraps both layers that have roots to find.
+    """
     number = Coupling.create(
         "number",
         ["turn"],
@@ -115,7 +118,7 @@ def test_forces_and_hessian_are_derivatives_of_the_energy(flow):
 
 @all_flows
 def test_gradients_of_the_losses_are_those_of_central_differences(flow):
-    """Along random directions in the space of all parameters; likelihood, force matching and reverse KL each by itself."""
+    """Along random directions of all parameters; likelihood, force matching and reverse KL each by itself."""
     coupling_only = Flow(flow.layers.layers[:-1], BASE)  # half of the flow compiles in half of the time
     trained, fixed = eqx.partition(coupling_only, eqx.is_inexact_array)
     numbers, flow_of = ravel_pytree(trained)

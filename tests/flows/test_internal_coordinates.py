@@ -133,7 +133,8 @@ def test_bonds_angles_and_torsions_are_those_of_mdtraj(frames, coordinates):
 
 
 def test_improper_torsions_are_narrow_and_proper_ones_turn(coordinates):
-    # |mean of exp(i p)| is 1 for a rigid torsion; out-of-plane and tetrahedral vibrations at 300 K are about 10°
+    # |mean of exp(i p)| is 1 for a rigid torsion; out-of-plane and tetrahedral vibrations at 300 K are about
+    # 10°
     order = np.abs(np.mean(np.exp(1j * np.asarray(coordinates[0]["torsions"])), axis=0))
     proper = np.array(PEPTIDE.proper)
     assert order[~proper].min() > 0.97

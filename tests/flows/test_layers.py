@@ -63,7 +63,7 @@ CASES |= {
 
 @quick_jit
 def there_and_back(layer, x):
-    """y and x, the log-determinants, and the Jacobian of the way back: the implicit one, where roots are found."""
+    """y and x, the log-determinants, and the Jacobian of the way back: implicit where roots are found."""
     y, log_det = layer.forward(x)
     flat, state_of = ravel_pytree(y)
 

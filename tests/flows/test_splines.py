@@ -1,4 +1,4 @@
-"""Rational-quadratic splines: inverses, ends and knots; and the corner in their slope that mixtures of ramps do not have."""
+"""Rational-quadratic splines: inverses, ends and knots; and the corner that mixtures of ramps do not have."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Smooth transforms: finite and right at the ends of their domains and ramps, closed around the circle, without corners."""
+"""Smooth transforms: right at the ends of domains and ramps, closed around the circle, without corners."""
 
 import equinox as eqx
 import jax
@@ -39,7 +39,7 @@ def orders(function, x, n):
     return jnp.concatenate([values, slopes[-1:]])
 
 
-# --- the ramp ----------------------------------------------------------------------------------------------------------------
+# --- the ramp -------------------------------------------------------------------------------------------
 
 ramp_orders = jax.jit(
     lambda z, steepness, power: orders(lambda z: ramp(z, steepness, power)[0], z, 4), static_argnums=2
@@ -94,8 +94,7 @@ def test_the_bump_has_one_maximum_from_the_least_steepness_on_and_two_below(powe
     assert_allclose(ramp(1 - z, jnp.asarray(3.0), power)[1], bump(3.0), atol=1e-12)
 
 
-# --- mixtures, for any output of a network
-# --------------------------------------------------------------------------------------
+# --- mixtures, for any output of a network --------------------------------------------------------------
 
 N = 48
 
@@ -214,7 +213,7 @@ def test_zeros_give_nearly_the_identity(family):
     assert np.max(np.abs(forward(f, x)[0] - x)) < 0.1
 
 
-# --- both directions -------------------------------------------------------------------------------------------------------------
+# --- both directions ------------------------------------------------------------------------------------
 
 
 @eqx.filter_jit
@@ -267,7 +266,7 @@ def test_float32_stays_float32(family):
         assert shape.dtype == np.float32
 
 
-# --- what is refused ------------------------------------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", [IntervalMixture, CircleMixture, LineMixture])

@@ -31,7 +31,7 @@ STEPS = {
 MODES = {"forward": ["forward"] * 3, "reverse": ["reverse"] * 3, "mixed": ["forward", "reverse", "forward"]}
 
 
-# --- the error ------------------------------------------------------------------------------------
+# --- the error ------------------------------------------------------------------------------------------
 
 ALLOWED = {np.float64: 1e-12, np.float32: 1e-6}
 
@@ -84,8 +84,7 @@ def assert_right_with_50_digits(f, y, x, allowed):
             assert abs(root - x) * min(1, mpmath.diff(f, root)) <= h
 
 
-# --- derivatives in closed form
-# ------------------------------------------------------------------------------------------
+# --- derivatives in closed form -------------------------------------------------------------------------
 
 
 class Cubic(eqx.Module):
@@ -153,8 +152,7 @@ def test_the_bracket_does_not_move_the_root():
     assert not np.any(slopes)
 
 
-# --- derivatives of a mixture, from 50 digits and from differences
-# --------------------------------------------------------
+# --- derivatives of a mixture, from 50 digits and from differences --------------------------------------
 
 # slope, offset, two heights, centers, sharpnesses and steepnesses, and y: the numbers that x depends on
 POINT = jnp.array([0.05, -0.1, 0.45, 0.55, 0.31, 0.64, 2.1, 3.7, 1.2, 2.3, 0.47])
@@ -205,7 +203,7 @@ def test_derivatives_are_those_of_differences():
         )
 
 
-# --- triangular maps ------------------------------------------------------------------------------
+# --- triangular maps ------------------------------------------------------------------------------------
 
 
 class Autoregressive(eqx.Module):
@@ -281,7 +279,7 @@ def test_after_a_component_without_root_there_is_none():
     assert np.all(np.isnan(x[:, 1:]))
 
 
-# --- what is refused ------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------------------------
 
 
 def test_a_bracket_without_root_is_an_error_and_nan_where_errors_cannot_be_raised():

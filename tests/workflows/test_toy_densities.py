@@ -1,4 +1,4 @@
-"""Toy densities: the targets are what they claim to be, the measures exact, and the script keeps and protects its results."""
+"""Toy densities: targets are what they claim to be, measures exact; the script protects its results."""
 
 import csv
 import importlib.util
