@@ -40,6 +40,7 @@ from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
 from mdsens.flows.prepare import Prepared, prepare
 from mdsens.flows.reference_block import MixedCoordinates, ReferenceBlock
+from mdsens.flows.samples import FlowSamples
 from mdsens.flows.splines import CircularSpline, IntervalSpline, LineSpline
 from mdsens.flows.train import Schedule, Trained, TrainingProgress, read_history, train
 from mdsens.flows.transforms import (
@@ -66,6 +67,7 @@ __all__ = [
     "Elementwise",
     "EnsembleSensitivity",
     "Flow",
+    "FlowSamples",
     "ForceData",
     "FreeEnergy",
     "GlobalFrame",

@@ -92,7 +92,8 @@ class Coupling(AbstractLayer):
                 f"coupling of {moved!r} given {list(given)}: a field cannot look at itself. Split it and let "
                 "one part look at the other."
             )
-        if missing := [name for name in (moved, *given) if name not in sizes]:
+        missing = [name for name in (moved, *given) if name not in sizes]
+        if missing:
             raise InputError(
                 f"coupling of {moved!r} given {list(given)}: sizes are known of {sorted(sizes)}, not of "
                 f"{missing}."

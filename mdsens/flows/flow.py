@@ -125,10 +125,8 @@ class Flow(eqx.Module):
             raise InputError(f"n = {n} samples, batch = {batch}: both must be 1 or more.")
         size = min(n, batch)
         draws = [_draw_many(self, k, size) for k in jax.random.split(key, -(-n // size))]
-        x, log_p = (
-            np.concatenate([np.asarray(part) for part in parts])[:n] for parts in zip(*draws, strict=True)
-        )
-        return x, log_p
+        positions, densities = zip(*draws, strict=True)
+        return np.concatenate(positions)[:n], np.concatenate(densities)[:n]
 
 
 @eqx.filter_jit

@@ -112,5 +112,5 @@ def _handedness(
     at = np.nan_to_num(np.asarray(frames, float)[:, corners])
     a, b, c = np.moveaxis(at[:, :, 1:] - at[:, :, :1], 2, 0)
     sign = np.sign(np.sum(a * np.cross(b, c), axis=-1))
-    finite = np.isfinite(frames).all(axis=(1, 2), keepdims=True)
-    return sign * finite[:, :, 0]
+    finite = np.asarray(np.isfinite(frames).all(axis=(1, 2)))
+    return sign * finite[:, None]

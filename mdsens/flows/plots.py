@@ -125,8 +125,10 @@ def _against(ax: "Axes", reference: np.ndarray, own: np.ndarray, x: str, y: str)
 def _angles(frames: np.ndarray, torsions: tuple[tuple[int, int, int, int], ...]) -> np.ndarray:
     import jax
 
-    measure_all = jax.jit(jax.vmap(lambda frame: measure(frame, np.array(torsions))["torsions"]))
-    return np.degrees(np.asarray(measure_all(np.asarray(frames))))
+    def torsions_of(frame: jax.Array) -> jax.Array:
+        return measure(frame, np.array(torsions))["torsions"]
+
+    return np.degrees(np.asarray(jax.jit(jax.vmap(torsions_of))(np.asarray(frames))))
 
 
 @contextmanager

@@ -84,9 +84,8 @@ class ReferenceBlock(AbstractCoordinates):
         if widths[-1] < 1e-5 * widths[0] or widths[-1] < 1e-7:
             raise InputError(
                 f"the block moves by {widths[0]:.1e} nm in one direction and by {widths[-1]:.1e} nm in "
-                "another: a density needs all "
-                f"{3 * n - 6} to move. Bonds or angles that the simulation held rigid must be left out of "
-                "the block."
+                f"another: a density needs all {3 * n - 6} to move. Bonds or angles that the simulation held "
+                "rigid must be left out of the block."
             )
         return cls(_nested(reference), _nested(axes.T[::-1] @ complement), tuple(widths.tolist()))
 
@@ -296,7 +295,10 @@ def eckart_rotation(correlation: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     # Its powers, of which only that eigenvector survives, once all eigenvalues are made positive: they are at
     # least -sqrt(3).
     shifted = N + np.sqrt(3).astype(C.dtype) * jnp.eye(4, dtype=C.dtype)
-    square = lambda _, power: product(power, power) / jnp.sum(power * power)  # the new trace is 1
+
+    def square(_: int, power: Array) -> Array:
+        return product(power, power) / jnp.sum(power * power)  # the new trace is 1
+
     power = jax.lax.fori_loop(0, SQUARINGS, square, shifted)
 
     # Newton steps on Eckart's condition bring back the digits: a further turn w changes sum_i x0_i × R x_i by

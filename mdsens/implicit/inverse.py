@@ -97,11 +97,17 @@ class BracketedNewton(eqx.Module):
             return jnp.where(x > search.low, jnp.minimum(x, search.high), search.low)
 
         x = jax.lax.fori_loop(0, self.newton_steps, newton, search.x)
-        search, _ = jax.lax.while_loop(
-            lambda state: ~jnp.all(state[0].done) & (state[1] < self.guard_steps),
-            lambda state: (_guard(function, y, lower, upper, state[0]), state[1] + 1),
-            (search._replace(x=x), jnp.zeros((), int)),
-        )
+
+        def goes_on(state: tuple[_Search, Array]) -> Array:
+            search, step = state
+            return ~jnp.all(search.done) & (step < self.guard_steps)
+
+        def guard(state: tuple[_Search, Array]) -> tuple[_Search, Array]:
+            search, step = state
+            return _guard(function, y, lower, upper, search), step + 1
+
+        start = (search._replace(x=x), jnp.zeros((), int))
+        search, _ = jax.lax.while_loop(goes_on, guard, start)
         return jnp.where(search.done & ~search.lost, search.root, jnp.nan)
 
 
