@@ -339,8 +339,8 @@ def check_angles(frames: np.ndarray, triples: np.ndarray) -> None:
         raise InputError(
             f"atoms {triples[k, 0]}, {triples[k, 1]} and {triples[k, 2]} form a linear group: their angle is "
             f"typically {np.degrees(np.median(angles[:, k])):.1f}°, and torsions about a line are not "
-            "defined. Put them, with a bonded atom off the line, into a reference block "
-            "(MixedCoordinates.from_topology with atoms=)."
+            "defined. Put them, with a bonded atom off the line, into a reference block (block= of "
+            "choose_coordinates and prepare, --block of mdsens flow train)."
         )
     frame, k = np.unravel_index(np.argmin(bend), bend.shape)
     if bend[frame, k] < SMALLEST_BEND:
