@@ -184,6 +184,13 @@ def test_samples_are_written_by_their_ending_or_refused(tmp_path):
     frames = ase.io.read(tmp_path / "samples.extxyz", index=":")
     assert [atoms.info["log_density"] for atoms in frames] == [0.0, 1.0, 2.0]
     assert_allclose([atoms.positions for atoms in frames], 10 * positions, atol=1e-7)
+    labelled = samples._replace(potential_energy=np.arange(3.0), log_weights=np.log([1.0, 0.5, 0.25]))
+    labelled.write(tmp_path / "labelled.h5")
+    data = ms.flows.read_force_data(tmp_path / "labelled.h5")
+    assert_allclose(data.weights, [1.0, 0.5, 0.25], rtol=1e-14)
+    assert_allclose(data.energies, np.arange(3.0) / KT, rtol=1e-9)
+    assert mdtraj.load(tmp_path / "labelled.h5").topology == topology
+    assert "a trajectory is written as one of .h5" in refused("sample", pdb, "-o", tmp_path / "samples.cif")
     with pytest.raises(InputError, match=r"samples.txt': a trajectory is written as one of \.h5"):
         samples.write(tmp_path / "samples.txt")
 
