@@ -90,7 +90,8 @@ def instance(name: str, value: Any, kind: type, hint: str) -> Any:
     """
     if not isinstance(value, kind):
         given = f"the class {value.__name__} itself" if isinstance(value, type) else type(value).__name__
-        raise InputError(f"{name} must be a {kind.__name__}, not {given} ({short(value)}). {hint}")
+        article = "an" if kind.__name__[0] in "AEIOUaeiou" else "a"
+        raise InputError(f"{name} must be {article} {kind.__name__}, not {given} ({short(value)}). {hint}")
     return value
 
 

@@ -58,8 +58,8 @@ ALONG = np.array(
         # a rattler: its own three coordinates, too
         ({"positions": np.r_[POINTS[:4], [[30.0, 0.0, 0.0]]]}, 12 - 6),
     ],
-    ids=["free", "linear", "crystal", "slab", "wire", "crystal with strains", "one fixed", "two fixed", "three fixed", "one coordinate",
-         "plane", "crystal with a coordinate fixed", "rattler"],
+    ids=["free", "linear", "crystal", "slab", "wire", "crystal with strains", "one fixed", "two fixed",
+         "three fixed", "one coordinate", "plane", "crystal with a coordinate fixed", "rattler"],
 )  # fmt: skip
 def test_the_motions_left_are_counted_right(case, left):
     found = gauge(**case)

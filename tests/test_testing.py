@@ -55,7 +55,7 @@ def test_leaves_that_are_no_floats_are_held():
 
 
 def rattled(symbols, spacing, seed=0):
-    """Eight atoms of a strained, rattled fcc or zincblende cell, small enough for several images of a pair."""
+    """Eight atoms of a strained, rattled fcc or zincblende cell small enough for several images of a pair."""
     from ase.build import bulk
 
     rng = np.random.default_rng(seed)

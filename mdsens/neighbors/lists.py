@@ -26,6 +26,7 @@ from mdsens.neighbors import cell_list
 from mdsens.structure import Structure, complete_cell
 
 ALL_PAIRS_LIMIT = 5000  # atoms; without a cutoff every pair counts and the list grows as N²
+PAIRS_LIMIT = 2e8  # pairs of a list, by estimate: with all that is kept of each, 8 GB
 DEVICE_ATOMS = 10_000  # atoms from which an accelerator builds its own list
 
 
@@ -187,7 +188,8 @@ def find_neighbors(
             cells.
     Raises:
         InputError: a cutoff or skin that is no length; an infinite cutoff with periodic boundaries or for
-            more than ALL_PAIRS_LIMIT atoms; a cell too small for the builder asked for.
+            more than ALL_PAIRS_LIMIT atoms; a reach that more than PAIRS_LIMIT pairs lie within; a cell too
+            small for the builder asked for.
         NonFiniteError: NaN or infinite positions or cell.
         TracedError: called under jit or vmap, where positions have no values.
     """
@@ -210,6 +212,7 @@ def find_neighbors(
         positions, cell = np.asarray(positions), np.asarray(cell)
         _check_finite(positions, cell)
         _check_independent(cell, structure.pbc)
+        _check_number_of_pairs(positions, cell, structure.pbc, reach)
         search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
         return search(positions, cell, structure.pbc, reach, kept)
 
@@ -253,6 +256,35 @@ def _check_independent(cell: np.ndarray, pbc: tuple[bool, ...]) -> None:
         )
 
 
+def _check_number_of_pairs(
+    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], reach: float
+) -> None:
+    d = sum(pbc)
+    if d == 0 or np.isinf(reach):  # clusters have no more pairs than atoms allow
+        return
+    found = _expected_pairs(positions, cell, pbc, reach)
+    if found > PAIRS_LIMIT:
+        shorter = reach * (PAIRS_LIMIT / found) ** (1 / d)
+        raise InputError(
+            f"about {found:.1e} pairs of the {len(positions)} atoms and their images lie within {reach:g} Å "
+            f"(cutoff + skin); a list holds {PAIRS_LIMIT:.0e}. Take a cutoff below {shorter:.3g} Å, or for a "
+            "molecule or cluster pbc=False, with an infinite cutoff if all its atoms interact."
+        )
+
+
+def _expected_pairs(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], reach: float) -> float:
+    # With d periodic vectors, every atom sees all atoms in each cell of a ball of d dimensions; along an open
+    # direction only those at most the reach above and below it.
+    periodic = np.asarray(pbc)
+    rows = cell[periodic]
+    d = len(rows)
+    ball = {1: 2.0, 2: np.pi, 3: 4 / 3 * np.pi}[d] * reach**d
+    cells = ball / np.sqrt(np.linalg.det(rows @ rows.T))
+    extents = np.ptp(positions @ _periodic_cell(cell, pbc)[~periodic].T, axis=0)
+    seen = np.prod(np.minimum(1.0, 2 * reach / np.maximum(extents, 1e-300)))
+    return float(len(positions) ** 2 / 2 * cells * seen)
+
+
 def _periodic_cell(cell: np.ndarray, pbc: tuple[bool, ...]) -> np.ndarray:
     # The vectors that repeat, and unit vectors orthogonal to them in place of the others, whatever those are.
     return complete_cell(np.where(np.asarray(pbc)[:, None], cell, 0.0))
@@ -274,6 +306,19 @@ def _without_voids(
             shift[order] = surplus
             positions = positions - shift[:, None] * cell[k]
     return positions
+
+
+def _with_ghost(positions: np.ndarray, box: np.ndarray, pbc: tuple[bool, ...], reach: float) -> np.ndarray:
+    # vesin cuts the extent of the atoms into boxes and looks as many boxes far as the reach needs, along open
+    # directions too: a reach far beyond a thin extent costs (reach / extent)^2 or more for nothing. One atom
+    # out of reach of all others makes the extent as long as the reach. Its pairs with its own images are
+    # taken out.
+    along = positions @ box[~np.asarray(pbc)].T
+    thin = np.ptp(along, axis=0) < reach
+    if not thin.any():
+        return positions
+    away = np.where(thin, 1.01 * reach, 0.0) @ box[~np.asarray(pbc)]
+    return np.vstack([positions, positions[along[:, thin.argmax()].argmax()] + away])
 
 
 def choose_builder(
@@ -298,7 +343,12 @@ def search_on_host(
         box = _periodic_cell(cell, pbc)
         search = vesin.NeighborList(cutoff=reach, full_list=False)
         points = _without_voids(positions, box, pbc, reach)
-        i, j, shift = search.compute(points=points, box=box, periodic=list(pbc), quantities="ijS")
+        i, j, shift = search.compute(
+            points=_with_ghost(points, box, pbc, reach), box=box, periodic=list(pbc), quantities="ijS"
+        )
+        real = np.maximum(i, j) < len(positions)
+        if not real.all():
+            i, j, shift = i[real], j[real], shift[real]
     i, j = i.astype(np.int32), j.astype(np.int32)
     most = int(np.bincount(np.concatenate([i, j]), minlength=1).max())
     room = Capacity(_slots(len(i), capacity.pairs), _slots(most, capacity.width))

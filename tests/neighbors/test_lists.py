@@ -350,3 +350,25 @@ def test_periodic_vectors_that_are_linearly_dependent_are_refused():
     structure = random_structure(9, 6, np.diag([4.0, 5.0, 6.0]), (True, True, False))
     with pytest.raises(ms.errors.InputError, match="linearly dependent or zero"):
         ms.find_neighbors(structure.at(structure.positions, structure.cell.at[1].set(structure.cell[0])), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("pbc", "cutoff", "images"),
+    [((False, True, False), 2e4, 2 * 2e4 / 5), ((True, True, False), 200.0, np.pi * 200**2 / (4 * 5))],
+    ids=["wire", "slab"],
+)
+def test_cutoffs_far_beyond_the_extent_along_open_directions_are_searched(pbc, cutoff, images):
+    positions = np.random.default_rng(4).uniform(0, 3, (4, 3))
+    structure = ms.Structure.create(positions, ["Ar"] * 4, np.diag([4.0, 5.0, 6.0]), pbc)
+    # each of 4 atoms sees 4 in every image of the cell that is within reach
+    found = int(ms.find_neighbors(structure, cutoff).valid.sum())
+    assert_allclose(found, 4 * 4 / 2 * images, rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    "pbc", [(False, False, True), (True, False, True), True], ids=["wire", "slab", "crystal"]
+)
+def test_more_pairs_than_memory_holds_are_refused_with_their_number(pbc):
+    structure = random_structure(3, 7, SKEWED, pbc)
+    with pytest.raises(ms.errors.InputError, match=r"about \S+ pairs of the 7 atoms.*Take a cutoff below"):
+        ms.find_neighbors(structure, 1e9)

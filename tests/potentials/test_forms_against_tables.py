@@ -1,4 +1,4 @@
-"""Energy, forces, stress and their parameter derivatives against independent codes, and the identities among them.
+"""Energy, forces, stress and their parameter derivatives against independent codes; identities among them.
 
 Every case is one compiled function: values and forward derivatives by all parameters, together.
 """
@@ -191,7 +191,7 @@ def test_relaxed_binary_glass_has_the_energy_and_stress_of_lammps():
 
 
 def virial(case: Case, mine: Result) -> float:
-    """The sum of x . dE/dx over atoms and cell vectors, eV: how the energy answers to a change of all lengths."""
+    """The sum of x . dE/dx over atoms and cell vectors, eV: its answer to a change of all lengths."""
     if any(case.structure.pbc):
         return float(ms.volume(case.structure)) * float(mine.stress[:3].sum())
     return -float(np.sum(mine.forces * np.asarray(case.structure.positions)))

@@ -116,7 +116,7 @@ def test_unknown_mixing_and_missing_cutoff_say_what_to_use():
     with pytest.raises(InputError, match="cutoff_radius = '8': give one real number in Å"):
         ms.LennardJones(1.0, 1.0, ("Ar",), "8")
     with pytest.raises(
-        InputError, match=r"cut must be a AbstractCut, not str \('smooth'\)\. Write cut=ms\.Smooth"
+        InputError, match=r"cut must be an AbstractCut, not str \('smooth'\)\. Write cut=ms\.Smooth"
     ):
         ms.LennardJones(1.0, 1.0, ("Ar",), 8.0, "smooth")
     with pytest.raises(InputError, match="onset = 'late': give one real number"):
