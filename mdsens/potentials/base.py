@@ -110,7 +110,7 @@ class Potential(eqx.Module):
 
     local: ClassVar[bool] = True
     twice_differentiable: ClassVar[bool] = True
-    weighted_sum: "ClassVar[type[Potential]]"  # SumPotential, a Potential itself: set where it is defined
+    weighted_sum: ClassVar[Any]  # SumPotential, a Potential itself: set where it is defined
     elements: eqx.AbstractVar[tuple[str, ...]]
     source: eqx.AbstractVar[str]
 
@@ -211,9 +211,9 @@ class Potential(eqx.Module):
 
     def __add__(self, other: "Potential") -> "Potential":
         """The sum of two potentials, a `SumPotential`."""
-        return (
-            self.weighted_sum((self, other), (1.0, 1.0)) if isinstance(other, Potential) else NotImplemented
-        )
+        if not isinstance(other, Potential):
+            return NotImplemented
+        return self.weighted_sum((self, other), (1.0, 1.0))
 
     def __rmul__(self, weight: float) -> "Potential":
         """A multiple of a potential, a `SumPotential` with one part."""

@@ -145,7 +145,7 @@ def advance(
         walker, steps = state
         return stepper.step(scene, walker), steps + 1
 
-    return jax.lax.while_loop(unfinished, step, (walker, 0))
+    return jax.lax.while_loop(unfinished, step, (walker, jnp.asarray(0)))
 
 
 def search_line(

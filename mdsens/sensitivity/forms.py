@@ -1,4 +1,4 @@
-"""The forms in which a derivative is shown: by a parameter or its logarithm, of an observable or its logarithm."""
+"""The forms in which a derivative is shown: plain, or of and by logarithms."""
 
 from typing import Literal
 
@@ -17,8 +17,8 @@ def in_form(kind: Kind, derivative: Matrix, theta: np.ndarray, values: np.ndarra
     """dO/dtheta in another form.
 
     Args:
-        kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without unit. An observable
-            that is zero has no elasticity: NaN, and 0 where its derivative is 0 as well.
+        kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without unit.
+            An observable that is zero has no elasticity: NaN, and 0 where its derivative is 0 as well.
     Raises:
         InputError: another kind.
     """

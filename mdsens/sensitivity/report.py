@@ -219,10 +219,9 @@ def _fields(data: Any) -> dict[str, Any]:
 
 
 def _certificate(content: dict[str, Any]) -> Certificate:
-    counts = {name: int(content[name]) for name in ("unknowns", "gauge")}
-    modes = {name: np.asarray(content[name]) for name in ("mode", "strain_mode")}
-    rest = {name: float(value) for name, value in content.items() if name not in {*counts, *modes}}
-    return Certificate(**rest, **counts, **modes)
+    kinds: dict[str, Any] = {"unknowns": int, "gauge": int, "mode": np.asarray, "strain_mode": np.asarray}
+    numbers: dict[str, Any] = {name: kinds.get(name, float)(value) for name, value in content.items()}
+    return Certificate(**numbers)
 
 
 def _re_relaxation(content: dict[str, Any] | None) -> ReRelaxation | None:
