@@ -17,7 +17,7 @@ from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.sensitivity.finite_steps import Steps, fold_distances, largest_range, re_relax, second_differences
 from mdsens.sensitivity.first_order import (
     Parts,
-    Problem,
+    SensitivityProblem,
     cartesian,
     checked_derivative,
     chosen_mode,
@@ -92,7 +92,7 @@ def sensitivities(
         relaxed[key].equilibrium.certificate.require_minimum(key)
 
     say("differentiating")
-    problem = Problem.of(relaxed, observables, parameters, linear_solver)
+    problem = SensitivityProblem.of(relaxed, observables, parameters, linear_solver)
     mode = chosen_mode(problem, mode)
     values = problem.values()
     first = differentiate(problem, mode, problem.origin, None)
@@ -153,7 +153,7 @@ def _cells(cell: Any, starts: Mapping[str, Structure]) -> dict[str, Any]:
 
 
 def _errors(
-    problem: Problem, mode: str, first: Parts, derivative: np.ndarray
+    problem: SensitivityProblem, mode: str, first: Parts, derivative: np.ndarray
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Error bars of dO/dtheta, and the residual of the solves of each state."""
     # A-posteriori: the same derivative one Newton step closer to the minimum, with one correction of its
@@ -168,7 +168,7 @@ def _errors(
     return SAFETY * change + np.finfo(float).eps * sizes, second.residuals
 
 
-def _newton_step(problem: Problem, state: Equilibrium):
+def _newton_step(problem: SensitivityProblem, state: Equilibrium):
     return state.solve(state.gradient[None], linear_solver=problem.linear_solver)[0]
 
 

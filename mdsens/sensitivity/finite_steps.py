@@ -24,7 +24,7 @@ from mdsens.quantities import neighbors_of
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin
 from mdsens.relaxation.landscape import Landscape, Vector
 from mdsens.relaxation.relax import Relaxed, follow
-from mdsens.sensitivity.first_order import Problem, Selection, View, observe, pull_parameters
+from mdsens.sensitivity.first_order import Selection, SensitivityProblem, View, observe, pull_parameters
 from mdsens.sensitivity.report import ReRelaxation
 from mdsens.structure import Structure
 
@@ -49,7 +49,7 @@ class Steps:
         fmax: eV/Å.
     """
 
-    problem: Problem
+    problem: SensitivityProblem
     values: np.ndarray
     derivative: Matrix
     moves: dict[str, np.ndarray]
@@ -118,7 +118,7 @@ def _along_branch(steps: Steps, k: int, step: float) -> np.ndarray:
     return steps.observed(structures, potential, theta)
 
 
-def fold_distances(problem: Problem) -> np.ndarray:
+def fold_distances(problem: SensitivityProblem) -> np.ndarray:
     """|ln(theta)| to where the softest mode of some state loses its curvature, as its slope predicts.
 
     Inf if not near.
@@ -136,7 +136,7 @@ def fold_distances(problem: Problem) -> np.ndarray:
     return distance
 
 
-def _curvature_slope(problem: Problem, state: Equilibrium) -> np.ndarray:
+def _curvature_slope(problem: SensitivityProblem, state: Equilibrium) -> np.ndarray:
     """d lambda / dtheta of the softest mode m along the state: lambda = m .
 
     H m, and m itself counts in second order only.

@@ -84,7 +84,7 @@ class Parts(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
+class SensitivityProblem:
     """What is differentiated, by what, around which states.
 
     Attributes:
@@ -107,7 +107,7 @@ class Problem:
         observables: Any,
         parameters: Sequence[str] | None,
         linear_solver: AbstractLinearSolver | None = None,
-    ) -> "Problem":
+    ) -> "SensitivityProblem":
         """Check what is asked for, and look once at every observable.
 
         Raises:
@@ -186,7 +186,7 @@ def first_order(
         InputError: unknown names, or an observable that has no meaning here. NonFiniteError: a value or a
             derivative that is not finite. SaddlePointError: a state with a mode that has no curvature.
     """
-    problem = Problem.of(states, observables, parameters, linear_solver)
+    problem = SensitivityProblem.of(states, observables, parameters, linear_solver)
     for key, state in problem.states.items():
         if state.certificate.is_singular:
             raise state.certificate.error(key)
@@ -291,7 +291,7 @@ def view_of(state: Equilibrium) -> View:
     return View(state.landscape.coordinates, state.landscape.neighbors, state.internal)
 
 
-def chosen_mode(problem: Problem, mode: str | None) -> str:
+def chosen_mode(problem: SensitivityProblem, mode: str | None) -> str:
     """The mode asked for; by default the one with fewer solves.
 
     Raises:
@@ -304,7 +304,7 @@ def chosen_mode(problem: Problem, mode: str | None) -> str:
     return mode
 
 
-def checked_derivative(problem: Problem, parts: Parts) -> np.ndarray:
+def checked_derivative(problem: SensitivityProblem, parts: Parts) -> np.ndarray:
     """dO/dtheta.
 
     Raises:
@@ -323,7 +323,9 @@ def checked_derivative(problem: Problem, parts: Parts) -> np.ndarray:
     return derivative
 
 
-def differentiate(problem: Problem, mode: str, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:
+def differentiate(
+    problem: SensitivityProblem, mode: str, ws: Mapping[str, Vector], previous: Parts | None
+) -> Parts:
     """Both parts of dO/dtheta at points near the states.
 
     Args:
@@ -332,7 +334,7 @@ def differentiate(problem: Problem, mode: str, ws: Mapping[str, Vector], previou
     return (_forward if mode == "forward" else _reverse)(problem, ws, previous)
 
 
-def _forward(problem: Problem, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:
+def _forward(problem: SensitivityProblem, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:
     rows, residuals = {}, {}
     for key, state in problem.states.items():
         B = force_change(state.landscape, ws[key], problem.selection, problem.theta)
@@ -349,7 +351,7 @@ def _forward(problem: Problem, ws: Mapping[str, Vector], previous: Parts | None)
     return Parts(np.asarray(clamped).T, np.asarray(relaxation).T, rows, residuals, rows)
 
 
-def _reverse(problem: Problem, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:
+def _reverse(problem: SensitivityProblem, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:
     clamped, slopes = _pull(
         problem.observables, problem.selection, problem.potential, problem.views, problem.theta, dict(ws)
     )
@@ -363,7 +365,9 @@ def _reverse(problem: Problem, ws: Mapping[str, Vector], previous: Parts | None)
     return Parts(np.asarray(clamped), relaxation, rows, residuals, {})
 
 
-def _corrected(problem: Problem, key: str, w: Vector, right: Block, previous: Parts | None, transposed: bool):
+def _corrected(
+    problem: SensitivityProblem, key: str, w: Vector, right: Block, previous: Parts | None, transposed: bool
+):
     """Rows with H rows = right; the previous solution, corrected once, at a point nearby.
 
     And the residual before.
