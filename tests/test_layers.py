@@ -16,7 +16,19 @@ PACKAGE = ROOT / "mdsens"
 FILES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 # seconds and hundreds of megabytes: imported inside the functions that use them
-HEAVY = {"ase", "h5py", "jax_md", "matplotlib", "mdtraj", "networkx", "pandas", "rich", "scipy", "typer"}
+HEAVY = {
+    "ase",
+    "h5py",
+    "jax_md",
+    "matplotlib",
+    "mdtraj",
+    "networkx",
+    "pandas",
+    "rich",
+    "scipy",
+    "spglib",
+    "typer",
+}
 # these modules are themselves imported only when somebody asks for them
 AT_THE_TOP = {"calculators": {"ase"}, "cli": {"rich", "typer"}}
 

@@ -266,6 +266,21 @@ def potential_option(name: str, changes: Sequence[str] | None) -> "Potential":
     return replace_parameters(load_potential(name), values)
 
 
+def named_values(texts: Sequence[str] | None, option: str, form: str) -> dict[str, str]:
+    """NAME=VALUE texts of an option.
+
+    Raises:
+        InputError: one has another form.
+    """
+    values = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not (equals and name.strip() and value.strip()):
+            raise InputError(f"{option} {text}: write {form}.")
+        values[name.strip()] = value.strip()
+    return values
+
+
 def species_option(text: str | None) -> list[str] | None:
     """The elements of --species."""
     return None if text is None else [part.strip() for part in text.split(",")]

@@ -3,7 +3,7 @@
 import enum
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,8 +11,13 @@ from rich.console import Console
 from mdsens.cli import options
 from mdsens.cli.progress import LiveLine
 
+if TYPE_CHECKING:
+    from mdsens.observables.observable import Observable
+    from mdsens.structure import Structure
+
 DEFAULTS = ("energy", "volume")
 BULK_DEFAULTS = ("lattice_constant", "energy_per_atom", "C11", "C12", "C44", "formation")
+OTHER_BULK_DEFAULTS = ("a", "b", "c", *BULK_DEFAULTS[1:])  # of a crystal that is not cubic
 
 
 class Kind(enum.StrEnum):
@@ -45,9 +50,19 @@ Observables = Annotated[
         "--observable",
         "-O",
         metavar="NAME",
-        help="energy, energy_per_atom, volume, lattice_constant, C11 ... C66, K, C11_clamped ..., formation "
+        help="energy, energy_per_atom, volume, lattice_constant, a, b, c, alpha, beta, gamma, C11 ... C66, C11_cubic, "
+        "K, C11_clamped ..., formation "
         "(needs --bulk). Repeat for "
         f"more. Default: {', '.join(DEFAULTS)}; with --bulk: {', '.join(BULK_DEFAULTS)}.",
+        show_default=False,
+    ),
+]
+References = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ELEMENT=FILE",
+        help="Where the atoms of a defect that changes the composition come from: a crystal of that element, or its "
+        "energy per atom in eV. Repeat for more.",
         show_default=False,
     ),
 ]
@@ -78,6 +93,7 @@ def sensitivity(
     structure: options.StructureFile,
     potential: options.PotentialName,
     bulk: Bulk = None,
+    references: References = None,
     observables: Observables = None,
     differentiated: Differentiated = None,
     cell: options.Cell = "none",
@@ -109,7 +125,6 @@ def sensitivity(
     from mdsens.io.files import check_free
     from mdsens.io.structures import read_atoms, read_structure
     from mdsens.io.trajectory import write_structure
-    from mdsens.observables.named import named
     from mdsens.sensitivity.analysis import sensitivities
     from mdsens.structure import Structure
     from mdsens.units import GPA
@@ -122,7 +137,9 @@ def sensitivity(
     atoms = read_atoms(structure, format=format, species=options.species_option(species))
     start = options.fix_option(Structure.from_ase(atoms), fix)
     form = options.potential_option(potential, parameters)
-    names = observables or list(BULK_DEFAULTS if bulk else DEFAULTS if any(start.pbc) else DEFAULTS[:1])
+    crystal = read_structure(bulk) if bulk else None
+    names = observables or _default_names(start, crystal)
+    elements = options.named_values(references, "--references", "Cd=FILE")
     if "formation" in names and bulk is None:
         raise InputError(
             "--observable formation compares a defect with its crystal: name the crystal's file with --bulk."
@@ -131,9 +148,9 @@ def sensitivity(
     console = Console()
     with LiveLine(console, "reading") as line:
         report = sensitivities(
-            named(names, "bulk" if bulk else "structure"),
+            _observables(names, crystal is not None, elements),
             form,
-            {"defect": start, "bulk": read_structure(bulk)} if bulk else start,
+            _states(start, crystal, elements),
             cell=strains,
             pressure=pressure / GPA,
             parameters=differentiated,
@@ -184,3 +201,44 @@ def sensitivity(
         markup=False,
         highlight=False,
     )
+
+
+def _default_names(start: "Structure", crystal: "Structure | None") -> list[str]:
+    from mdsens.observables.crystal import conventional
+
+    if crystal is not None:
+        cubic = all(crystal.pbc) and conventional(crystal, "--bulk").is_cubic
+        return list(BULK_DEFAULTS if cubic else OTHER_BULK_DEFAULTS)
+    return list(DEFAULTS if all(start.pbc) else DEFAULTS[:1])
+
+
+def _observables(names: list[str], with_crystal: bool, elements: "dict[str, str]") -> "list[Observable]":
+    from mdsens.observables import formation, named
+
+    if not with_crystal:
+        return named(names, "structure")
+    others = [name for name in names if name != "formation"]
+    chosen = named(others, "bulk") if others else []
+    references = {element: _number(text, f"reservoir {element}") for element, text in elements.items()}
+    return [*chosen, *([formation(references=references)] if "formation" in names else [])]
+
+
+def _states(
+    start: "Structure", crystal: "Structure | None", elements: "dict[str, str]"
+) -> "dict[str, Structure]":
+    from mdsens.io.structures import read_structure
+
+    if crystal is None:
+        return {"structure": start}
+    named = {element: _number(text, f"reservoir {element}") for element, text in elements.items()}
+    reservoirs = {
+        name: read_structure(elements[element]) for element, name in named.items() if isinstance(name, str)
+    }
+    return {"defect": start, "bulk": crystal, **reservoirs}
+
+
+def _number(text: str, otherwise: str) -> "float | str":
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise

@@ -47,8 +47,8 @@ def root(
         jax.jacobian(solution, argnums=1)(init, theta)
 
     Everything a derivative is wanted for goes through theta: a traced value that `optimality` or `solver`
-    merely closes over is refused by JAX. `mdsens.relax` is the case of a relaxed structure, with an operator, null
-    space and factor that are known (`mdsens.Equilibrium`).
+    merely closes over is refused by JAX. `mdsens.relax` is the case of a relaxed structure, with an operator,
+    null space and factor that are known (`mdsens.Equilibrium`).
 
     Args:
         optimality: (x, *theta) -> F, with one array for each array of x, of the same shape.
@@ -190,7 +190,8 @@ def _check_shapes(optimality, x, theta) -> None:
 def _check_residual(optimality, x, theta, limit: float):
     largest = _largest(optimality, x, theta)
     advice = (
-        "its derivative would be that of another point. Tighten the tolerance of the solver, or set check= to the "
+        "its derivative would be that of another point. Tighten the tolerance of the solver, or set check= "
+        "to the "
         "value you accept."
     )
     if isinstance(largest, Tracer):

@@ -1,21 +1,25 @@
 """Measurable numbers of a relaxed state."""
 
+from mdsens.observables.defects import formation
 from mdsens.observables.elastic import bulk_modulus, cubic_constants, elastic_constants
 from mdsens.observables.named import (
+    NAMED,
+    cell_parameters,
     cell_volume,
     elastic,
     energy,
     energy_per_atom,
-    formation,
     lattice_constant,
     named,
 )
 from mdsens.observables.observable import Observable, State
 
 __all__ = [
+    "NAMED",
     "Observable",
     "State",
     "bulk_modulus",
+    "cell_parameters",
     "cell_volume",
     "cubic_constants",
     "elastic",

@@ -1,102 +1,292 @@
 """Observables by name: what is computed from relaxed states, with units for reports.
 
-An observable is a function of the potential and of the relaxed states it needs, by their names: a crystal
-alone has the state "structure"; a defect report has "defect" and "bulk".
+Each is a small object that is called with the potential and the states, so that it can be sent to other
+processes. Those that have no meaning for every structure look at the relaxed one first (`Observable.bind`).
 """
 
-import difflib
+import dataclasses
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from mdsens.checks import nearest
 from mdsens.errors import InputError
-from mdsens.observables.elastic import bulk_modulus, clamped_and_relaxed, cubic_constants, measure_elastic
+from mdsens.observables.crystal import Conventional, conventional, require_cubic
+from mdsens.observables.defects import formation
+from mdsens.observables.elastic import (
+    bulk_modulus,
+    clamped_and_relaxed,
+    cubic_constants,
+    measure_elastic,
+    require_bulk,
+)
 from mdsens.observables.observable import Observable, State, States
 from mdsens.potentials.base import Potential
 from mdsens.structure import volume
 from mdsens.units import GPA
 
+# --- energy and volume
+# -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Energy:
+    """Potential energy of a state, eV; per atom if asked for."""
+
+    state: str
+    per_atom: bool = False
+
+    def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
+        structure, neighbors = states[self.state]
+        energy = potential.energy(structure, neighbors)
+        return (energy / structure.n_atoms if self.per_atom else energy,)
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """Volume of a state, Å³."""
+
+    state: str
+
+    def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
+        return (volume(states[self.state].structure),)
+
+
+@dataclasses.dataclass(frozen=True)
+class InBulk:
+    """Refuses an observable where a state is not periodic in three directions."""
+
+    observable: Observable
+    what: str
+    state: str
+
+    def __call__(self, states: Mapping[str, Any]) -> Observable:
+        require_bulk(states[self.state].structure, self.what)
+        return self.observable
+
 
 def energy(state: str = "structure") -> Observable:
     """Potential energy, eV."""
-    return Observable(("energy",), ("eV",), lambda potential, states: (_energy(potential, states[state]),))
+    return Observable(("energy",), ("eV",), Energy(state), (state,))
 
 
 def energy_per_atom(state: str = "structure") -> Observable:
     """Energy per atom, eV: minus the cohesive energy of a crystal."""
-    return Observable(
-        ("energy_per_atom",),
-        ("eV",),
-        lambda potential, states: (_energy(potential, states[state]) / states[state].structure.n_atoms,),
-    )
+    return Observable(("energy_per_atom",), ("eV",), Energy(state, per_atom=True), (state,))
 
 
 def cell_volume(state: str = "structure") -> Observable:
-    """Volume, Å³."""
-    return Observable(("volume",), ("Å³",), lambda potential, states: (volume(states[state].structure),))
+    """Volume of the cell, Å³; of structures that are periodic in three directions."""
+    plain = Observable(("volume",), ("Å³",), Volume(state), (state,))
+    return dataclasses.replace(plain, bind=InBulk(plain, "volumes", state))
 
 
-def lattice_constant(state: str = "structure", cells: float = 1) -> Observable:
+# --- lattice constants
+# -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class CubicEdge:
     """Edge of the cubic cell, Å: cube root of the volume of one of `cells` conventional cells."""
-    return Observable(
-        ("lattice_constant",),
-        ("Å",),
-        lambda potential, states: (jnp.cbrt(volume(states[state].structure) / cells),),
-    )
+
+    state: str
+    cells: float
+
+    def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
+        return (jnp.cbrt(volume(states[self.state].structure) / self.cells),)
+
+
+@dataclasses.dataclass(frozen=True)
+class FindCubicEdge:
+    """Counts the conventional cells of a cubic crystal in the given one."""
+
+    state: str
+
+    def __call__(self, states: Mapping[str, Any]) -> Observable:
+        found = conventional(states[self.state].structure, "lattice_constant")
+        instead = (
+            "ask for a, b, c, alpha, beta, gamma, or give the number of cells: lattice_constant(cells=...)."
+        )
+        require_cubic(found, "lattice_constant", instead)
+        return lattice_constant(self.state, 1 / abs(float(np.linalg.det(np.asarray(found.matrix)))))
+
+
+def lattice_constant(state: str = "structure", cells: float | None = None) -> Observable:
+    """Edge of the conventional cell of a cubic crystal, Å, whatever cell is given.
+
+    Primitive, rotated, or repeated.
+
+    Args:
+        cells: conventional cells in the given one; by default counted, which needs a cubic crystal. If given,
+            no symmetry is asked for.
+    """
+    names, units = ("lattice_constant",), ("Å",)
+    if cells is None:
+        return Observable(names, units, CubicEdge(state, 1.0), (state,), FindCubicEdge(state))
+    plain = Observable(names, units, CubicEdge(state, float(cells)), (state,))
+    return dataclasses.replace(plain, bind=InBulk(plain, "lattice constants", state))
+
+
+EDGES = ("a", "b", "c")
+ANGLES = ("alpha", "beta", "gamma")
+
+
+@dataclasses.dataclass(frozen=True)
+class CellParameters:
+    """Edges (Å) and angles (degrees) of the conventional cell."""
+
+    components: tuple[str, ...]
+    state: str
+    found: Conventional | None = None
+
+    def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
+        structure = states[self.state].structure
+        cell = structure.cell if self.found is None else self.found.cell(structure)
+        return tuple(self._component(cell, name) for name in self.components)
+
+    def _component(self, cell: Float[Array, "3 3"], name: str) -> Float[Array, ""]:
+        if name in EDGES:
+            return jnp.linalg.norm(cell[EDGES.index(name)])
+        u, v = cell[jnp.array([k for k in range(3) if k != ANGLES.index(name)])]
+        # tan = |u x v| / u . v is smooth at every angle, also at 90°
+        return jnp.degrees(jnp.arctan2(jnp.linalg.norm(jnp.cross(u, v)), u @ v))
+
+
+@dataclasses.dataclass(frozen=True)
+class FindCell:
+    """Finds the conventional cell."""
+
+    observable: Observable
+    function: CellParameters
+
+    def __call__(self, states: Mapping[str, Any]) -> Observable:
+        found = conventional(states[self.function.state].structure, ", ".join(self.function.components))
+        return dataclasses.replace(
+            self.observable, function=dataclasses.replace(self.function, found=found), bind=None
+        )
+
+
+def cell_parameters(components: Sequence[str] = (*EDGES, *ANGLES), state: str = "structure") -> Observable:
+    """Edges a, b, c (Å) and angles alpha, beta, gamma (degrees) of the conventional cell.
+
+    In the setting of spglib.
+
+    Raises:
+        InputError: another name.
+    """
+    for name in components:
+        if name not in (*EDGES, *ANGLES):
+            raise InputError(f"no cell parameter '{name}': use {', '.join((*EDGES, *ANGLES))}.")
+    function = CellParameters(tuple(components), state)
+    units = tuple("Å" if name in EDGES else "°" for name in components)
+    plain = Observable(tuple(components), units, function, (state,))
+    return dataclasses.replace(plain, bind=FindCell(plain, function))
+
+
+# --- elastic constants
+# -----------------------------------------------------------------------------------------------
+
+CONSTANT = re.compile(r"(C[1-6][1-6]|C(11|12|44)_cubic|K)(_clamped)?")
+CUBIC_CONSTANTS = ("C11_cubic", "C12_cubic", "C44_cubic")
+VOIGT_PAIRS = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # Voigt index of each pair of directions
+
+
+@dataclasses.dataclass(frozen=True)
+class Elastic:
+    """Elastic constants, GPa; `axes` are the crystal axes (rows), for those of a cubic crystal."""
+
+    components: tuple[str, ...]
+    state: str
+    axes: tuple[tuple[float, float, float], ...] | None = None
+
+    def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
+        clamped, relaxed = _both(potential, states[self.state])
+        matrices = [clamped if name.endswith("_clamped") else relaxed for name in self.components]
+        names = [name.removesuffix("_clamped") for name in self.components]
+        return tuple(GPA * self._component(C, name) for C, name in zip(matrices, names, strict=True))
+
+    def _component(self, C: Float[Array, "6 6"], name: str) -> Float[Array, ""]:
+        if name == "K":
+            return bulk_modulus(C)
+        if name in CUBIC_CONSTANTS:
+            return cubic_constants(_turned(C, np.asarray(self.axes)))[CUBIC_CONSTANTS.index(name)]
+        return C[int(name[1]) - 1, int(name[2]) - 1]
+
+
+def _both(potential: Potential, state: State) -> tuple[Float[Array, "6 6"], Float[Array, "6 6"]]:
+    if state.internal is None:
+        return clamped_and_relaxed(potential, state.structure, state.neighbors)
+    return measure_elastic(potential, state.structure, state.neighbors, state.internal)
+
+
+def _turned(C: Float[Array, "6 6"], axes: np.ndarray) -> Float[Array, "6 6"]:
+    """The same tensor in other axes (rows): C'_ijkl = R_ia R_jb R_kc R_ld C_abcd."""
+    tensor = C[VOIGT_PAIRS[:, :, None, None], VOIGT_PAIRS[None, None, :, :]]
+    turned = jnp.einsum("ia,jb,kc,ld,abcd->ijkl", axes, axes, axes, axes, tensor)
+    i, j = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+    return turned[i[:, None], j[:, None], i[None], j[None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class FindAxes:
+    """Refuses slabs and clusters; finds the axes of a cubic crystal where its constants are asked for."""
+
+    observable: Observable
+    function: Elastic
+
+    def __call__(self, states: Mapping[str, Any]) -> Observable:
+        state, function = states[self.function.state], self.function
+        require_bulk(state.structure, "elastic constants")
+        cubic = [name for name in function.components if name.removesuffix("_clamped") in CUBIC_CONSTANTS]
+        if cubic:
+            found = conventional(state.structure, cubic[0])
+            require_cubic(
+                found,
+                cubic[0],
+                "ask for entries of the matrix, C11 ... C66, in the axes of the cell as given.",
+            )
+            function = dataclasses.replace(function, axes=found.axes)
+        return dataclasses.replace(self.observable, function=function, bind=None)
 
 
 def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "structure") -> Observable:
     """Elastic constants in GPa.
 
     Args:
-        components: "C11", "C12", "C44" (means over what cubic symmetry makes equal), any other "Cij", or "K"
-            (bulk modulus); with the ending "_clamped" for ions that do not relax under the strain.
+        components: "C11" ... "C66", entries of the matrix in the axes x, y, z of the cell as given (Voigt
+            order xx yy zz yz xz xy); "C11_cubic", "C12_cubic", "C44_cubic", those of a cubic crystal in its
+            own axes; "K", the bulk modulus of any crystal. With the ending "_clamped" for ions that do not
+            relax under the strain.
     Raises:
-        InputError: another name.
+        InputError: another name; when bound to states: a slab, a wire or a cluster, or a crystal that is not
+        cubic.
     """
     for component in components:
-        if not re.fullmatch(r"(C[1-6][1-6]|K)(_clamped)?", component):
+        if not CONSTANT.fullmatch(component):
             raise InputError(
-                f"no elastic constant '{component}': use C11 ... C66 or K, with _clamped for clamped ions."
+                f"no elastic constant '{component}': use C11 ... C66, {', '.join(CUBIC_CONSTANTS)} or K, "
+                "with _clamped "
+                "for clamped ions."
             )
-
-    def function(potential: Potential, states: States):
-        s = states[state]
-        if s.internal is None:
-            clamped, relaxed = clamped_and_relaxed(potential, s.structure, s.neighbors)
-        else:
-            clamped, relaxed = measure_elastic(potential, s.structure, s.neighbors, s.internal)
-        return tuple(
-            GPA * _component(clamped if c.endswith("_clamped") else relaxed, c.removesuffix("_clamped"))
-            for c in components
-        )
-
-    return Observable(tuple(components), ("GPa",) * len(components), function)
+    function = Elastic(tuple(components), state)
+    plain = Observable(tuple(components), ("GPa",) * len(components), function, (state,))
+    return dataclasses.replace(plain, bind=FindAxes(plain, function))
 
 
-def _component(C: Float[Array, "6 6"], component: str) -> Float[Array, ""]:
-    if component == "K":
-        return bulk_modulus(C)
-    cubic = dict(zip(("C11", "C12", "C44"), cubic_constants(C), strict=True))
-    return cubic[component] if component in cubic else C[int(component[1]) - 1, int(component[2]) - 1]
+# --- by name ---------------------------------------------------------------------------------------------------------
 
 
-def formation(defect: str = "defect", bulk: str = "bulk") -> Observable:
-    """Formation energy (eV) and volume (Å³) of a defect: X(defect cell) - N x(bulk), N the atoms in the defect cell."""
-
-    def function(potential: Potential, states: States):
-        d, b = states[defect], states[bulk]
-        n = d.structure.n_atoms / b.structure.n_atoms
-        energy = _energy(potential, d) - n * _energy(potential, b)
-        return energy, volume(d.structure) - n * volume(b.structure)
-
-    return Observable(("formation_energy", "formation_volume"), ("eV", "Å³"), function)
+def _formation_in(state: str) -> Observable:
+    return formation("defect", state)
 
 
-def _energy(potential: Potential, state: State) -> Float[Array, ""]:
-    return potential.energy(state.structure, state.neighbors)
+def _edge_or_angle(name: str, state: str) -> Observable:
+    return cell_parameters((name,), state)
 
 
 NAMED: dict[str, Callable[[str], Observable]] = {
@@ -104,7 +294,22 @@ NAMED: dict[str, Callable[[str], Observable]] = {
     "energy_per_atom": energy_per_atom,
     "volume": cell_volume,
     "lattice_constant": lattice_constant,
-    "formation": lambda state: formation("defect", state),
+    **{name: functools.partial(_edge_or_angle, name) for name in (*EDGES, *ANGLES)},
+    "formation": _formation_in,
+}
+
+TEXTS = {
+    "energy": "potential energy, eV",
+    "energy_per_atom": "energy per atom, eV",
+    "volume": "volume of the cell, Å³",
+    "lattice_constant": "edge of the conventional cell of a cubic crystal, Å",
+    "a, b, c": "edges of the conventional cell, Å",
+    "alpha, beta, gamma": "angles of the conventional cell, degrees",
+    "C11 ... C66": "elastic constants in the axes of the cell as given, GPa",
+    "C11_cubic, C12_cubic, C44_cubic": "elastic constants of a cubic crystal in its own axes, GPa",
+    "K": "bulk modulus, GPa",
+    "C11_clamped ...": "the same with ions that follow the strain",
+    "formation": "formation energy (eV) and volume (Å³) of the state 'defect'",
 }
 
 
@@ -116,15 +321,12 @@ def named(names: Sequence[str], state: str = "structure") -> list[Observable]:
     Raises:
         InputError: unknown name; the nearest one is suggested.
     """
-    constants = [name for name in names if re.fullmatch(r"(C[1-6][1-6]|K)(_clamped)?", name)]
+    constants = [name for name in names if CONSTANT.fullmatch(name)]
     for name in names:
         if name not in NAMED and name not in constants:
-            close = difflib.get_close_matches(name, [*NAMED, "C11", "C12", "C44", "K"], n=1, cutoff=0.3)
-            known = ", ".join([*NAMED, "C11 ... C66", "K", "and C11_clamped ..."])
+            known = [*NAMED, "C11", "C12", "C44", *CUBIC_CONSTANTS, "K"]
             raise InputError(
-                f"no observable '{name}'."
-                + (f" Did you mean '{close[0]}'?" if close else "")
-                + f" There are: {known}."
+                f"no observable '{name}'.{nearest(name, known, 0.3)} There are: {', '.join(TEXTS)}."
             )
     groups = [NAMED[name](state) for name in names if name in NAMED]
     return [*groups, elastic(constants, state)] if constants else groups

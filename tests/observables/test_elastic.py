@@ -63,14 +63,14 @@ def test_a0_energy_and_elastic_constants_with_their_sensitivities(name):
 
 
 @pytest.fixture(scope="module")
-def strained_argon():
-    """A crystal of low symmetry, relaxed: 4 atoms of argon in a sheared cell under pressure."""
-    from ase.build import bulk
-
-    potential = ms.load_potential("ar-lennard-jones")
-    atoms = bulk("Ar", "fcc", a=5.2, cubic=True)
-    start = ms.Structure.from_ase(atoms)
-    return potential, start
+def packed_alloy():
+    """A crystal without any symmetry, cell included: 12 particles of two sizes, packed under pressure."""
+    potential = ms.LennardJones(
+        [1.0, 1.5, 0.5], [1.0, 0.8, 0.88], elements=("Ar", "Kr"), cutoff_radius=2.0, cut=ms.Smooth()
+    )
+    grid = np.indices((3, 2, 2)).reshape(3, 12).T * 1.05 + 0.1 * np.random.default_rng(3).normal(size=(12, 3))
+    start = ms.Structure.create(grid, ["Ar"] * 9 + ["Kr"] * 3, [3.2, 2.1, 2.15])
+    return potential, ms.relax(potential, start, cell="full", pressure=0.5, fmax=1e-9).structure
 
 
 def test_relaxed_ion_constants_are_the_strain_derivative_of_the_relaxed_stress():
@@ -105,14 +105,61 @@ def test_iterative_and_dense_internal_relaxation_agree():
     np.testing.assert_allclose(dense, dense.T, atol=1e-12 * float(jnp.max(dense)))
 
 
-def test_bulk_modulus_is_the_response_to_pressure(strained_argon):
-    potential, start = strained_argon
-    volume_at = lambda p: ms.volume(ms.relax(potential, start, cell="full", pressure=p, fmax=1e-11).structure)
-    slope = jax.grad(volume_at)(0.0)
-    crystal = ms.relax(potential, start, cell="full", fmax=1e-11).structure
+def test_bulk_modulus_is_the_response_to_pressure(packed_alloy):
+    potential, crystal = packed_alloy
+    assert np.abs(np.cos(np.radians(crystal.to_ase().cell.angles()))).min() > 1e-3  # no right angle is left
+    relaxed = lambda p: ms.relax(potential, crystal, cell="full", pressure=p, fmax=1e-11)
+    slope = jax.grad(lambda p: ms.volume(relaxed(p).structure))(0.5)
+    state = relaxed(0.5)
+    K = bulk_modulus(elastic_constants(potential, state))  # the state brings its Hessian
+    np.testing.assert_allclose(K, -ms.volume(state.structure) / slope, rtol=1e-8)
+    np.testing.assert_allclose(K, bulk_modulus(elastic_constants(potential, state.structure)), rtol=1e-8)
+
+
+COPPER = ms.Morse(0.3429, 1.3588, 2.866, elements=("Cu",), cutoff_radius=6.5, cut=ms.ForceShifted())
+
+
+@pytest.mark.parametrize(("lattice", "a"), [("fcc", 3.6), ("bcc", 2.9)])
+def test_one_atom_has_the_constants_of_its_crystal(lattice, a):
+    # nothing is left to relax: clamped and relaxed ions agree, and so does the cell with more atoms
+    from ase.build import bulk
+
+    found = []
+    for cubic in (False, True):
+        start = ms.Structure.from_ase(bulk("Cu", lattice, a=a, cubic=cubic))
+        relaxed = ms.relax(COPPER, start, cell="isotropic", fmax=1e-10, check_minimum=False)
+        found.append(elastic_constants(COPPER, relaxed))
+        if not cubic:
+            np.testing.assert_allclose(found[0], elastic_constants(COPPER, relaxed, clamped=True), rtol=1e-12)
+    np.testing.assert_allclose(*found, rtol=1e-8, atol=1e-10)
+    if lattice == "fcc":
+        np.testing.assert_allclose(GPA * found[0][0, 0], 138.026, atol=1e-3)
+
+
+def test_a_report_of_a_one_atom_cell_has_numbers_everywhere():
+    from ase.build import bulk
+
+    one = ms.Structure.from_ase(bulk("Cu", "fcc", a=3.6))
+    report = ms.sensitivities(["lattice_constant", "C11", "K"], COPPER, one, cell="full", second_order=False)
+    assert np.isfinite(report.derivative).all() and np.isfinite(report.errors).all()
+    rows = dict(zip(report.observables, report.matrix(), strict=True))
+    # D0 is the only energy
     np.testing.assert_allclose(
-        bulk_modulus(elastic_constants(potential, crystal)), -ms.volume(crystal) / slope, rtol=1e-9
+        [rows["lattice_constant"][0], rows["C11"][0], rows["K"][0]], [0, 1, 1], atol=1e-8
     )
+    assert "nan" not in str(report)
+
+
+def test_a_structure_that_is_not_relaxed_has_no_relaxed_constants():
+    case = table("stillinger_weber")["sw-si-crystal"]
+    potential, crystal = potential_of(case), structure(case)
+    shaken = crystal.at(crystal.positions + 0.1 * np.random.default_rng(1).normal(size=(8, 3)))
+    message = r"not relaxed: the force on atom \d \(Si\) is .*largest stress .* GPa.*relax first"
+    with pytest.raises(ms.errors.InputError, match=message):
+        elastic_constants(potential, shaken)
+    with pytest.warns(UserWarning, match=message):
+        elastic_constants(potential, shaken, check=False)
+    assert np.isfinite(elastic_constants(potential, shaken, clamped=True)).all()
 
 
 def test_a_cluster_has_no_elastic_constants():

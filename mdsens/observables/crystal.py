@@ -1,0 +1,106 @@
+"""The conventional cell of a crystal: which multiple of the given cell it is, and how its axes lie.
+
+Symmetry is found once, in plain numbers, by spglib. What remains of it are constants: the matrix M that makes
+conventional cell vectors out of the given ones, h_conventional = M h, and the rotation from the axes of the
+given cell to those of the crystal. The traced cell goes through M, so derivatives are those of the cell
+itself.
+
+Source: Togo, Shinohara, Tanaka, Sci. Technol. Adv. Mater. Methods 4, 2384822 (2024), arXiv:1808.01590.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.errors import InputError
+from mdsens.structure import Structure
+
+TOLERANCE = 1e-3  # of the cube root of an atom's volume: places that differ by less are equivalent
+CUBIC = range(195, 231)  # numbers of the cubic space groups
+
+Rows = tuple[tuple[float, float, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conventional:
+    """How the conventional cell lies in the given one.
+
+    Attributes:
+        number, symbol: of the space group. matrix: M of the module docstring. axes: unit vectors of the
+            crystal axes (rows) in the axes of the given cell.
+    """
+
+    number: int
+    symbol: str
+    matrix: Rows
+    axes: Rows
+
+    @property
+    def is_cubic(self) -> bool:
+        """Whether the crystal belongs to a cubic space group."""
+        return self.number in CUBIC
+
+    def cell(self, structure: Structure) -> Float[Array, "3 3"]:
+        """Conventional cell vectors, rows, Å."""
+        return jnp.asarray(self.matrix) @ structure.cell
+
+
+def conventional(structure: Structure, what: str) -> Conventional:
+    """The conventional cell of a crystal.
+
+    Args:
+        what: what it is wanted for, for messages.
+    Raises:
+        InputError: not periodic in three directions, or spglib finds no symmetry.
+    """
+    if not all(structure.pbc):
+        raise InputError(
+            f"{what}: there is no conventional cell without periodicity in three directions (pbc = "
+            f"{structure.pbc})."
+        )
+    cell = np.asarray(structure.cell)
+    length = (abs(np.linalg.det(cell)) / structure.n_atoms) ** (1 / 3)
+    fractional = np.asarray(structure.positions) @ np.linalg.inv(cell)
+    found = _dataset((cell, fractional, np.asarray(structure.species)), TOLERANCE * length)
+    if found is None:
+        raise InputError(f"{what}: spglib finds no symmetry of this structure: two atoms may be at one place.")
+    # spglib has columns: (a_s, b_s, c_s) = (a, b, c) P^-1, so rows are multiplied by P^-T
+    matrix = np.linalg.inv(np.asarray(found.transformation_matrix)).T
+    vectors = matrix @ cell
+    U, _, V = np.linalg.svd(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    return Conventional(int(found.number), str(found.international), _rows(matrix), _rows(U @ V))
+
+
+def _dataset(crystal: tuple[np.ndarray, np.ndarray, np.ndarray], tolerance: float) -> Any:
+    import warnings
+
+    import spglib
+
+    with warnings.catch_warnings():
+        # how spglib says that it found nothing changes between its versions
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return spglib.get_symmetry_dataset(crystal, tolerance)
+        except spglib.error.SpglibError if hasattr(spglib, "error") else RuntimeError:
+            return None
+
+
+def require_cubic(found: Conventional, what: str, instead: str) -> None:
+    """Raise unless the crystal is cubic.
+
+    Raises:
+        InputError: says the space group, and what to ask for instead.
+    """
+    if not found.is_cubic:
+        raise InputError(
+            f"{what} is that of a cubic crystal, and this structure has the space group {found.symbol} "
+            f"({found.number}): "
+            f"{instead}"
+        )
+
+
+def _rows(matrix: np.ndarray) -> Rows:
+    return tuple((float(a), float(b), float(c)) for a, b, c in matrix)
