@@ -66,7 +66,9 @@ def conventional(structure: Structure, what: str) -> Conventional:
     fractional = np.asarray(structure.positions) @ np.linalg.inv(cell)
     found = _dataset((cell, fractional, np.asarray(structure.species)), TOLERANCE * length)
     if found is None:
-        raise InputError(f"{what}: spglib finds no symmetry of this structure: two atoms may be at one place.")
+        raise InputError(
+            f"{what}: spglib finds no symmetry of this structure: two atoms may be at one place."
+        )
     # spglib has columns: (a_s, b_s, c_s) = (a, b, c) P^-1, so rows are multiplied by P^-T
     matrix = np.linalg.inv(np.asarray(found.transformation_matrix)).T
     vectors = matrix @ cell
