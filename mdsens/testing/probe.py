@@ -1,0 +1,98 @@
+"""What a claim about a potential is, and the derivatives that claims look at."""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.neighbors import Neighbors
+from mdsens.potentials.base import Potential
+from mdsens.quantities import evaluate
+from mdsens.structure import Structure
+
+
+class Check(NamedTuple):
+    """One claim about a potential: it holds if the largest deviation is what rounding and step allow."""
+
+    claim: str
+    error: float
+    allowed: float
+    unit: str
+    where: str
+
+    @property
+    def holds(self) -> bool:
+        """False also where the deviation is NaN."""
+        return self.error <= self.allowed
+
+    def __str__(self) -> str:
+        verdict = "holds" if self.holds else "FAILS"
+        return f"{verdict}  {self.claim}: off by {self.error:.1e} {self.unit}, allowed {self.allowed:.1e}" + (
+            f" ({self.where})" if self.where else ""
+        )
+
+
+def skin_for(cutoff: float, part: float) -> float:
+    """A part of the cutoff, Å; none where the cutoff is infinite."""
+    return part * cutoff if np.isfinite(cutoff) else 0.0
+
+
+def largest(found: list[tuple[float, str]]) -> tuple[float, str]:
+    """The largest deviation and where it is; NaN is larger than any."""
+    return max(found, key=lambda f: np.inf if np.isnan(f[0]) else f[0])
+
+
+class Probe(NamedTuple):
+    """Second derivatives of every kind. v is a displacement, d a change of parameters."""
+
+    energy: Array
+    forces: Array  # F
+    stress: Array
+    product: Array  # H v
+    reverse: Potential  # dE/dtheta
+    forward: Array  # dE/dtheta . d
+    forces_forward: Array  # dF/dtheta . d
+    forces_reverse: Potential  # d(v . F)/dtheta
+
+
+@eqx.filter_jit
+def probe(
+    potential: Potential, structure: Structure, neighbors: Neighbors, v: Float[Array, "atoms 3"], d: Potential
+) -> Probe:
+    """All of them at once, in one compiled function."""
+    theta, form = eqx.partition(potential, eqx.is_inexact_array)
+    x = structure.positions
+
+    def energy(theta, x):
+        return eqx.combine(theta, form).energy(structure.at(x), neighbors)
+
+    def force(theta, x):
+        return -jax.grad(energy, 1)(theta, x)
+
+    forward, forces_forward = jax.jvp(lambda t: (energy(t, x), force(t, x)), (theta,), (d,))[1]
+    return Probe(
+        *evaluate(potential, structure, neighbors),
+        product=-jax.jvp(lambda x: force(theta, x), (x,), (v,))[1],
+        reverse=jax.grad(energy)(theta, x),
+        forward=forward,
+        forces_forward=forces_forward,
+        forces_reverse=jax.grad(lambda t: jnp.sum(v * force(t, x)))(theta),
+    )
+
+
+def filled(potential: Potential, number: float) -> Potential:
+    """A change of parameters, all by one number."""
+    return jax.tree.map(
+        lambda t: jnp.asarray(np.full(t.shape, number)), eqx.filter(potential, eqx.is_inexact_array)
+    )
+
+
+def dot(a: Any, b: Any) -> tuple[float, float]:
+    """Scalar product of two trees, and the sum of the sizes of its terms."""
+    terms = [
+        np.asarray(x) * np.asarray(y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    ]
+    return float(sum(t.sum() for t in terms)), float(sum(np.abs(t).sum() for t in terms))
