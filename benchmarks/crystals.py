@@ -7,7 +7,10 @@ import mdsens as ms
 
 
 def silicon_vacancy(cells: int, seed: int = 0) -> ms.Structure:
-    """cells³ cubic cells of diamond silicon less one atom, rattled by 0.02 Å, the neighbors of the hole drawn in."""
+    """cells³ cubic cells of diamond silicon less one atom, rattled by 0.02 Å.
+
+    The neighbors of the hole drawn in.
+    """
     atoms = bulk("Si", a=5.431, cubic=True) * (cells, cells, cells)
     edge = atoms.cell[0, 0]
     d = atoms.positions - atoms.positions[0]

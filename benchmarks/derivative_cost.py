@@ -1,4 +1,6 @@
-"""What a derivative costs, in relaxations: gradient of a scalar w.r.t. all parameters, and the full position Jacobian.
+"""What a derivative costs, in relaxations: gradient of a scalar w.r.t.
+
+All parameters, and the full position Jacobian.
 
     python benchmarks/derivative_cost.py 3 8        # cubic cells along an edge: 215 and 4095 atoms
 

@@ -1,6 +1,8 @@
-"""Forces, relaxation and derivative on an accelerator: right against the CPU, and how fast from 10³ to 10⁶ atoms.
+"""Forces, relaxation and derivative on an accelerator.
 
-    python benchmarks/gpu.py                       # what there is: an accelerator if JAX sees one, else the CPU
+Right against the CPU, and how fast from 10³ to 10⁶ atoms.
+
+    python benchmarks/gpu.py                       # an accelerator if JAX sees one, else the CPU
     python benchmarks/gpu.py --sizes 5 10 20       # cubic cells of silicon along an edge (8 atoms each)
 
 Self-contained: silicon with a vacancy, Stillinger-Weber, float64. First the check: energy, forces, relaxed
@@ -95,7 +97,10 @@ def results(device: jax.Device) -> dict[str, np.ndarray]:
 
 
 def compare(device: jax.Device) -> None:
-    """Print the largest difference of each result from the CPU's, relative to its largest entry; stop if one is off."""
+    """Print the largest difference of each result from the CPU's, relative to its largest entry.
+
+    Stop if one is off.
+    """
     reference, mine = results(jax.devices("cpu")[0]), results(device)
     print("agreement with the CPU, 999 atoms (largest difference / largest entry)")
     for name, value in reference.items():

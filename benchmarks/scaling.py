@@ -1,4 +1,6 @@
-"""Relaxation and sensitivity from 10³ to 64·10³ atoms: time, its exponent, and peak memory, each size in its own process.
+"""Relaxation and sensitivity from 10³ to 64·10³ atoms.
+
+Time, its exponent, and peak memory, each size in its own process.
 
     python benchmarks/scaling.py            # argon and silicon, about 1e3, 8e3 and 64e3 atoms
 

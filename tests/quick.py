@@ -1,4 +1,7 @@
-"""Compiling for a test: most functions run once, and then the compiler takes longer to optimize than it saves."""
+"""Compiling for a test: most functions run once.
+
+And then the compiler takes longer to optimize than it saves.
+"""
 
 from collections.abc import Callable
 from typing import Any

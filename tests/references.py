@@ -1,4 +1,7 @@
-"""Reference tables of independent codes (LAMMPS, matscipy, ASE), kept in tests/data/references with their source."""
+"""Reference tables of independent codes (LAMMPS, matscipy, ASE).
+
+Kept in tests/data/references with their source.
+"""
 
 import functools
 import json

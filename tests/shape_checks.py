@@ -1,4 +1,7 @@
-"""Array shapes promised by annotations, checked at every call: `pytest --jaxtyping-packages=mdsens,shape_checks.checked`."""
+"""Array shapes promised by annotations, checked at every call.
+
+`pytest --jaxtyping-packages=mdsens,shape_checks.checked`.
+"""
 
 import typing
 from typing import Any

@@ -1,4 +1,7 @@
-"""Small systems that many tests share, so that their relaxations compile once; and derivatives sorted by parameter."""
+"""Small systems that many tests share, so that their relaxations compile once.
+
+And derivatives sorted by parameter.
+"""
 
 from typing import Any
 
@@ -11,13 +14,19 @@ import mdsens as ms
 
 
 def cluster() -> tuple[ms.Potential, ms.Structure]:
-    """13 Lennard-Jones atoms of two species, free in space: all pairs interact, six rigid motions, no symmetry but a mirror."""
+    """13 Lennard-Jones atoms of two species, free in space.
+
+    All pairs interact, six rigid motions, no symmetry but a mirror.
+    """
     case = references.table("lennard_jones")["lj13-binary-cluster"]
     return references.potential(case), references.structure(case)
 
 
 def copper() -> tuple[ms.Potential, ms.Structure]:
-    """A stiff hcp crystal, 4 atoms off their sites in a skew cell: they see their own images, and move when it is sheared."""
+    """A stiff hcp crystal, 4 atoms off their sites in a skew cell.
+
+    They see their own images, and move when it is sheared.
+    """
     atoms = ase.build.bulk("Cu", "hcp", a=2.7, c=4.3) * (2, 1, 1)
     atoms.rattle(0.05, seed=4)
     potential = ms.Morse(
@@ -37,7 +46,9 @@ SHEAR = np.array(
 
 
 def by_parameter(potential: ms.Potential, derivative: Any, leading: int = 0) -> dict[str, np.ndarray]:
-    """d/dln(theta) by flat name, from a derivative whose leaves are those of the potential with `leading` axes before.
+    """d/dln(theta) by flat name, from a derivative with the leaves of the potential.
+
+    The leaves have `leading` axes before.
 
     Args:
         derivative: what jax.jacfwd or jax.grad w.r.t. a potential gives for one array of `leading`

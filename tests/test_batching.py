@@ -1,4 +1,7 @@
-"""Functions of many rows: in pieces of one shape, all at once, or one after another, with the same results."""
+"""Functions of many rows: in pieces of one shape, all at once, or one after another.
+
+With the same results.
+"""
 
 import jax.numpy as jnp
 import numpy as np

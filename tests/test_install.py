@@ -1,4 +1,7 @@
-"""What gets installed: a wheel that holds the package, the parameter sets and the console script, and works on its own."""
+"""What gets installed: a wheel that holds the package, the parameter sets and the console script.
+
+And works on its own.
+"""
 
 import json
 import os

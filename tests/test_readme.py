@@ -1,4 +1,7 @@
-"""What the documentation shows is run: python blocks in order, `mdsens` commands, and the output printed below them."""
+"""What the documentation shows is run.
+
+Python blocks in order, `mdsens` commands, and the output printed below them.
+"""
 
 import contextlib
 import importlib
@@ -57,7 +60,10 @@ def run_command(line: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Text without what differs between machines: widths and lines of tables, and how large rounding errors are."""
+    """Text without what differs between machines.
+
+    Widths and lines of tables, and how large rounding errors are.
+    """
     text = re.sub(r"\(error bars: \S+ or less\)", "", text)
     return re.sub(r"[─━│┃┏┓┗┛┡┩┌┐└┘├┤┬┴┼╇╞╡╪┳┻╋]", " ", text).split()
 

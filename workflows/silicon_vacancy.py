@@ -1,4 +1,6 @@
-"""The silicon vacancy: how lattice, elastic constants and defect move with every parameter of Stillinger-Weber.
+"""The silicon vacancy: how lattice.
+
+Elastic constants and defect move with every parameter of Stillinger-Weber.
 
 Relaxes 215 atoms and their cell, differentiates a0, cohesive energy, elastic constants (ions clamped and
 relaxed) and the vacancy's formation energy and volume w.r.t. all parameters, compares each number with
@@ -91,7 +93,10 @@ def main() -> None:
 
 
 def draw_vacancy(report: ms.SensitivityReport) -> Figure:
-    """Motion of the atoms with the most influential parameter: arrows in a (110) slab, and radially by distance."""
+    """Motion of the atoms with the most influential parameter.
+
+    Arrows in a (110) slab, and radially by distance.
+    """
     row = report.matrix("elasticity")[report.observables.index("formation_energy")]
     k = int(np.argmax(np.abs(row)))
     name = report.parameters[k]

@@ -1,4 +1,6 @@
-"""How a packing of soft discs answers to the size of its small discs: implicit derivative against unrolled optimizer.
+"""How a packing of soft discs answers to the size of its small discs.
+
+Implicit derivative against unrolled optimizer.
 
 128 discs in a periodic square box, half of diameter 1 and half of diameter D = 0.6, repel each other with
 
@@ -7,7 +9,9 @@
 From each random start, FIRE walks to a minimum x*(D). The question is dx*/dD. The force vanishes at x* for
 every D, so
 
-    dx*/dD = -H^+ d2U/dx dD,     H = d2U/dx2,  H^+ on the complement of uniform shifts and of discs without contacts.
+    dx*/dD = -H^+ d2U/dx dD,     H = d2U/dx2,
+
+with H^+ on the complement of uniform shifts and of discs without contacts.
 
 `ms.relax` gives this. The alternative is to differentiate the steps of FIRE themselves. Both are compared,
 after the same numbers of steps, with the derivative at the minimum which that walk leads to.
@@ -70,7 +74,10 @@ def discs(D) -> ms.SoftSphere:
 
 
 def all_pairs(structure: ms.Structure) -> ms.Neighbors:
-    """Every pair at its nearest image: never out of date, so an optimizer can run, and be differentiated, under jit."""
+    """Every pair at its nearest image.
+
+    Never out of date, so an optimizer can run, and be differentiated, under jit.
+    """
     x = jax.lax.stop_gradient(structure.positions)
     shift = -jnp.round((x[ALL_PAIRS.j] - x[ALL_PAIRS.i]) / jnp.array([BOX, BOX, jnp.inf]))
     return dataclasses.replace(ALL_PAIRS, shift=shift)
@@ -82,7 +89,10 @@ def all_pairs(structure: ms.Structure) -> ms.Neighbors:
 
 @jax.jit
 def unrolled(xy, steps):
-    """Positions, derivative dx/dD and largest force after each number of FIRE steps: forward mode through every step."""
+    """Positions, derivative dx/dD and largest force after each number of FIRE steps.
+
+    Forward mode through every step.
+    """
     from jax_md import minimize
 
     def walk(D):
@@ -100,7 +110,10 @@ def unrolled(xy, steps):
 
 
 def implicit(xy, fmax: float) -> tuple[np.ndarray, np.ndarray]:
-    """Relaxed positions, and dx/dD at them. fmax = ANY takes the positions as they are, whether or not a minimum."""
+    """Relaxed positions, and dx/dD at them.
+
+    Fmax = ANY takes the positions as they are, whether or not a minimum.
+    """
     finish = fmax < ANY
     relaxed = lambda D: (
         ms.relax(discs(D), packing(xy), fmax=fmax, check_minimum=finish, throw=finish).structure.positions
@@ -109,7 +122,7 @@ def implicit(xy, fmax: float) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(x)[:, :2], np.asarray(dx)[:, :2]
 
 
-# --- one start ---------------------------------------------------------------------------------------------------
+# --- one start ------------------------------------------------------------------------------------
 
 
 @jax.jit
@@ -129,7 +142,10 @@ def contacts(xy: np.ndarray) -> np.ndarray:
 
 
 def analyse(seed: int, steps: list[int]) -> dict[str, np.ndarray]:
-    """What is kept of one start: a number for the minimum, numbers for each of `steps`, and the arrays behind them."""
+    """What is kept of one start: a number for the minimum, numbers for each of `steps`.
+
+    And the arrays behind them.
+    """
     x, dx_unrolled, fmax = (
         np.asarray(a) for a in unrolled(jnp.asarray(random_start(seed)), jnp.asarray(steps))
     )
@@ -221,7 +237,8 @@ def write_csv(path: Path, data: dict[str, np.ndarray], seeds: range, steps: list
 
 def summary(data: dict[str, np.ndarray], steps: list[int]) -> Table:
     table = Table(
-        title=f"dx/dD of {len(data['rattlers'])} packings against the minimum: median (quartiles); wrong: off by more than 1 %"
+        title=f"dx/dD of {len(data['rattlers'])} packings against the minimum: median (quartiles); "
+        "wrong: off by more than 1 %"
     )
     spreads = {
         "max_force": "largest force",
@@ -239,7 +256,7 @@ def summary(data: dict[str, np.ndarray], steps: list[int]) -> Table:
     return table
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 BLUE, RED, GRAY = "#0072B2", "#D55E00", "#555555"
 PALE = ["#f7f6ee", "#a9d6cf", "#3a93bd"]
@@ -313,7 +330,10 @@ def draw_spread(ax, at: np.ndarray, values: np.ndarray, rattlers: np.ndarray, co
 
 
 def draw_comparison(path: Path, data: dict[str, np.ndarray], steps: list[int]) -> None:
-    """L1 norms and errors of the two derivatives over all starts, and the law behind the implicit one's error."""
+    """L1 norms and errors of the two derivatives over all starts.
+
+    And the law behind the implicit one's error.
+    """
     fig, (norms, errors, law) = plt.subplots(1, 3, figsize=(11.5, 3.7), layout="constrained")
     at, rattlers = np.arange(len(steps)), data["rattlers"][:, 0] > 0
     for ax, key in ((norms, "l1"), (errors, "error")):

@@ -50,8 +50,8 @@ Observables = Annotated[
         "--observable",
         "-O",
         metavar="NAME",
-        help="energy, energy_per_atom, volume, lattice_constant, a, b, c, alpha, beta, gamma, C11 ... C66, C11_cubic, "
-        "K, C11_clamped ..., formation "
+        help="energy, energy_per_atom, volume, lattice_constant, a, b, c, alpha, beta, gamma, C11 ... C66, "
+        "C11_cubic, K, C11_clamped ..., formation "
         "(needs --bulk). Repeat for "
         f"more. Default: {', '.join(DEFAULTS)}; with --bulk: {', '.join(BULK_DEFAULTS)}.",
         show_default=False,
@@ -61,8 +61,8 @@ References = Annotated[
     list[str] | None,
     typer.Option(
         metavar="ELEMENT=FILE",
-        help="Where the atoms of a defect that changes the composition come from: a crystal of that element, or its "
-        "energy per atom in eV. Repeat for more.",
+        help="Where the atoms of a defect that changes the composition come from: a crystal of that element, "
+        "or its energy per atom in eV. Repeat for more.",
         show_default=False,
     ),
 ]

@@ -278,7 +278,7 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
     return dataclasses.replace(plain, bind=FindAxes(plain, function))
 
 
-# --- by name ---------------------------------------------------------------------------------------------------------
+# --- by name --------------------------------------------------------------------------------------
 
 
 def _formation_in(state: str) -> Observable:

@@ -75,7 +75,7 @@ def test_what_has_no_meaning_without_a_crystal_is_refused(name):
             named([name])[0].bound({"structure": state})
 
 
-# --- defects ---------------------------------------------------------------------------------------------------------
+# --- defects --------------------------------------------------------------------------------------
 
 
 def defect_states(potential, bulk, defect):
@@ -135,7 +135,7 @@ def test_a_stoichiometric_defect_needs_none_and_an_elemental_reservoir_changes_n
     assert_allclose(report.derivative[:2], report.derivative[2:], rtol=1e-8, atol=1e-8)
 
 
-# --- the contract ----------------------------------------------------------------------------------------------------
+# --- the contract ---------------------------------------------------------------------------------
 
 
 def test_every_named_observable_can_be_sent_to_another_process():

@@ -19,7 +19,7 @@ from mdsens import errors
         ({"fmax": "small"}, r"fmax = 'small': give one real number in eV/Å"),
         (
             {"cell": "cubic"},
-            r"cell='cubic' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz xz xy",
+            r"cell='cubic' is unknown: use None, 'isotropic', 'full', or six bools in the order xx yy zz yz",
         ),
         ({"cell": (True, False)}, r"no mask of free strains: give six bools in the order xx yy zz yz xz xy"),
         ({"pressure": 0.1}, r"needs a cell that can move: add cell='isotropic', 'full' or a Voigt mask"),

@@ -37,7 +37,7 @@ def response_to_a_dipole(state, w, use):
 
 @eqx.filter_jit
 def _response(landscape, gauge, preconditioner, w, use):
-    """Products needed to find how the crystal gives way to forces that push the vacancy's first two neighbors apart."""
+    """Products needed to find how the crystal gives way to forces that push two neighbors apart."""
     x = landscape.coordinates.reference.positions
     away = jnp.sum(x**2, axis=1)
     i, j = jnp.argsort(away)[:2]

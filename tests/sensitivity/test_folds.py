@@ -1,4 +1,7 @@
-"""Near the end of a branch no range and no step goes beyond it, and the check says that the minimum is gone."""
+"""Near the end of a branch no range and no step goes beyond it.
+
+And the check says that the minimum is gone.
+"""
 
 from typing import ClassVar
 
@@ -12,7 +15,10 @@ import mdsens as ms
 
 
 class Fold(ms.Potential):
-    """E = x³ / 3 - (theta - 1) x + 50 y² for an atom beside one that is held: a minimum at x = sqrt(theta - 1)."""
+    """E = x³ / 3 - (theta - 1) x + 50 y² for an atom beside one that is held.
+
+    A minimum at x = sqrt(theta - 1).
+    """
 
     theta: jax.Array = ms.parameter("eV")
     elements: tuple[str, ...] = eqx.field(static=True, default=())

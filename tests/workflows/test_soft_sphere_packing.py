@@ -1,4 +1,7 @@
-"""Soft-disc packings: the script reproduces reference minima and derivatives, and keeps, resumes and protects its results."""
+"""Soft-disc packings: the script reproduces reference minima and derivatives, and keeps.
+
+Resumes and protects its results.
+"""
 
 import importlib.util
 from pathlib import Path
