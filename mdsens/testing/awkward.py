@@ -9,7 +9,7 @@ import numpy as np
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
 from mdsens.potentials.base import Potential
 from mdsens.structure import Structure
-from mdsens.testing.probe import Check, filled, probe, skin_for
+from mdsens.testing.probe import Check, Probe, filled, probe, skin_for
 
 KINDS = ("energy", "force", "second derivative")
 
@@ -17,9 +17,8 @@ KINDS = ("energy", "force", "second derivative")
 def _three(potential: Potential, kinds: tuple[int, int, int], positions: Any) -> tuple[Structure, Neighbors]:
     structure = Structure.create(positions, kinds)
     cutoff = float(potential.cutoff)
-    return structure, find_neighbors(
-        structure, cutoff, skin_for(cutoff, 0.2), Capacity(8, 4)
-    )  # pairs at the cutoff are in the list
+    # with a skin, so that pairs at the cutoff are in the list
+    return structure, find_neighbors(structure, cutoff, skin_for(cutoff, 0.2), Capacity(8, 4))
 
 
 def _kinds(potential: Potential, structure: Structure) -> list[tuple[int, int, int]]:
@@ -38,6 +37,28 @@ def _range(potential: Potential, kinds: tuple[int, int, int]) -> float:
     return float(np.ravel(potential.ranges(*trio))[0])
 
 
+def _places(r: float, far: float, end: float) -> dict[str, list[list[float]]]:
+    """Positions of three atoms: r apart, far from each other, or where the interaction ends."""
+    places = {
+        "atoms alone": [[0, 0, 0], [far, 0, 0], [0, far, 0]],
+        "a pair": [[0, 0, 0], [r, 0, 0], [0, far, 0]],
+        "three in a line": [[0, 0, 0], [r, 0, 0], [2 * r, 0, 0]],
+        "a right angle": [[0, 0, 0], [r, 0, 0], [0, r, 0]],
+        "a triangle": [[0, 0, 0], [r, 0, 0], [r / 2, np.sqrt(3) / 2 * r, 0]],
+    }
+    if np.isfinite(end):
+        inside = np.nextafter(end, 0)
+        places["a pair exactly at the cutoff"] = [[0, 0, 0], [end, 0, 0], [0, far, 0]]
+        places["a pair one rounding inside the cutoff"] = [[0, 0, 0], [inside, 0, 0], [0, far, 0]]
+    return places
+
+
+def _not_finite(found: Probe) -> list[str]:
+    """Names of the quantities that are not."""
+    values = found._asdict().items()
+    return [name for name, tree in values if not all(np.isfinite(x).all() for x in jax.tree.leaves(tree))]
+
+
 def check_awkward_points(potential: Potential, structure: Structure) -> list[Check]:
     """Value and derivatives, first and second, forward and reverse, are finite for three awkward atoms.
 
@@ -48,36 +69,13 @@ def check_awkward_points(potential: Potential, structure: Structure) -> list[Che
     cutoff = float(potential.cutoff)
     d = np.asarray(find_neighbors(structure, min(cutoff, 20.0)).vectors(structure))
     r = min(np.linalg.norm(d, axis=-1).min(), 0.9 * cutoff)
-    random = np.random.default_rng(3)
-    v = jnp.asarray(random.normal(size=(3, 3)))
-    change = filled(potential, 1.0)
     far = 3 * cutoff if np.isfinite(cutoff) else 20 * r
+    v = jnp.asarray(np.random.default_rng(3).normal(size=(3, 3)))
+    change = filled(potential, 1.0)
     checks = []
     for kinds in _kinds(potential, structure):
-        end = _range(potential, kinds)
-        places = {
-            "atoms alone": [[0, 0, 0], [far, 0, 0], [0, far, 0]],
-            "a pair": [[0, 0, 0], [r, 0, 0], [0, far, 0]],
-            "three in a line": [[0, 0, 0], [r, 0, 0], [2 * r, 0, 0]],
-            "a right angle": [[0, 0, 0], [r, 0, 0], [0, r, 0]],
-            "a triangle": [[0, 0, 0], [r, 0, 0], [r / 2, np.sqrt(3) / 2 * r, 0]],
-        }
-        if np.isfinite(end):
-            places |= {
-                "a pair exactly at the cutoff": [[0, 0, 0], [end, 0, 0], [0, far, 0]],
-                "a pair one rounding inside the cutoff": [
-                    [0, 0, 0],
-                    [np.nextafter(end, 0), 0, 0],
-                    [0, far, 0],
-                ],
-            }
-        for place, positions in places.items():
-            found = probe(potential, *_three(potential, kinds, positions), v, change)
-            bad = [
-                name
-                for name, value in found._asdict().items()
-                if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(value))
-            ]
+        for place, positions in _places(r, far, _range(potential, kinds)).items():
+            bad = _not_finite(probe(potential, *_three(potential, kinds, positions), v, change))
             checks.append(Check(f"finite for {place}", float(len(bad)), 0.0, "quantities", ", ".join(bad)))
     # one line for each place, whatever the kinds of atoms
     worst = {check.claim: check for check in sorted(checks, key=lambda check: check.error)}
