@@ -19,6 +19,8 @@ from mdsens.errors import InputError
 from mdsens.structure import Structure
 
 TOLERANCE = 1e-3  # of the cube root of an atom's volume: places that differ by less are equivalent
+HOST = 0.85  # a shift that maps so many atoms onto others, but not all, shows a defect in a repeated cell
+NEAR = 0.25  # how far such a shift may miss, in the same unit as TOLERANCE
 CUBIC = range(195, 231)  # numbers of the cubic space groups
 
 Rows = tuple[tuple[float, float, float], ...]
@@ -48,13 +50,14 @@ class Conventional:
         return jnp.asarray(self.matrix) @ structure.cell
 
 
-def conventional(structure: Structure, what: str) -> Conventional:
+def conventional(structure: Structure, what: str, *, perfect: bool = False) -> Conventional:
     """The conventional cell of a crystal.
 
     Args:
         what: what it is wanted for, for messages.
+        perfect: refuse repeated cells with a defect, whose own conventional cell is that of the defects.
     Raises:
-        InputError: not periodic in three directions, or spglib finds no symmetry.
+        InputError: not periodic in three directions, spglib finds no symmetry, or a defect cell.
     """
     if not all(structure.pbc):
         raise InputError(
@@ -68,6 +71,11 @@ def conventional(structure: Structure, what: str) -> Conventional:
     if found is None:
         raise InputError(
             f"{what}: spglib finds no symmetry of this structure: two atoms may be at one place."
+        )
+    if perfect and has_defect(found):
+        raise InputError(
+            f"{what}: this structure ({structure.n_atoms} atoms) is a repeated cell with a defect. Measure "
+            "it on the perfect crystal, or give the number of cells: lattice_constant(cells=...)."
         )
     # spglib has columns: (a_s, b_s, c_s) = (a, b, c) P^-1, so rows are multiplied by P^-T
     matrix = np.linalg.inv(np.asarray(found.transformation_matrix)).T
@@ -88,6 +96,25 @@ def _dataset(crystal: Any, tolerance: float) -> Any:
             return spglib.get_symmetry_dataset(crystal, tolerance)
         except Exception:  # each version has errors of its own for "found nothing"
             return None
+
+
+def has_defect(data: Any) -> bool:
+    """Whether a shift maps nearly all atoms of the conventional cell onto others, but not all."""
+    from scipy.spatial import KDTree
+
+    species, lengths = data.std_types, np.linalg.norm(data.std_lattice, axis=1)
+    size = np.cbrt(abs(np.linalg.det(data.std_lattice)) / len(species))
+    # lengths along the cell vectors stand for distances: good enough for what lies close
+    points = np.mod(data.std_positions, 1.0) * lengths % lengths
+    tree = KDTree(points, boxsize=lengths)
+    commonest = np.flatnonzero(species == np.bincount(species).argmax())
+    for start in commonest[:3]:
+        for shift in points[commonest] - points[start]:
+            apart, hit = tree.query((points + shift) % lengths)
+            mapped = np.mean((apart < NEAR * size) & (species[hit] == species))
+            if HOST <= mapped < 1:
+                return True
+    return False
 
 
 def require_cubic(found: Conventional, what: str, instead: str) -> None:

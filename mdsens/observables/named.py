@@ -108,7 +108,7 @@ class FindCubicEdge:
     state: str
 
     def __call__(self, states: Mapping[str, Any]) -> Observable:
-        found = conventional(states[self.state].structure, "lattice_constant")
+        found = conventional(states[self.state].structure, "lattice_constant", perfect=True)
         instead = (
             "ask for a, b, c, alpha, beta, gamma, or give the number of cells: lattice_constant(cells=...)."
         )
@@ -165,7 +165,9 @@ class FindCell:
     function: CellParameters
 
     def __call__(self, states: Mapping[str, Any]) -> Observable:
-        found = conventional(states[self.function.state].structure, ", ".join(self.function.components))
+        found = conventional(
+            states[self.function.state].structure, ", ".join(self.function.components), perfect=True
+        )
         return dataclasses.replace(
             self.observable, function=dataclasses.replace(self.function, found=found), bind=None
         )
