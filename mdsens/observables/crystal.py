@@ -9,6 +9,7 @@ Source: Togo, Shinohara, Tanaka, Sci. Technol. Adv. Mater. Methods 4, 2384822 (2
 """
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def conventional(structure: Structure, what: str, *, perfect: bool = False) -> C
             "it on the perfect crystal, or give the number of cells: lattice_constant(cells=...)."
         )
     # spglib has columns: (a_s, b_s, c_s) = (a, b, c) P^-1, so rows are multiplied by P^-T
-    matrix = np.linalg.inv(np.asarray(found.transformation_matrix)).T
+    matrix = _rational(np.linalg.inv(np.asarray(found.transformation_matrix)).T)
     vectors = matrix @ cell
     U, _, V = np.linalg.svd(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     return Conventional(int(found.number), str(found.international), _rows(matrix), _rows(U @ V))
@@ -129,6 +130,12 @@ def require_cubic(found: Conventional, what: str, instead: str) -> None:
             f"({found.number}): "
             f"{instead}"
         )
+
+
+def _rational(matrix: np.ndarray) -> np.ndarray:
+    """Without rounding: lattices are related by fractions, and two states of one crystal by the same ones."""
+    fractions = [float(Fraction(float(x)).limit_denominator(1000)) for x in matrix.ravel()]
+    return np.array(fractions).reshape(3, 3)
 
 
 def _rows(matrix: np.ndarray) -> Rows:

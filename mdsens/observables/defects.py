@@ -20,7 +20,7 @@ from typing import Any
 
 from jaxtyping import Array
 
-from mdsens.checks import number
+from mdsens.checks import instance, number, whole
 from mdsens.errors import InputError
 from mdsens.observables.observable import Observable, States
 from mdsens.potentials.base import Potential
@@ -149,6 +149,10 @@ def formation(
     Raises:
         InputError: a reference that is neither; when bound to states: a reservoir is missing.
     """
+    if references is not None:
+        instance("references", references, Mapping, 'Give {"Cd": state or energy per atom in eV, ...}.')
+    if cells is not None:
+        cells = whole("cells", cells, at_least=1)
     pairs = tuple((s, _reservoir(s, r)) for s, r in (references or {}).items())
     states = (defect, bulk, *(r for _, r in pairs if isinstance(r, str)))
     compare = CompareCompositions(defect, bulk, pairs, cells)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mdsens.checks import nearest
+from mdsens.checks import nearest, number
 from mdsens.errors import InputError
 from mdsens.observables.crystal import Conventional, conventional, require_cubic
 from mdsens.observables.defects import formation
@@ -126,6 +126,8 @@ def lattice_constant(state: str = "structure", cells: float | None = None) -> Ob
             no symmetry is asked for.
     """
     names, units = ("lattice_constant",), ("Å",)
+    if cells is not None:
+        cells = number("cells", cells, above=0)
     if cells is None:
         return Observable(names, units, CubicEdge(state, 1.0), (state,), FindCubicEdge(state))
     plain = Observable(names, units, CubicEdge(state, float(cells)), (state,))
@@ -181,6 +183,7 @@ def cell_parameters(components: Sequence[str] = (*EDGES, *ANGLES), state: str = 
     Raises:
         InputError: another name.
     """
+    components = (components,) if isinstance(components, str) else tuple(components)
     for name in components:
         if name not in (*EDGES, *ANGLES):
             raise InputError(f"no cell parameter '{name}': use {', '.join((*EDGES, *ANGLES))}.")
@@ -268,6 +271,7 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
         InputError: another name; when bound to states: a slab, a wire or a cluster, or a crystal that is not
         cubic.
     """
+    components = (components,) if isinstance(components, str) else tuple(components)
     for component in components:
         if not CONSTANT.fullmatch(component):
             raise InputError(

@@ -11,6 +11,7 @@ size.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from mdsens.errors import InputError, NonFiniteError
 from mdsens.gauge import Gauge
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Neighbors
-from mdsens.observables.named import named
+from mdsens.observables.named import CONSTANT, named
 from mdsens.observables.observable import Observable, State, measure_all, row_names, shapes_of
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import parameter_entries, parameter_values, replace_parameters
@@ -252,17 +253,24 @@ def chosen_observables(observables: Any, states: tuple[str, ...]) -> list[Observ
     items = [observables] if isinstance(observables, str | Observable) else list(observables)
     if not items:
         raise InputError('no observables are given: name some, such as ["energy", "volume"].')
+    # elastic constants that follow each other are computed together
     chosen: list[Observable] = []
-    for item in items:
-        if isinstance(item, str):
-            chosen += named([item], main_state(states))
+    for constants, run in itertools.groupby(items, key=_is_constant):
+        if constants:
+            chosen += named(list(run), main_state(states))
         else:
-            chosen.append(
-                instance(
-                    "an observable", item, Observable, "mdsens.Observable(names, units, function) makes one."
-                )
-            )
+            chosen += [_observable(item, states) for item in run]
     return chosen
+
+
+def _is_constant(item: Any) -> bool:
+    return isinstance(item, str) and CONSTANT.fullmatch(item) is not None
+
+
+def _observable(item: Any, states: tuple[str, ...]) -> Observable:
+    if isinstance(item, str):
+        return named([item], main_state(states))[0]
+    return instance("an observable", item, Observable, "mdsens.Observable(names, units, function) makes one.")
 
 
 def main_state(states: tuple[str, ...]) -> str:

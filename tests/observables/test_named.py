@@ -213,3 +213,21 @@ def test_what_is_asked_for_is_checked_before_anything_is_relaxed(observables, pa
     potential, start = cluster()
     with pytest.raises(errors.InputError, match=message):
         ms.sensitivities(observables, potential, start, parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ms.observables.lattice_constant(cells=0), r"cells = 0: it must be .*above 0"),
+        (lambda: formation(cells=2.5), r"cells = 2\.5: give a whole number"),
+        (lambda: formation(references="Cd"), r"references must be a Mapping, not str"),
+        (lambda: formation(references={"Cd": None}), r"the reference of Cd = None: give one real number"),
+        (lambda: ms.observables.elastic("C77"), r"no elastic constant 'C77'"),
+        (lambda: ms.observables.cell_parameters("d"), r"no cell parameter 'd'"),
+        (lambda: ms.Observable("energy", ("eV",), positions), r"give a tuple, such as \('energy',\)"),
+        (lambda: ms.Observable(("x", "y"), ("Å",), positions), r"one unit for each name"),
+    ],
+)
+def test_observables_check_what_they_are_made_of(build, message):
+    with pytest.raises(errors.InputError, match=message):
+        build()
