@@ -29,6 +29,7 @@ from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, require_structure
 
 # Times the estimate of an error: it is off by up to 2.4 where states are relaxed to 1e-3 eV/Å only
+# times the estimate of an error, which falls short by up to 2.4 where states are relaxed to 1e-3 eV/Å only
 SAFETY = 4
 
 
