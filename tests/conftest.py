@@ -1,6 +1,9 @@
 """Settings of every test: float64, and compiled code kept between runs."""
 
+import gc
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # BLAS threads wait by spinning: with a second test process on the same cores a small matrix takes ten times
@@ -21,6 +24,20 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 # Random inputs are the same in every run, and a first call may take seconds to compile.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+MAPS = Path("/proc/self/maps")
+FINISHED = itertools.count(1)
+MOST_MAPS = 30_000  # half of what Linux allows a process
+
+
+@pytest.fixture(autouse=True)
+def room_for_compiled_code() -> Iterator[None]:
+    """Every compiled function holds maps of memory, and at 65 530 of them the process dies inside the compiler."""
+    yield
+    if next(FINISHED) % 10 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from states import cluster
 
 import mdsens as ms
 from mdsens.implicit.spectrum import dense_spectrum, iterative_spectrum
-from mdsens.relaxation import search
+from mdsens.relaxation import equilibrium, memory
 
 N = 120
 rng = np.random.default_rng(3)
@@ -63,9 +63,9 @@ def test_a_badly_scaled_matrix_needs_its_preconditioner():
 def test_large_systems_take_the_way_of_products_to_the_same_spectrum(monkeypatch):
     # a small cluster sent down the path of large systems, where no matrix is built
     by_matrix = ms.certify(ms.relax(*cluster(), fmax=1e-10))
-    search.forget()
-    monkeypatch.setattr(search, "DENSE_LIMIT", 0)
+    memory.forget()
+    monkeypatch.setattr(equilibrium, "DENSE_LIMIT", 0)
     by_products = ms.certify(ms.relax(*cluster(), fmax=1e-10))
-    search.forget()
+    memory.forget()
     assert_allclose(by_products.lowest_curvature, by_matrix.lowest_curvature, rtol=1e-5)
     assert_allclose(by_products.highest_curvature, by_matrix.highest_curvature, rtol=1e-2)
