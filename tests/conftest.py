@@ -33,7 +33,7 @@ MOST_MAPS = 30_000  # half of what Linux allows a process
 
 @pytest.fixture(autouse=True)
 def room_for_compiled_code() -> Iterator[None]:
-    """Every compiled function holds maps of memory, and at 65 530 of them the process dies inside the compiler."""
+    """Every compiled function holds maps of memory; at 65 530 of them the compiler takes the process down."""
     yield
     if next(FINISHED) % 10 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
         jax.clear_caches()
