@@ -89,7 +89,8 @@ def start(
         state = NVEState(position=x, momentum=rest, force=rest, mass=masses)  # pyright: ignore[reportCallIssue]
     else:
         cold = scales._replace(kT=jnp.zeros(()))
-        state = NVTLangevinState(position=x, momentum=rest, force=rest, mass=masses, rng=keys)  # pyright: ignore[reportCallIssue]
+        start: Any = {"position": x, "momentum": rest, "force": rest, "mass": masses, "rng": keys}
+        state = NVTLangevinState(**start)
     one = jnp.asarray(1)
     first = advance(system, cold, state, neighbors, one, one, one)
     records = first.records._replace(momenta=first.records.momenta.at[0].set(p))

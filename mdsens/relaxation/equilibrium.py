@@ -269,7 +269,8 @@ class Equilibrium:
     def certificate(self) -> Certificate:
         """Quality of the state (without the linear residual, which belongs to a sensitivity)."""
         n, unknowns, rank = self.n_atoms, len(self.w), self.gauge.rank
-        ends = self.spectrum if rank else Spectrum(np.inf, np.zeros(unknowns), np.inf, 0.0)  # type: ignore[arg-type]
+        infinite: Any = (np.inf, np.zeros(unknowns), np.inf, 0.0)
+        ends = self.spectrum if rank else Spectrum(*infinite)
         mode = np.asarray(ends.mode)
         return Certificate(
             fmax=self.fmax,

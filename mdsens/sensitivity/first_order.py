@@ -257,7 +257,7 @@ def chosen_observables(observables: Any, states: tuple[str, ...]) -> list[Observ
     chosen: list[Observable] = []
     for constants, run in itertools.groupby(items, key=_is_constant):
         if constants:
-            chosen += named(list(run), main_state(states))
+            chosen += named([str(name) for name in run], main_state(states))
         else:
             chosen += [_observable(item, states) for item in run]
     return chosen
