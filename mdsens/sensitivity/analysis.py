@@ -184,5 +184,6 @@ def _with_residual(certificate: Certificate, residual: float) -> Certificate:
 def _with_ranges(report: SensitivityReport, steps: Steps) -> SensitivityReport:
     second, lengths = second_differences(steps)
     first = report.derivative * steps.scales
-    radius = largest_range(first, second, report.values, lengths, steps.folds)
+    errors = report.errors * steps.scales
+    radius = largest_range(first, errors, second, report.values, lengths, steps.folds)
     return dataclasses.replace(report, second=second, radius=radius)

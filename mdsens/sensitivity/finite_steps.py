@@ -242,18 +242,25 @@ def _largest_step(radius: np.ndarray) -> float:
 
 
 def largest_range(
-    first: Matrix, second: Matrix, values: np.ndarray, lengths: np.ndarray, folds: np.ndarray
+    first: Matrix,
+    errors: Matrix,
+    second: Matrix,
+    values: np.ndarray,
+    lengths: np.ndarray,
+    folds: np.ndarray,
 ) -> Matrix:
     """|change of ln(theta)| within which first order is good to 10 %.
 
-    |O'' t² / 2| <= 0.1 |O' t|, and before any fold.
+    |O'' t² / 2| <= 0.1 |O' t|, and before any fold. A derivative that is zero within its error is good
+    nowhere, unless nothing curves either.
 
     Args:
-        first, second: dO/dln(theta), d2O/dln(theta)2. lengths: steps of the second differences.
+        first, errors, second: dO/dln(theta), its error bars, d2O/dln(theta)2. lengths: steps of the second
+            differences.
     """
     # second differences of values with 15 digits: what is below this is zero
     noise = 4e-14 * np.abs(values[:, None]) / 4e-6 * (STEP / lengths) ** 2 + 1e-12
     curved = np.abs(second) > noise
-    with np.errstate(divide="ignore", invalid="ignore"):
-        reach = np.where(curved, 0.2 * np.abs(first) / np.where(curved, np.abs(second), 1.0), np.inf)
+    known = np.where(np.abs(first) > errors, np.abs(first), 0.0)
+    reach = np.where(curved, 0.2 * known / np.where(curved, np.abs(second), 1.0), np.inf)
     return np.minimum(reach, folds)
