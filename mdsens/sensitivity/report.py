@@ -52,7 +52,7 @@ class SensitivityReport:
         clamped: derivative with the atoms (and cells) held. relaxation: the part through their motion. Their
             sum is the derivative.
         errors: error bar of the sum: an estimate of what residual forces, linear solves and rounding leave,
-            times 4. Measured on 500 derivatives of states relaxed to 1e-2 ... 1e-6 eV/Å (a cluster, and a
+            times 4. Measured on 300 derivatives of states relaxed to 1e-2 ... 1e-6 eV/Å (a cluster, and a
             crystal with its cell), it covered the true error of all of them, by a factor of 2.6 or more.
         mode: "forward" or "reverse".
         certificate: quality of each relaxed state. relaxed: the states themselves; none in a report that was
