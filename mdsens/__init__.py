@@ -1,126 +1,37 @@
 """Sensitivity analysis for molecular dynamics.
 
 Relaxed states, and how they move with the potential's parameters.
+
+Every public name stands in `mdsens.public`, which is loaded when one of them is first asked for: JAX takes
+most of a second to import, and `mdsens --help` computes nothing.
 """
 
-from mdsens import (
-    calculators,
-    dynamics,
-    errors,
-    flows,
-    implicit,
-    observables,
-    strain,
-    testing,
-    training,
-    units,
-)
-from mdsens.gauge import find_gauge
-from mdsens.implicit.linear import ConjugateGradient, Dense
-from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
-from mdsens.io.structures import read_structure, read_trajectory
-from mdsens.io.trajectory import write_structure, write_trajectory
-from mdsens.neighbors import Neighbors, find_neighbors
-from mdsens.observables.observable import Observable
-from mdsens.potentials.base import Potential, parameter
-from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
-from mdsens.potentials.jaxmd import JaxMDPotential
-from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
-from mdsens.potentials.parameter_sets import (
-    available_potentials,
-    load_potential,
-    parameter_table,
-    save_potential,
-)
-from mdsens.potentials.parameters import (
-    check_parameters,
-    parameter_entries,
-    parameter_values,
-    replace_parameters,
-)
-from mdsens.potentials.stillinger_weber import StillingerWeber
-from mdsens.potentials.sums import SumPotential
-from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
-from mdsens.relaxation.certificate import Certificate
-from mdsens.relaxation.equilibrium import Equilibrium, certify
-from mdsens.relaxation.fire import FIRE, JaxMDFIRE
-from mdsens.relaxation.lbfgs import LBFGS
-from mdsens.relaxation.newton import NewtonCG
-from mdsens.relaxation.plan import AutoRelaxer
-from mdsens.relaxation.relax import Relaxed, relax
-from mdsens.relaxation.walk import RelaxationProgress, Status
-from mdsens.sensitivity.analysis import sensitivities
-from mdsens.sensitivity.first_order import first_order
-from mdsens.sensitivity.report import SensitivityReport
-from mdsens.structure import Structure, volume
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import mdsens.processes  # noqa: F401  (notices a fork only if it was there before)
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "AutoRelaxer",
-    "Certificate",
-    "ConjugateGradient",
-    "Dense",
-    "EnergyForcesStress",
-    "Equilibrium",
-    "FIRE",
-    "ForceShifted",
-    "JaxMDFIRE",
-    "JaxMDPotential",
-    "LBFGS",
-    "LennardJones",
-    "Morse",
-    "Neighbors",
-    "NewtonCG",
-    "Observable",
-    "PairPotential",
-    "Potential",
-    "RelaxationProgress",
-    "Quantity",
-    "Relaxed",
-    "SensitivityReport",
-    "Shifted",
-    "Smooth",
-    "SoftSphere",
-    "Status",
-    "StillingerWeber",
-    "Structure",
-    "SumPotential",
-    "Truncated",
-    "available_potentials",
-    "calculators",
-    "certify",
-    "check_parameters",
-    "dynamics",
-    "energy",
-    "energy_forces_stress",
-    "errors",
-    "find_gauge",
-    "first_order",
-    "find_neighbors",
-    "flows",
-    "implicit",
-    "load_potential",
-    "neighbors_of",
-    "observables",
-    "parameter",
-    "parameter_entries",
-    "parameter_table",
-    "parameter_values",
-    "read_hdf5",
-    "read_structure",
-    "read_trajectory",
-    "relax",
-    "replace_parameters",
-    "save_potential",
-    "sensitivities",
-    "strain",
-    "testing",
-    "training",
-    "units",
-    "volume",
-    "write_hdf5",
-    "write_relaxed",
-    "write_structure",
-    "write_trajectory",
-]
+if TYPE_CHECKING:
+    from mdsens.public import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("_") and name != "__all__":  # Python and debuggers ask for many; they load nothing
+            raise _missing(name)
+        public = importlib.import_module("mdsens.public")
+        for names in (vars(public), globals()):  # packages such as `mdsens.io` became globals meanwhile
+            if name in names:
+                return globals().setdefault(name, names[name])
+        raise _missing(name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})
+
+    def _missing(name: str) -> AttributeError:
+        # from `name` and `obj` Python makes its "Did you mean ...?"
+        return AttributeError(
+            f"module 'mdsens' has no attribute '{name}'", name=name, obj=sys.modules["mdsens"]
+        )

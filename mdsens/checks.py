@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jax.core import Tracer
 
 from mdsens.errors import FileFormatError, InputError
 
@@ -97,5 +96,7 @@ def instance(name: str, value: Any, kind: type, hint: str) -> Any:
 
 def short(value: Any) -> str:
     """A value as it may stand in a message: one line of 60 characters or less."""
+    from jax.core import Tracer  # the command line checks its options without JAX
+
     text = "traced" if isinstance(value, Tracer) else " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -96,15 +96,61 @@ def test_heavy_libraries_are_imported_where_they_are_used(file: Path):
             )
 
 
-def test_import_of_mdsens_loads_no_heavy_library():
-    program = "import json, sys, mdsens; print(json.dumps(sorted(sys.modules)))"
+def modules_after(program: str) -> set[str]:
+    """What a new process has imported at the end."""
+    program += "\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
     )
-    loaded = {name.split(".")[0] for name in json.loads(run.stdout)}
-    assert "mdsens" in loaded and not loaded & HEAVY
+    return set(json.loads(run.stdout.splitlines()[-1]))
+
+
+def libraries(modules: set[str]) -> set[str]:
+    return {name.split(".")[0] for name in modules}
+
+
+def test_import_of_mdsens_alone_loads_next_to_nothing():
+    modules = modules_after("import mdsens")
+    assert {m for m in modules if m.startswith("mdsens")} == {"mdsens", "mdsens.errors", "mdsens.processes"}
+    assert not libraries(modules) & {"jax", "numpy"}
+
+
+def test_public_names_load_no_heavy_library():
+    loaded = libraries(modules_after("import mdsens; mdsens.relax"))
+    assert "jax" in loaded and not loaded & HEAVY
+
+
+@pytest.mark.parametrize("words", ["--help", "relax --help", "flow train --help", "--version"])
+def test_help_needs_neither_jax_nor_what_computes(words: str):
+    arguments = ["mdsens", *words.split()]
+    program = "\n".join(
+        [
+            "import sys",
+            f"sys.argv = {arguments}",
+            "from mdsens.cli.main import app",
+            "app(standalone_mode=False)",
+        ]
+    )
+    modules = modules_after(program)
+    assert "mdsens.cli.main" in modules
+    assert not libraries(modules) & (HEAVY | {"jax", "jaxlib", "equinox", "optax"}) - {"rich", "typer"}
+    rooms = {name.split(".")[1] for name in modules if name.startswith("mdsens.")}
+    assert {LAYERS[room] for room in rooms} <= {0, LAYERS["cli"]}
 
 
 def test_every_public_name_is_there_once():
     assert len(set(ms.__all__)) == len(ms.__all__)
     assert [name for name in ms.__all__ if not hasattr(ms, name)] == []
+    assert set(ms.__all__) <= set(dir(ms))
+
+
+def test_packages_are_attributes_of_mdsens_as_after_importing_them():
+    assert ms.relaxation.fire.FIRE is ms.FIRE
+
+
+def test_a_misspelled_public_name_is_answered_by_the_nearest():
+    program = "import mdsens; mdsens.rlax"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert "module 'mdsens' has no attribute 'rlax'. Did you mean: 'relax'?" in run.stderr
+    with pytest.raises(ImportError, match="cannot import name 'rlax' from 'mdsens'"):
+        exec("from mdsens import rlax")
