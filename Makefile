@@ -12,8 +12,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 PACKAGE := $(VENV)/package-$(VERSION)
 TOOLS := $(VENV)/tools-$(VERSION)
 
-# JAX keeps what it compiled: a second run starts at once
-export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+# What was compiled is kept here: a second run starts at once
+export MDSENS_COMPILE_CACHE ?= $(CURDIR)/.cache/compiled
 
 .PHONY: demo test quick validate lint format bench docs clean
 

@@ -1,6 +1,7 @@
 """How long `import mdsens` takes beside what it stands on: each in a fresh process, median of five.
 
-jax-md is listed because it is what mdsens does not import until it is used. Budget of `import mdsens`: 2 s.
+`import mdsens` is lazy: mdsens.public is what the first public name loads. jax-md is listed because it is
+what mdsens does not import until it is used. Budgets: mdsens 0.1 s, mdsens.public 2 s.
 """
 
 import statistics
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 RUNS = 5
+MODULES = ("jax", "equinox", "mdsens", "mdsens.public", "ase.io", "jax_md")
 
 
 def seconds(module: str) -> float:
@@ -24,10 +26,13 @@ def seconds(module: str) -> float:
 
 
 def main():
-    times = {module: seconds(module) for module in ("jax", "equinox", "mdsens", "ase.io", "jax_md")}
-    table = Table("import", "seconds", "of mdsens")
+    times = {
+        module: seconds(module)
+        for module in ("jax", "equinox", "mdsens", "mdsens.public", "ase.io", "jax_md")
+    }
+    table = Table("import", "seconds", "of mdsens.public")
     for module, time in times.items():
-        table.add_row(module, f"{time:.2f}", f"{time / times['mdsens']:.2f}")
+        table.add_row(module, f"{time:.2f}", f"{time / times['mdsens.public']:.2f}")
     Console().print(table)
 
 

@@ -21,11 +21,15 @@ else:
     def __getattr__(name: str) -> Any:
         if name.startswith("_") and name != "__all__":  # Python and debuggers ask for many; they load nothing
             raise _missing(name)
-        public = importlib.import_module("mdsens.public")
-        for names in (vars(public), globals()):  # packages such as `mdsens.io` became globals meanwhile
-            if name in names:
-                return globals().setdefault(name, names[name])
-        raise _missing(name)
+        try:
+            return importlib.import_module(f"mdsens.{name}")  # a package, such as `mdsens.flows`
+        except ModuleNotFoundError as error:
+            if error.name != f"mdsens.{name}":
+                raise
+        public = vars(importlib.import_module("mdsens.public"))
+        if name not in public:
+            raise _missing(name)
+        return globals().setdefault(name, public[name])
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__getattr__("__all__")})

@@ -1,12 +1,15 @@
-"""What every computation needs first: float64, and a process in which JAX can run.
+"""What every computation needs first: float64, a process in which JAX can run, a folder for compiled code.
 
 In float32 a relaxation stalls at 1e-4 eV/Å and its derivative is noise.
 """
 
 import jax
 
+from mdsens import compile_cache
 from mdsens.errors import PrecisionError
 from mdsens.processes import require_threads
+
+compile_cache.set_up()  # before anything is compiled
 
 
 def require_x64() -> None:

@@ -10,15 +10,15 @@ from pathlib import Path
 # as long.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
+# for the processes that tests start, too
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+
 import jax
 import pytest
 from hypothesis import settings
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update(
-    "jax_compilation_cache_dir",
-    os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax")),
-)
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 # Random inputs are the same in every run, and a first call may take seconds to compile.

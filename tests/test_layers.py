@@ -144,8 +144,15 @@ def test_every_public_name_is_there_once():
     assert set(ms.__all__) <= set(dir(ms))
 
 
-def test_packages_are_attributes_of_mdsens_as_after_importing_them():
-    assert ms.relaxation.fire.FIRE is ms.FIRE
+def test_every_module_can_be_the_first_that_is_imported():
+    program = f"""
+import importlib, sys
+for room in {sorted(LAYERS)}:
+    for name in [name for name in sys.modules if name.startswith("mdsens")]:
+        del sys.modules[name]
+    importlib.import_module("mdsens." + room)
+"""
+    assert "mdsens.units" in modules_after(program)
 
 
 def test_a_misspelled_public_name_is_answered_by_the_nearest():

@@ -28,11 +28,9 @@ EXIT_CODES: dict[type[MDSensError], int] = {
 }
 EPILOG = (
     "Exit codes: 0 done; 2 wrong usage or input; 3 not converged, or the cell collapsed; 4 ended at a saddle "
-    "point; "
-    "5 an output file exists (see --overwrite); 6 something could not be written or read. "
-    "Compiling takes seconds: set JAX_COMPILATION_CACHE_DIR to a "
-    "folder to keep "
-    "compiled code between runs."
+    "point; 5 an output file exists (see --overwrite); 6 something could not be written or read. "
+    "Compiling takes seconds the first time, and is kept in the user's cache folder: MDSENS_COMPILE_CACHE "
+    "names another folder, or is off."
 )
 
 
