@@ -60,6 +60,10 @@ class OutputExistsError(MDSensError, FileExistsError):
     """Results would overwrite a file."""
 
 
+class WriteError(MDSensError, OSError):
+    """A result cannot be written: the disk is full, or the folder is not one's own."""
+
+
 class ConformanceError(MDSensError, AssertionError):
     """A potential is not what it claims to be. `partial` holds the whole report."""
 

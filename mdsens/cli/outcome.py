@@ -18,6 +18,7 @@ from mdsens.errors import (
     NotConvergedError,
     OutputExistsError,
     SaddlePointError,
+    WriteError,
 )
 
 EXIT_CODES: dict[type[MDSensError], int] = {
@@ -25,12 +26,14 @@ EXIT_CODES: dict[type[MDSensError], int] = {
     CellCollapseError: 3,
     SaddlePointError: 4,
     OutputExistsError: 5,
+    WriteError: 6,
 }
+INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 EPILOG = (
     "Exit codes: 0 done; 2 wrong usage or input; 3 not converged, or the cell collapsed; 4 ended at a saddle "
-    "point; 5 an output file exists (see --overwrite); 6 something could not be written or read. "
-    "Compiling takes seconds the first time, and is kept in the user's cache folder: MDSENS_COMPILE_CACHE "
-    "names another folder, or is off."
+    "point; 5 an output file exists (see --overwrite); 6 something could not be written or read; 130 ended "
+    "by Ctrl-C. Compiling takes seconds the first time, and is kept in the user's cache folder: "
+    "MDSENS_COMPILE_CACHE names another folder, or is off."
 )
 
 
@@ -59,6 +62,9 @@ class Commands(TyperGroup):
             raise_exit(ctx, error, 6)
         except MDSensError as error:
             raise_exit(ctx, error, exit_code(error))
+        except KeyboardInterrupt as error:
+            say_error(" ".join(["interrupted.", *getattr(error, "__notes__", ())]))
+            raise typer.Exit(INTERRUPTED) from error
 
 
 def raise_exit(ctx: Any, error: Exception, code: int) -> NoReturn:
@@ -70,7 +76,7 @@ def raise_exit(ctx: Any, error: Exception, code: int) -> NoReturn:
 
 
 def exit_code(error: MDSensError) -> int:
-    """3 not converged, 4 saddle point, 5 output exists; 2 for everything that is wrong with the input."""
+    """As in EPILOG; 2 for everything that is wrong with the input."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 2)
 
 

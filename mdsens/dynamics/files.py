@@ -14,7 +14,7 @@ import numpy as np
 
 from mdsens.checks import existing_file
 from mdsens.errors import FileFormatError
-from mdsens.io.files import new_file
+from mdsens.io.files import new_hdf5
 from mdsens.io.frames import (
     BY_MDTRAJ,
     HDF5,
@@ -64,9 +64,7 @@ def write(trajectory: Trajectory, path: str | Path, overwrite: bool = False) -> 
 
 def write_hdf5(trajectory: Trajectory, path: str | Path, overwrite: bool = False) -> None:
     """Both parts of the file."""
-    import h5py
-
-    with new_file(path, overwrite) as unfinished, h5py.File(unfinished, "w") as file:
+    with new_hdf5(path, overwrite) as file:
         _write_convention(file, trajectory)
         _write_exact(file.create_group("mdsens"), trajectory)
 

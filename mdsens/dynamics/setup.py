@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from mdsens.checks import number, whole
 from mdsens.dynamics.energies import InElectronvolts, as_energy
 from mdsens.dynamics.integrate import Scales, System
+from mdsens.dynamics.trajectory import Trajectory
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.neighbors import find_neighbors
 from mdsens.potentials.base import Potential, check_elements
@@ -25,6 +26,21 @@ SKIN = 0.1  # of the cutoff, unless told
 
 
 @dataclasses.dataclass(frozen=True)
+class Choices:
+    """What a call of `nve` or `langevin` chose, as it was passed in; `nve` says what each is."""
+
+    steps: Any
+    record_every: Any
+    timestep: Any
+    temperature: Any
+    velocities: Any
+    masses: Any
+    replicas: Any
+    skin: Any
+    seed: Any
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """Numbers of a run."""
 
@@ -35,6 +51,7 @@ class Run:
     friction: float | None  # 1/fs
     seed: int
     skin: float  # Å
+    begun: float = 0.0  # fs, the time of the start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,21 +121,7 @@ class Setup:
         return "" if self.single else f" of replica {replica}"
 
 
-def prepare(
-    system: Any,
-    start: Any,
-    *,
-    velocities: Any,
-    masses: Any,
-    replicas: int | None,
-    temperature: float | None,
-    timestep: float,
-    steps: int,
-    record_every: int,
-    seed: int,
-    friction: float | None,
-    skin: float | None,
-) -> Setup:
+def prepare(system: Any, start: Any, choices: Choices, friction: float | None) -> Setup:
     """Check everything that was passed to `nve` or `langevin`.
 
     Raises:
@@ -126,31 +129,59 @@ def prepare(
         NonFiniteError: positions or velocities that are not finite.
     """
     energy = as_energy(system)
+    begun = 0.0
+    if isinstance(start, Trajectory):
+        begun = float(start.time[-1])
+        start, choices = _going_on(energy, start, choices, friction)
     if isinstance(energy, InElectronvolts):
-        structure, positions = _molecule(energy, start, masses)
-        if temperature is None:
-            temperature = energy.reduced.temperature
+        structure, positions = _molecule(energy, start, choices.masses)
+        if choices.temperature is None:
+            choices = dataclasses.replace(choices, temperature=energy.reduced.temperature)
     else:
-        structure, positions = _crystal(energy, start, masses)
-    run = _run(steps, record_every, timestep, temperature, friction, seed, _skin(energy, skin))
-    n, single = structure.n_atoms, positions.ndim == 2 and replicas is None
+        structure, positions = _crystal(energy, start, choices.masses)
+    run = _run(choices, friction, _skin(energy, choices.skin), begun)
+    n, single = structure.n_atoms, positions.ndim == 2 and choices.replicas is None
     shape = positions.shape
     frames = _with_replicas(positions, "positions", "Å", n, single)
-    if replicas is not None:
-        frames = _repeated(frames, whole("replicas", replicas, at_least=1))
+    if choices.replicas is not None:
+        frames = _repeated(frames, whole("replicas", choices.replicas, at_least=1))
     _check_distances(structure, frames, single)
-    if velocities is None:
+    if choices.velocities is None:
         drawn = _drawn(structure, len(frames), run)
     else:
-        drawn = _given(velocities, shape, frames, structure, single)
+        drawn = _given(choices.velocities, shape, frames, structure, single)
     return Setup(System(energy, structure), frames, drawn, run, single, getattr(system, "topology", ""))
 
 
-def _run(
-    steps: Any, every: Any, timestep: Any, temperature: Any, friction: Any, seed: Any, skin: float
-) -> Run:
-    steps = whole("steps", steps, at_least=1)
-    every = whole("record_every", every, at_least=1)
+def _going_on(
+    energy: Any, trajectory: Trajectory, choices: Choices, friction: float | None
+) -> tuple[Any, Choices]:
+    """The last record of a trajectory as a start; what the call does not choose stays as it was."""
+    if friction is not None and trajectory.friction is not None and choices.seed == trajectory.seed:
+        raise InputError(
+            f"seed = {choices.seed}: the run that this one goes on from had the same, so the same noise "
+            "would come again. Give another seed."
+        )
+    known = {
+        "velocities": trajectory.velocities[-1],
+        "masses": trajectory.masses,
+        "temperature": trajectory.temperature,
+    }
+    kept = {name: value for name, value in known.items() if getattr(choices, name) is None}
+    choices = dataclasses.replace(choices, **kept)
+    if isinstance(energy, InElectronvolts):
+        return trajectory.positions[-1], choices
+    if trajectory.positions.ndim == 3:
+        return trajectory.last_structure(), choices
+    replicas = range(trajectory.positions.shape[1])
+    return [trajectory.last_structure(replica) for replica in replicas], choices
+
+
+def _run(choices: Choices, friction: float | None, skin: float, begun: float) -> Run:
+    steps = whole("steps", choices.steps, at_least=1)
+    every = whole("record_every", choices.record_every, at_least=1)
+    timestep = number("timestep", choices.timestep, "fs", above=0.0)
+    temperature = choices.temperature
     if steps % every:
         raise InputError(
             f"steps = {steps} is no multiple of record_every = {every}: the run would not end with a record. "
@@ -158,10 +189,10 @@ def _run(
         )
     if temperature is not None:
         temperature = number("temperature", temperature, "K", at_least=0.0)
-    seed = whole("seed", seed)
+    seed = whole("seed", choices.seed)
     if seed >= 2**32:
         raise InputError(f"seed = {seed}: it must be a number from 0 to 2³² - 1.")
-    return Run(steps, every, number("timestep", timestep, "fs", above=0.0), temperature, friction, seed, skin)
+    return Run(steps, every, timestep, temperature, friction, seed, skin, begun)
 
 
 def _skin(energy: Any, skin: float | None) -> float:

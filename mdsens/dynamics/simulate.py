@@ -15,6 +15,7 @@ between, and searches neighbors when atoms have used up the skin of their list.
 import dataclasses
 import time as clock
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +24,11 @@ import numpy as np
 
 from mdsens.checks import number
 from mdsens.dynamics.integrate import Reached, Record, advance, room, start
-from mdsens.dynamics.setup import Setup, prepare
+from mdsens.dynamics.setup import Choices, Setup, prepare
 from mdsens.dynamics.trajectory import Trajectory
-from mdsens.errors import NonFiniteError
+from mdsens.errors import InputError, NonFiniteError
+from mdsens.io.files import check_free
+from mdsens.io.frames import HDF5, check_ending
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
 from mdsens.precision import require_x64
 
@@ -57,19 +60,26 @@ def nve(
     replicas: int | None = None,
     skin: float | None = None,
     progress: Callable[[SimulationProgress], None] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Trajectory:
     """Move atoms at constant energy, by velocity Verlet.
 
     Computed in float64. Compiled once for a system and a number of replicas; importing jax-md takes seconds,
-    at the first use. To go on where a run ended, pass its last positions and velocities. ASE takes the same
-    steps with `ase.md.verlet.VelocityVerlet` and `MDSens` or `FlowCalculator`.
+    at the first use. To go on where a run ended, pass its `Trajectory` as positions (`Trajectory.from_hdf5`
+    reads one). ASE takes the same steps with `ase.md.verlet.VelocityVerlet` and `MDSens` or
+    `FlowCalculator`.
+
+    A run that ends early, by Ctrl-C or by an error (of `progress`, say), is written to `output` up to the
+    last record, and is the `partial` of the exception.
 
     Args:
         system: any potential of mdsens; a `BoltzmannGenerator`, a reduced potential, or `Movable`, made of
             any energy function.
         positions: for a potential a `Structure`, periodic or not, or a list of them, the replicas; fixed
             coordinates are held. For the others positions (atoms, 3), or (replicas, atoms, 3) for several
-            runs at once; Å. Best from an equilibrium sample.
+            runs at once; Å. Best from an equilibrium sample. A `Trajectory` goes on from its last record,
+            with its velocities, masses and temperature.
         steps: how many; a multiple of `record_every`.
         velocities: as the positions, Å/fs, used as they are. Unless given, drawn from the Maxwell
             distribution, with the center of mass at rest if no coordinate is fixed.
@@ -81,30 +91,22 @@ def nve(
         replicas: runs from one start, each with velocities of its own.
         skin: extra reach of the neighbor list, Å; unless told a tenth of the cutoff.
         progress: called about once a second.
+        output: a file for the trajectory, as `Trajectory.write` names them; written when the run ends, in
+            whatever way.
+        overwrite: replace the file if it exists.
     Returns:
         `Trajectory`, the start included; `drift()` tells how well the energy was conserved.
     Raises:
         InputError: shapes or numbers that do not fit, atoms without parameters.
         NonFiniteError: energy or forces became NaN or infinite, or atoms fly apart. `partial` is the
             trajectory up to the record before.
+        OutputExistsError: there is a file `output`, and `overwrite` is False.
         PrecisionError: float64 is off.
     """
     require_x64()
-    setup = prepare(
-        system,
-        positions,
-        velocities=velocities,
-        masses=masses,
-        replicas=replicas,
-        temperature=temperature,
-        timestep=timestep,
-        steps=steps,
-        record_every=record_every,
-        seed=seed,
-        friction=None,
-        skin=skin,
-    )
-    return _Simulation(setup).run(progress)
+    choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
+    setup = prepare(system, positions, choices, friction=None)
+    return _Simulation(setup, Keep(output, overwrite)).run(progress)
 
 
 def langevin(
@@ -122,6 +124,8 @@ def langevin(
     replicas: int | None = None,
     skin: float | None = None,
     progress: Callable[[SimulationProgress], None] | None = None,
+    output: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Trajectory:
     """Move atoms in a bath, by Langevin's equation: in the long run a sample of the Boltzmann distribution.
 
@@ -131,29 +135,40 @@ def langevin(
         friction: 1/fs; 1e-3 is one per ps. The center of mass feels bath and friction too: the molecule
             diffuses.
         temperature: of the bath, K; unless told that of the system, if it has one.
-        seed: of velocities and noise. A run that goes on from another one needs another seed.
+        seed: of velocities and noise. A run that goes on from another one needs another seed, and is refused
+            with the same.
     Source: the splitting BAOAB of Leimkuhler and Matthews, Appl. Math. Res. eXpress 2013, 34 (2013), as
     jax-md has it.
     """
     require_x64()
     friction = number("friction", friction, "1/fs; without friction use nve", above=0.0)
-    setup = prepare(
-        system,
-        positions,
-        velocities=velocities,
-        masses=masses,
-        replicas=replicas,
-        temperature=temperature,
-        timestep=timestep,
-        steps=steps,
-        record_every=record_every,
-        seed=seed,
-        friction=friction,
-        skin=skin,
-    )
+    choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
+    setup = prepare(system, positions, choices, friction)
     if setup.run.temperature is None:
         number("temperature", None, "K, of the bath")
-    return _Simulation(setup).run(progress)
+    return _Simulation(setup, Keep(output, overwrite)).run(progress)
+
+
+class Keep(NamedTuple):
+    """Where a trajectory is written; nowhere if there is no path."""
+
+    path: str | Path | None
+    overwrite: bool
+
+    def check(self, replicas: int) -> None:
+        """Raise before the work, if its result could not be written."""
+        if self.path is None:
+            return
+        check_free(self.path, self.overwrite)
+        if check_ending(self.path) not in HDF5 and replicas > 1:
+            raise InputError(
+                f"{replicas} runs into '{self.path}': only .h5 holds several. Name FILE.h5, or run one."
+            )
+
+    def write(self, trajectory: Trajectory) -> None:
+        """Write, if there is a place for it."""
+        if self.path is not None:
+            trajectory.write(self.path, overwrite=self.overwrite)
 
 
 @dataclasses.dataclass
@@ -161,14 +176,37 @@ class _Simulation:
     """The host's part: how far to go next, lists of neighbors, and what was recorded."""
 
     setup: Setup
+    keep: Keep
 
     def __post_init__(self) -> None:
+        self.keep.check(len(self.setup.positions))
         self.skin = self.setup.run.skin
         self.records: list[Record] = []
         self.done = 0  # steps
 
     def run(self, progress: Callable[[SimulationProgress], None] | None) -> Trajectory:
-        """From beginning to end."""
+        """From beginning to end, and into the file."""
+        try:
+            trajectory = self._run(progress)
+        except BaseException as error:  # Ctrl-C as well
+            self._keep_what_was_reached(error)
+            raise
+        self.keep.write(trajectory)
+        return trajectory
+
+    def _keep_what_was_reached(self, error: BaseException) -> None:
+        if not self.done:
+            return
+        trajectory = self.trajectory()
+        if getattr(error, "partial", None) is None:
+            error.partial = trajectory  # pyright: ignore[reportAttributeAccessIssue]
+        self.keep.write(trajectory)
+        where = "`partial` of this exception holds" if self.keep.path is None else f"'{self.keep.path}' holds"
+        error.add_note(
+            f"{where} the run up to {trajectory.time[-1]:g} fs; pass that trajectory as positions to go on."
+        )
+
+    def _run(self, progress: Callable[[SimulationProgress], None] | None) -> Trajectory:
         setup, steps = self.setup, self.setup.run.steps
         neighbors = self._neighbors(setup.positions, None)
         reached = start(setup.system, setup.scales, setup.positions, setup.momenta, neighbors, setup.keys)
@@ -268,7 +306,7 @@ class _Simulation:
         fixed, cell = np.asarray(structure.fixed), np.asarray(structure.cell)
         replica = (slice(None), 0) if setup.single else slice(None)
         return Trajectory(
-            time=np.asarray(numbers) * (run.every * run.timestep),
+            time=run.begun + np.asarray(numbers) * (run.every * run.timestep),
             positions=positions[replica],
             velocities=(momenta / setup.masses[:, None] / run.timestep)[replica],
             potential=potential[replica],
@@ -290,9 +328,8 @@ class _Simulation:
         last = Record(*(array[-1:] for array in self.records[-1]))
         now = self._trajectory([last], range(1))
         means = [float(value.mean()) for value in (now.potential, now.total, now.temperatures)]
-        return SimulationProgress(
-            self.done, self.setup.run.steps, self.done * self.setup.run.timestep, *means
-        )
+        run = self.setup.run
+        return SimulationProgress(self.done, run.steps, run.begun + self.done * run.timestep, *means)
 
     def _what_is_wrong(self, reached: Reached) -> str:
         potential = np.asarray(reached.records.potential)[int(reached.good)]

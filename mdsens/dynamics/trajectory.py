@@ -159,6 +159,19 @@ class Trajectory(eqx.Module):
         frames = zip(positions, cells, strict=True)
         return [first.at(jnp.asarray(frame), jnp.asarray(cell)) for frame, cell in frames]
 
+    def last_structure(self, replica: int | None = None) -> Structure:
+        """Where the run ended: the last of `structures`.
+
+        Raises:
+            InputError: a replica that is not there, or none named.
+        """
+        chosen = self.of_replica(replica)
+        cells = self.cells()
+        cell = None if cells is None else cells[-1]
+        return Structure.create(
+            chosen.positions[-1], self.species, cell, self.pbc, masses=self.masses, fixed=self.fixed
+        )
+
     def write(self, path: str | Path, *, replica: int | None = None, overwrite: bool = False) -> None:
         """Write the records for other programs, in the format that the ending names.
 

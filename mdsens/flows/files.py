@@ -11,7 +11,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from mdsens.io.files import new_file
+from mdsens.io.files import new_hdf5
 from mdsens.io.modules import ModuleFormat, open_modules, read_module, write_module
 
 MODULES = (
@@ -62,9 +62,7 @@ def save(path: str | Path, module: eqx.Module, *, overwrite: bool = False, **not
         OutputExistsError: the file exists, and `overwrite` is False.
         InputError: something in the module that cannot be written (a function, a class of another package).
     """
-    import h5py
-
-    with new_file(path, overwrite) as unfinished, h5py.File(unfinished, "w") as file:
+    with new_hdf5(path, overwrite) as file:
         write_module(file, module, FLOW_FORMAT)
         file.create_group("notes").attrs.update(notes)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from mdsens.io.files import new_file
+from mdsens.io.files import new_hdf5
 from mdsens.io.frames import HDF5, check_ending, mark_convention, put_quantity, write_frames
 from mdsens.units import from_nm
 
@@ -58,15 +58,13 @@ class FlowSamples(NamedTuple):
 
 
 def _write_hdf5(samples: FlowSamples, path: str | Path, overwrite: bool) -> None:
-    import h5py
-
     quantities = {
         "positions": (samples.positions, "nm"),
         "log_density": (samples.log_density, "1"),
         "potential_energy": (samples.potential_energy, "kJ/mol"),
         "log_weights": (samples.log_weights, "1"),
     }
-    with new_file(path, overwrite) as unfinished, h5py.File(unfinished, "w") as file:
+    with new_hdf5(path, overwrite) as file:
         for name, (values, unit) in quantities.items():
             if values is not None:
                 file[name] = values

@@ -8,8 +8,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mdsens.errors import OutputExistsError
+from mdsens.errors import MDSensError, OutputExistsError, WriteError
+
+if TYPE_CHECKING:
+    import h5py
 
 
 def check_free(path: str | Path, overwrite: bool = False) -> None:
@@ -42,20 +46,52 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
 
     Raises:
         OutputExistsError: `path` exists, and `overwrite` is False.
+        WriteError: the disk is full, or nothing may be written there. What stood at `path` stays as it was.
     """
     path = Path(path)
     check_free(path, overwrite)
     if path.is_symlink():
         path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path)
-    unfinished = path.with_name(f".{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}-{path.name}")
+    with _errors_in_words(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        unfinished = path.with_name(f".{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}-{path.name}")
+        try:
+            yield unfinished
+            check_free(path, overwrite)  # another process may have been faster
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_hdf5(path: str | Path, overwrite: bool = False) -> Iterator["h5py.File"]:
+    """A new HDF5 file to fill, which appears at `path` when the block ends without an error: as `new_file`.
+
+    It is filled in memory and written at once: where the disk is full, HDF5 itself may take the process down.
+    """
+    import h5py
+
+    with new_file(path, overwrite) as unfinished:
+        with h5py.File(unfinished.name, "w", driver="core", backing_store=False) as file:
+            yield file
+            file.flush()
+            content = file.id.get_file_image()
+        unfinished.write_bytes(content)
+
+
+@contextmanager
+def _errors_in_words(path: Path) -> Iterator[None]:
     try:
-        yield unfinished
-        check_free(path, overwrite)  # another process may have been faster
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if isinstance(error, MDSensError):
+            raise
+        before = "what stood there stays as it was" if path.exists() else "nothing was left there"
+        raise WriteError(
+            f"'{path}' cannot be written, and {before}: {error}. Make room on the disk, or choose a folder "
+            "that you may write to."
+        ) from error
 
 
 # An unfinished file carries the machine and the process that writes it: .machine.process.random-name

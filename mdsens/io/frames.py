@@ -91,6 +91,8 @@ def save_frames(path: str | Path, overwrite: bool, save: Callable[[Path], Any]) 
         warnings.simplefilter("ignore")  # on which library writes netCDF
         try:
             save(unfinished)
+        except OSError:
+            raise
         except Exception as error:  # whatever the writers of ASE and mdtraj meet
             raise InputError(
                 f"'{path}' cannot be written: {type(error).__name__}: {error}. .h5 keeps everything."

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from mdsens.checks import existing_file
 from mdsens.errors import FileFormatError, InputError
-from mdsens.io.files import new_file
+from mdsens.io.files import new_hdf5
 from mdsens.structure import Structure
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def write_hdf5(
         OutputExistsError: the file exists, and `overwrite` is False.
         InputError: a value that is none of these, or a name that HDF5 would read as a path.
     """
-    import h5py
-
-    with new_file(path, overwrite) as unfinished, h5py.File(unfinished, "w") as file:
+    with new_hdf5(path, overwrite) as file:
         file.attrs["format"] = FORMAT
         if kind is not None:
             file.attrs["kind"] = kind

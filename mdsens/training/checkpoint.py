@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdsens.errors import FileFormatError, InputError
-from mdsens.io.files import check_free, new_file
+from mdsens.io.files import check_free, new_hdf5
 from mdsens.io.modules import (
     ModuleFormat,
     classes_in,
@@ -88,9 +88,7 @@ class Checkpoint:
 
     def write(self, model: Any, state: TrainingState) -> None:
         """Keep a state; `model` has the best parameters."""
-        import h5py
-
-        with new_file(self.path, overwrite=True) as unfinished, h5py.File(unfinished, "w") as file:
+        with new_hdf5(self.path, overwrite=True) as file:
             write_module(file, model, self.form)
             file.create_group("notes").attrs.update({"step": state.best_step})
             part = file.create_group("training")

@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from command_line import run
+
+from mdsens.cli.outcome import exit_code
+from mdsens.errors import WriteError
 
 PROGRAM = "from mdsens.cli.main import app; app()"
 
@@ -38,3 +42,18 @@ def test_a_reader_that_leaves_is_no_error():
     done = program("potentials", stdout=write)
     os.close(write)
     assert done.stderr == b""
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch):
+    def stop():
+        error = KeyboardInterrupt()
+        error.add_note("'md.h5' holds the run up to 12 fs.")
+        raise error
+
+    monkeypatch.setattr("mdsens.potentials.parameter_sets.available_potentials", stop)
+    code, text = run("potentials")
+    assert (code, text) == (130, "interrupted. 'md.h5' holds the run up to 12 fs.")
+
+
+def test_what_cannot_be_written_is_exit_code_6():
+    assert exit_code(WriteError("the disk is full")) == 6

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 from mdsens.calculators import FlowCalculator
 from mdsens.dynamics import Movable, Trajectory, langevin, nve
-from mdsens.errors import InputError, NonFiniteError
+from mdsens.errors import InputError, NonFiniteError, OutputExistsError
 from mdsens.units import ACCELERATION, BOLTZMANN
 
 pytest.importorskip("jax_md", reason="jax-md is not installed")
@@ -299,3 +299,52 @@ def test_choices_check_themselves():
         langevin(SPRING, START, steps=10, friction=0.0)
     with pytest.raises(InputError, match="positive temperature"):
         Movable(jnp.sum, (1, 1), 0.0)
+
+
+# --- runs that end early, and runs that go on
+
+
+def stop_after(step: int, error: type[BaseException]):
+    def look(now):
+        if now.step >= step:
+            raise error("stopped")
+
+    return look
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_run_ended_by_ctrl_c_or_by_its_callback_is_kept(tmp_path, error):
+    file = tmp_path / "run.h5"
+    options = dict(steps=3000, record_every=3, timestep=0.7, temperature=300.0)
+    with pytest.raises(error, match="stopped") as raised:
+        nve(SPRING, START, progress=stop_after(30, error), output=file, **options)
+    assert "pass that trajectory as positions to go on" in raised.value.__notes__[0]
+    kept = Trajectory.from_hdf5(file)
+    assert_allclose(kept.positions, raised.value.partial.positions)
+    assert 3 * (len(kept.time) - 1) >= 30
+    # what is kept is the beginning of the whole run, and goes on as the whole run does
+    whole = nve(SPRING, START, **options)
+    assert_allclose(kept.positions, whole.positions[: len(kept.time)], atol=1e-12)
+    n = len(kept.time)
+    rest = nve(SPRING, kept, steps=3 * 50, record_every=3, timestep=0.7)
+    assert_allclose(rest.time, whole.time[n - 1 : n + 50])
+    # momenta went through velocities: rounding, over 150 steps
+    assert_allclose(rest.positions, whole.positions[n - 1 : n + 50], atol=1e-10)
+
+
+def test_what_a_run_would_overwrite_is_said_before_it_starts(tmp_path):
+    (tmp_path / "run.h5").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"run\.h5"):
+        nve(SPRING, START, steps=30, record_every=3, temperature=300.0, output=tmp_path / "run.h5")
+    with pytest.raises(InputError, match=r"only \.h5 holds several"):
+        langevin(
+            FREE, START, steps=30, record_every=3, temperature=300.0, replicas=2, output=tmp_path / "run.dcd"
+        )
+
+
+def test_a_bath_that_goes_on_wants_other_noise():
+    first = langevin(FREE, START, steps=3, record_every=3, temperature=300.0, seed=4, friction=0.03)
+    with pytest.raises(InputError, match="seed = 4: the run that this one goes on from had the same"):
+        langevin(FREE, first, steps=3, record_every=3, seed=4, friction=0.03)
+    then = langevin(FREE, first, steps=3, record_every=3, seed=5, friction=0.03)
+    assert then.temperature == 300.0 and then.time.tolist() == [3.0, 6.0]

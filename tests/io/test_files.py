@@ -1,14 +1,22 @@
 """What may be written to, and what killed runs leave behind."""
 
 import os
+import resource
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import ase.build
+import numpy as np
 import pytest
 
-from mdsens.errors import OutputExistsError
-from mdsens.io.files import _machine, check_free, new_file
+import mdsens as ms
+from mdsens.errors import OutputExistsError, WriteError
+from mdsens.io.files import _machine, check_free, new_file, new_hdf5
+from mdsens.io.frames import write_frames
+from mdsens.io.trajectory import write_structure
 
 
 def test_leftovers_of_dead_processes_are_removed_and_no_others(tmp_path):
@@ -48,3 +56,70 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path):
     with new_file(tmp_path / "link", overwrite=True) as unfinished:
         unfinished.write_text("new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+
+
+@contextmanager
+def full_disk(room: int = 4096) -> Iterator[None]:
+    """No file may grow beyond `room` bytes: writers meet an OSError, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def copper(n: int) -> ms.Structure:
+    return ms.Structure.from_ase(ase.build.bulk("Cu", cubic=True) * (n, n, n))
+
+
+def frames(path) -> None:
+    write_frames(path, np.zeros((4, 300, 3)), [29] * 300, overwrite=True)
+
+
+WRITERS = {
+    "results.h5": lambda path: ms.write_hdf5(path, {"x": np.zeros(10_000)}, overwrite=True),
+    "many.h5": lambda path: ms.write_hdf5(path, {f"x{k}": np.zeros(30) for k in range(60)}, overwrite=True),
+    "a.extxyz": lambda path: write_structure(path, copper(6), overwrite=True),
+    "a.traj": lambda path: write_structure(path, copper(6), overwrite=True),
+    "POSCAR": lambda path: write_structure(path, copper(6), overwrite=True),
+    "a.data": lambda path: write_structure(path, copper(6), overwrite=True),
+    "frames.nc": frames,
+    "frames.pdb": frames,
+    "set.toml": lambda path: ms.save_potential(potential_of_many_words(), path, overwrite=True),
+}
+
+
+def potential_of_many_words() -> ms.LennardJones:
+    return ms.LennardJones(epsilon=0.01, sigma=3.4, elements=("Ar",), source="x " * 5000)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_said_and_leaves_the_old_file_whole(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("old")
+    with (
+        full_disk(),
+        pytest.raises(WriteError, match=f"{name}' cannot be written, and what stood there stays"),
+    ):
+        WRITERS[name](path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]  # and nothing unfinished beside it
+
+
+def test_a_folder_that_is_not_ones_own_is_said(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(WriteError, match=r"nothing was left there.*Permission denied.*choose a folder"):
+        ms.write_hdf5(tmp_path / "a.h5", {"x": 1})
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupted_write_leaves_the_old_file_whole(tmp_path):
+    (tmp_path / "a.h5").write_text("old")
+    with pytest.raises(KeyboardInterrupt), new_hdf5(tmp_path / "a.h5", overwrite=True) as file:
+        file["x"] = 1
+        raise KeyboardInterrupt
+    assert (tmp_path / "a.h5").read_text() == "old" and len(list(tmp_path.iterdir())) == 1

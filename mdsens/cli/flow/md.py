@@ -50,7 +50,7 @@ def md(
 ) -> None:
     """Run molecular dynamics with a flow as the potential, and report how well energy is conserved.
 
-    A run whose energy is no longer finite is written up to there, and says so.
+    A run whose energy is no longer finite, or that Ctrl-C ends, is written up to there, and says so.
     """
     options.turn_on_float64()
     import jax
@@ -94,12 +94,13 @@ def md(
                 record_every=record_every,
                 seed=seed,
                 progress=show,
+                output=output,
+                overwrite=overwrite,
             )
         except NonFiniteError as error:
             if error.partial is None:
                 raise
             problem, trajectory = error, cast("Trajectory", error.partial)
-    trajectory.write(output, overwrite=overwrite)
     table = Table("", "value", "unit", title=f"{steps} steps of {timestep:g} fs, {replicas} runs")
     table.add_row("mean temperature", f"{np.mean(trajectory.temperatures):.1f}", "K")
     if friction == 0 and len(trajectory.time) >= 3:  # a short run, or one that stopped early, has no drift
