@@ -17,7 +17,7 @@ from mdsens import (
 )
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
-from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5, write_relaxed
+from mdsens.io.hdf5 import Quantity, RelaxedRecord, read_hdf5, read_relaxed, write_hdf5, write_relaxed
 from mdsens.io.structures import read_structure, read_trajectory
 from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
@@ -76,6 +76,7 @@ __all__ = [
     "RelaxationProgress",
     "Quantity",
     "Relaxed",
+    "RelaxedRecord",
     "SensitivityReport",
     "Shifted",
     "Smooth",
@@ -106,6 +107,7 @@ __all__ = [
     "parameter_table",
     "parameter_values",
     "read_hdf5",
+    "read_relaxed",
     "read_structure",
     "read_trajectory",
     "relax",

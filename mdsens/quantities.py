@@ -81,10 +81,12 @@ def energy(
     Raises:
         InputError: an element without parameters, a parameter outside its bounds.
         NonFiniteError: the energy is not finite: atoms at the same place, or NaN positions.
+        PrecisionError: float64 is off.
+        ForkError: this process was forked off after JAX had been used.
     """
+    require_x64()
     if neighbors is not None:
         return _energy(potential, structure, neighbors)
-    require_x64()
     _check_inputs(potential, structure)
     neighbors = neighbors_of(potential, structure)
     value = _energy(potential, structure, neighbors)

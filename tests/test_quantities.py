@@ -108,3 +108,14 @@ def test_energy_checks_what_it_is_given(function):
     for potential in ("cu-morse", None, ms.LennardJones):
         with pytest.raises(errors.InputError, match=r"potential must be .*ms\.load_potential"):
             function(potential, structure)
+
+
+@pytest.mark.parametrize("function", [ms.energy, ms.energy_forces_stress])
+def test_energies_with_a_given_list_are_refused_where_they_would_be_wrong_or_hang(function, monkeypatch):
+    structure = argon()
+    neighbors = ms.neighbors_of(LJ, structure)
+    with jax.enable_x64(False), pytest.raises(ms.errors.PrecisionError, match="JAX_ENABLE_X64=1"):
+        function(LJ, structure, neighbors)
+    monkeypatch.setattr("mdsens.processes._threads_lost", True)
+    with pytest.raises(ms.errors.ForkError, match="spawn"):
+        function(LJ, structure, neighbors)

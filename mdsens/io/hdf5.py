@@ -76,11 +76,55 @@ def write_relaxed(
         "forces": Quantity(relaxed.forces, "eV/Å", "atoms, xyz"),
         "stress": Quantity(relaxed.stress, "eV/Å³", "xyz, xyz; positive in tension"),
         "steps": relaxed.steps,
-        "status": relaxed.status.value,
+        "status": getattr(relaxed.status, "value", relaxed.status),
         **({"parameters": dict(parameters)} if parameters is not None else {}),
         **more,
     }
     write_hdf5(path, content, kind="relaxed", overwrite=overwrite)
+
+
+class RelaxedRecord(NamedTuple):
+    """A relaxed state as a file holds it: numbers, without the potential that they belong to.
+
+    Attributes:
+        structure: where atoms and cell came to rest.
+        energy: eV.
+        forces: eV/Å.
+        stress: eV/Å³, positive in tension.
+        steps: taken by the relaxer.
+        status: how it ended, as a text: "converged", "not converged", ...
+        parameters: flat names and values of the potential's parameters; empty if they were not written.
+        more: what else the file holds: the start, settings, the course of the relaxation, ...
+    """
+
+    structure: Structure
+    energy: float
+    forces: Float[np.ndarray, "atoms 3"]
+    stress: Float[np.ndarray, "3 3"]
+    steps: int
+    status: str
+    parameters: dict[str, float]
+    more: dict[str, Any]
+
+
+def read_relaxed(path: str | Path) -> RelaxedRecord:
+    """Read what `write_relaxed` wrote, `mdsens relax` as well.
+
+    To go on with it, build the potential (`load_potential`), set its parameters to those of the record with
+    `replace_parameters`, and relax the record's structure: it is at rest already.
+
+    Raises:
+        FileFormatError: no such file, not HDF5, or no relaxed state.
+    """
+    content = read_hdf5(path, kind="relaxed")
+    names = ("structure", "energy", "forces", "stress", "steps", "status")
+    if missing := [name for name in names if name not in content]:
+        raise FileFormatError(f"'{path}' has no {missing[0]}, which every relaxed state has: write it anew.")
+    values = {name: content.pop(name) for name in names}
+    plain = {name: value.value if isinstance(value, Quantity) else value for name, value in values.items()}
+    plain |= {"energy": float(plain["energy"]), "steps": int(plain["steps"])}
+    parameters = {name: float(value) for name, value in content.pop("parameters", {}).items()}
+    return RelaxedRecord(**plain, parameters=parameters, more=content)
 
 
 def write_hdf5(

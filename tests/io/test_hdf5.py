@@ -124,22 +124,54 @@ def test_a_file_that_is_no_hdf5_is_an_error(tmp_path):
         ms.read_hdf5(tmp_path / "notes.h5")
 
 
-def test_a_relaxed_state_is_complete_in_its_file(tmp_path):
-    start = structure()
-    forces = np.arange(9.0).reshape(3, 3)
-    relaxed = SimpleNamespace(
+def relaxed_slab(start: ms.Structure) -> SimpleNamespace:
+    return SimpleNamespace(
         structure=start.at(1.01 * start.positions),
         energy=np.float64(-1.25),
-        forces=forces,
+        forces=np.arange(9.0).reshape(3, 3),
         stress=np.eye(3),
         steps=np.int64(7),
         status=ms.Status.CONVERGED,
     )
+
+
+def test_a_relaxed_state_is_complete_in_its_file(tmp_path):
+    start = structure()
+    relaxed = relaxed_slab(start)
     ms.write_relaxed(tmp_path / "slab.h5", relaxed, parameters={"epsilon": 0.4}, start=start)
     back = ms.read_hdf5(tmp_path / "slab.h5")
     assert_array_equal(back["structure"].positions, relaxed.structure.positions)
     assert_array_equal(back["start"].positions, start.positions)
     assert back["energy"] == Quantity(-1.25, "eV")
-    assert_array_equal(back["forces"].value, forces)
+    assert_array_equal(back["forces"].value, relaxed.forces)
     assert_array_equal(back["stress"].value, np.eye(3))
     assert (back["status"], back["steps"], back["parameters"]) == ("converged", 7, {"epsilon": 0.4})
+
+
+def test_a_relaxed_state_is_read_back_and_written_again(tmp_path):
+    start = structure()
+    relaxed = relaxed_slab(start)
+    ms.write_relaxed(tmp_path / "slab.h5", relaxed, parameters={"epsilon[Ni-Cu]": 0.4}, start=start)
+    back = ms.read_relaxed(tmp_path / "slab.h5")
+    assert (back.energy, back.steps, back.status) == (-1.25, 7, "converged")
+    assert back.parameters == {"epsilon[Ni-Cu]": 0.4}
+    assert ms.Status(back.status) is ms.Status.CONVERGED
+    for name in ("positions", "cell", "species", "masses", "fixed"):
+        assert_array_equal(getattr(back.structure, name), getattr(relaxed.structure, name))
+    assert_array_equal(back.forces, relaxed.forces)
+    assert_array_equal(back.more["start"].positions, start.positions)
+    # a record is written as what it was read from
+    ms.write_relaxed(tmp_path / "again.h5", back, parameters=back.parameters, **back.more)
+    again = ms.read_relaxed(tmp_path / "again.h5")
+    assert (again.energy, again.status, again.parameters) == (back.energy, back.status, back.parameters)
+
+
+def test_a_state_without_parameters_has_none_and_other_files_are_no_states(tmp_path):
+    ms.write_relaxed(tmp_path / "a.h5", relaxed_slab(structure()))
+    assert ms.read_relaxed(tmp_path / "a.h5").parameters == {} == ms.read_relaxed(tmp_path / "a.h5").more
+    ms.write_hdf5(tmp_path / "b.h5", {"x": 1}, kind="relaxed")
+    with pytest.raises(ms.errors.FileFormatError, match="has no structure, which every relaxed state has"):
+        ms.read_relaxed(tmp_path / "b.h5")
+    ms.write_hdf5(tmp_path / "c.h5", {"x": 1}, kind="sensitivity")
+    with pytest.raises(ms.errors.FileFormatError, match="holds 'sensitivity'"):
+        ms.read_relaxed(tmp_path / "c.h5")
