@@ -51,5 +51,8 @@ def plot_convergence(
 
 def _residual(axes, steps, values, label: str) -> None:
     # a residual that is exactly zero has no place on a logarithmic axis
-    axes.semilogy(steps, np.maximum(values, 1e-16), "o-", markersize=3)
+    shown = np.maximum(values, 1e-16)
+    axes.semilogy(steps, shown, "o-", markersize=3)
+    if len(shown) and shown.min() == shown.max():  # a single point leaves matplotlib without a scale
+        axes.set_ylim(shown[0] / 10, shown[0] * 10)
     axes.set_ylabel(label)

@@ -60,12 +60,22 @@ Format = Annotated[
         show_default=False,
     ),
 ]
+OutputFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--output-format",
+        metavar="FORMAT",
+        help="Format of the relaxed structure's file as ASE names it (vasp, cif, lammps-data, ...); default: "
+        "extxyz, which keeps all of it.",
+        show_default=False,
+    ),
+]
 Species = Annotated[
     str | None,
     typer.Option(
         "--species",
         metavar="ELEMENTS",
-        help="Element of each atom type of LAMMPS data, such as Ar,Kr.",
+        help="Element of each atom type of LAMMPS data, such as Ar,Kr; of all such files of a command.",
         show_default=False,
     ),
 ]
@@ -279,6 +289,28 @@ def named_values(texts: Sequence[str] | None, option: str, form: str) -> dict[st
             raise InputError(f"{option} {text}: write {form}.")
         values[name.strip()] = value.strip()
     return values
+
+
+def structure_files(prefix: Path, others: Sequence[str], form: str | None) -> dict[str, Path]:
+    """Names of all output files by what they are: "structure", and the other endings.
+
+    Raises:
+        InputError: the structure's format is unknown, cannot be written, or has the ending of another file.
+    """
+    from mdsens.io.trajectory import ending_of
+
+    ending = ending_of(form) if form else "extxyz"
+    if ending in others:
+        raise InputError(f"--output-format {form}: PREFIX.{ending} is another file of this command.")
+    endings = {"structure": ending} | {other: other for other in others}
+    return {name: prefix.with_name(f"{prefix.name}.{ending}") for name, ending in endings.items()}
+
+
+def species_of(path: Path, form: str | None, text: str | None) -> list[str] | None:
+    """The elements of --species, for a file beside STRUCTURE: only LAMMPS data leave them open."""
+    from mdsens.io.structures import LAMMPS, format_of
+
+    return species_option(text) if (form or format_of(path.name)) == LAMMPS else None
 
 
 def species_option(text: str | None) -> list[str] | None:

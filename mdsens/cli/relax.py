@@ -28,16 +28,17 @@ def relax(
     format: options.Format = None,
     species: options.Species = None,
     output: options.Output = None,
+    output_format: options.OutputFormat = None,
     overwrite: options.Overwrite = False,
     config: options.Config = None,
     debug: options.Debug = False,
 ) -> None:
     """Relax a structure to the minimum of its energy.
 
-    Writes PREFIX.extxyz (the relaxed structure), PREFIX.h5 (everything, with units) and PREFIX.png (the
-    course of the relaxation). PREFIX is the name of the structure with -relaxed, in the current folder,
-    unless --output says otherwise. A state that is not converged, or a saddle point, is written as well and
-    says so.
+    Writes PREFIX.extxyz (the relaxed structure; --output-format for others), PREFIX.h5 (everything, with
+    units) and PREFIX.png (the course of the relaxation). PREFIX is the name of the structure with -relaxed,
+    in the current folder, unless --output says otherwise. A state that is not converged, or a saddle point,
+    is written as well and says so.
     """
     options.turn_on_float64()
     from mdsens.cli.convergence import plot_convergence
@@ -52,7 +53,7 @@ def relax(
 
     strains = options.cell_option(cell)
     prefix = options.output_prefix(output, structure, "relaxed")
-    files = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in ("extxyz", "h5", "png")}
+    files = options.structure_files(prefix, ("h5", "png"), output_format)
     for file in files.values():
         check_free(file, overwrite)
     atoms = read_atoms(structure, format=format, species=options.species_option(species))
@@ -76,13 +77,14 @@ def relax(
         except (NotConvergedError, SaddlePointError) as error:
             problem, relaxed = error, cast("Relaxed", error.partial)
         write_structure(
-            files["extxyz"],
+            files["structure"],
             relaxed.structure,
             like=atoms,
             energy=relaxed.energy,
             forces=relaxed.forces,
             stress=relaxed.stress if float(volume(start)) > 0 else None,
             info={"relaxation": relaxed.status.value, "potential": potential},
+            format=output_format,
             overwrite=overwrite,
         )
         write_relaxed(

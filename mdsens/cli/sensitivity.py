@@ -2,6 +2,7 @@
 
 import enum
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,6 +67,24 @@ References = Annotated[
         show_default=False,
     ),
 ]
+BulkFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--bulk-format",
+        metavar="FORMAT",
+        help="Format of the file of --bulk, if its name misleads.",
+        show_default=False,
+    ),
+]
+ReferenceFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-format",
+        metavar="FORMAT",
+        help="Format of the files of --references, if their names mislead.",
+        show_default=False,
+    ),
+]
 Differentiated = Annotated[
     list[str] | None,
     typer.Option(
@@ -93,7 +112,9 @@ def sensitivity(
     structure: options.StructureFile,
     potential: options.PotentialName,
     bulk: Bulk = None,
+    bulk_format: BulkFormat = None,
     references: References = None,
+    reference_format: ReferenceFormat = None,
     observables: Observables = None,
     differentiated: Differentiated = None,
     cell: options.Cell = "none",
@@ -110,6 +131,7 @@ def sensitivity(
     ranges: Ranges = True,
     check: Checked = False,
     output: options.Output = None,
+    output_format: options.OutputFormat = None,
     overwrite: options.Overwrite = False,
     config: options.Config = None,
     debug: options.Debug = False,
@@ -118,26 +140,27 @@ def sensitivity(
 
     Prints the derivatives with their part through relaxation, error bars and a certificate of the relaxed
     state. Writes PREFIX.csv and PREFIX.h5 (everything), PREFIX.png (a map of the derivatives) and
-    PREFIX.extxyz (the relaxed structure, with a column dx_d... for each parameter after --mode forward).
+    PREFIX.extxyz (the relaxed structure, with a column dx_d... for each parameter after --mode forward;
+    --output-format for others).
     """
     options.turn_on_float64()
     from mdsens.errors import InputError
     from mdsens.io.files import check_free
-    from mdsens.io.structures import read_atoms, read_structure
+    from mdsens.io.structures import read_atoms
     from mdsens.io.trajectory import write_structure
     from mdsens.sensitivity.analysis import sensitivities
     from mdsens.structure import Structure
     from mdsens.units import GPA
 
     prefix = options.output_prefix(output, structure, "sensitivity")
-    files = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in ("csv", "h5", "png", "extxyz")}
+    files = options.structure_files(prefix, ("csv", "h5", "png"), output_format)
     for file in files.values():
         check_free(file, overwrite)
     strains = options.cell_option(cell)
     atoms = read_atoms(structure, format=format, species=options.species_option(species))
     start = options.fix_option(Structure.from_ase(atoms), fix)
     form = options.potential_option(potential, parameters)
-    crystal = read_structure(bulk) if bulk else None
+    crystal = _read(bulk, bulk_format, species) if bulk else None
     names = observables or _default_names(start, crystal)
     elements = options.named_values(references, "--references", "Cd=FILE")
     if "formation" in names and bulk is None:
@@ -150,7 +173,7 @@ def sensitivity(
         report = sensitivities(
             _observables(names, crystal is not None, elements),
             form,
-            _states(start, crystal, elements),
+            _states(start, crystal, elements, lambda file: _read(Path(file), reference_format, species)),
             cell=strains,
             pressure=pressure / GPA,
             parameters=differentiated,
@@ -186,13 +209,14 @@ def sensitivity(
     moves = zip(report.parameters, report.moves.get(name, ()), strict=False)
     columns = {"dx_d" + re.sub(r"\W+", "_", parameter).strip("_"): move for parameter, move in moves}
     write_structure(
-        files["extxyz"],
+        files["structure"],
         state.structure,
         like=atoms,
         energy=state.energy,
         forces=state.forces,
         stress=state.stress if any(state.structure.pbc) else None,
         columns=columns,
+        format=output_format,
         overwrite=overwrite,
     )
     console.print(
@@ -223,17 +247,22 @@ def _observables(names: list[str], with_crystal: bool, elements: "dict[str, str]
     return [*chosen, *([formation(references=references)] if "formation" in names else [])]
 
 
-def _states(
-    start: "Structure", crystal: "Structure | None", elements: "dict[str, str]"
-) -> "dict[str, Structure]":
+def _read(path: Path, form: str | None, species: str | None) -> "Structure":
     from mdsens.io.structures import read_structure
 
+    return read_structure(path, format=form, species=options.species_of(path, form, species))
+
+
+def _states(
+    start: "Structure",
+    crystal: "Structure | None",
+    elements: "dict[str, str]",
+    read: "Callable[[str], Structure]",
+) -> "dict[str, Structure]":
     if crystal is None:
         return {"structure": start}
     named = {element: _number(text, f"reservoir {element}") for element, text in elements.items()}
-    reservoirs = {
-        name: read_structure(elements[element]) for element, name in named.items() if isinstance(name, str)
-    }
+    reservoirs = {name: read(elements[element]) for element, name in named.items() if isinstance(name, str)}
     return {"defect": start, "bulk": crystal, **reservoirs}
 
 

@@ -5,7 +5,7 @@ is no atom and is refused. LAMMPS data files are in units metal.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,13 +254,16 @@ def _check_apart(path: Path, atoms: "Atoms") -> None:
 
 # --- LAMMPS data
 
+# Labels of types stand for numbers in the sections Masses and Atoms; they begin with no digit.
+LABELS = "Atom Type Labels"
+TITLE = re.compile(r"[A-Z][A-Za-z]+(?:\d\d)?(?: [A-Z][A-Za-z]+)*")
+Sections = dict[str, list[list[str]]]  # words of each row
+
 
 def _read_lammps(path: Path, species: Sequence[str] | None) -> "Atoms":
     from ase.data import atomic_numbers
-    from ase.io import read
 
     text = path.read_text(encoding="utf-8-sig")
-    masses = lammps_masses(text)
     count = re.search(r"^\s*(\d+)\s+atom\s+types", text, re.MULTILINE)
     if count is None:
         raise FileFormatError(
@@ -268,45 +271,115 @@ def _read_lammps(path: Path, species: Sequence[str] | None) -> "Atoms":
             "give format= (--format)."
         )
     kinds = int(count[1])
-    symbols = _symbols_of(path, masses, kinds) if species is None else list(species)
+    sections = lammps_sections(text)
+    labels = {int(row[0]): row[1] for row in sections.get(LABELS, ())}
+    symbols = list(species) if species is not None else _symbols_of(path, sections, labels, kinds)
     if len(symbols) != kinds:
         raise InputError(f"species = {symbols}: '{path}' has {kinds} atom types; name the element of each.")
     for symbol in symbols:
         if symbol not in atomic_numbers:
             raise InputError(f"'{symbol}' is no chemical symbol.{checks.nearest(symbol, atomic_numbers)}")
     numbers = {kind: atomic_numbers[symbol] for kind, symbol in enumerate(symbols, start=1)}
-    atoms: Any = read(path, format=LAMMPS, Z_of_type=numbers, units="metal", do_not_split_by_at_sign=True)
+    atoms = _lammps_atoms(path, _with_numbers(text, labels) if labels else None, numbers)
     # only LAMMPS needs these
     for name in ("id", "type", "mol-id", "bonds", "angles", "dihedrals"):
         atoms.arrays.pop(name, None)
     return atoms
 
 
-def lammps_masses(text: str) -> dict[int, float]:
-    """Mass (u) of each atom type in the section Masses of a LAMMPS data file."""
-    section = re.search(
-        r"^\s*Masses[^\n]*\n((?:\s*\d+\s+[-+.\deE]+[^\n]*(?:\n|$)|\s*\n)+)", text, re.MULTILINE
-    )
-    rows = [line.split() for line in section[1].splitlines() if line.strip()] if section else []
-    return {int(row[0]): float(row[1]) for row in rows}
+def _lammps_atoms(path: Path, text: str | None, numbers: dict[int, int]) -> Any:
+    """ASE's atoms of a file, or of a text in its place."""
+    import tempfile
+
+    from ase.io import read
+
+    options: dict[str, Any] = {"Z_of_type": numbers, "units": "metal", "do_not_split_by_at_sign": True}
+    if text is None:
+        return read(path, format=LAMMPS, **options)
+    with tempfile.TemporaryDirectory() as folder:
+        clean = Path(folder) / "clean"
+        clean.write_text(text, encoding="utf-8")
+        return read(clean, format=LAMMPS, **options)
 
 
-def _symbols_of(path: Path, masses: dict[int, float], kinds: int) -> list[str]:
-    from ase.data import atomic_masses, chemical_symbols
+def lammps_sections(text: str) -> Sections:
+    """Rows of each section of a LAMMPS data file, without comments."""
+    sections: Sections = {}
+    rows: list[list[str]] = []
+    for line in text.splitlines()[1:]:  # the first is a title
+        words = line.partition("#")[0].split()
+        if TITLE.fullmatch(" ".join(words)):
+            rows = sections.setdefault(" ".join(words), [])
+        elif words:
+            rows.append(words)
+    return sections
 
-    remedy = "Give species= (--species Ar,Kr), one element for each atom type."
+
+def _with_numbers(text: str, labels: Mapping[int, str]) -> str:
+    """The same data with numbers for the labels of atom types, and without what they are not needed for.
+
+    ASE reads labels in the section Atoms only, and mixes them up where the atoms are not in order.
+    """
+    numbers = {label: str(kind) for kind, label in labels.items()}
+    kept, section = [], ""
+    for number, line in enumerate(text.splitlines()):
+        words = line.partition("#")[0].split()
+        title = " ".join(words)
+        if number > 0 and TITLE.fullmatch(title):
+            section = title
+        elif section == "Masses" and words:
+            line = " ".join([numbers.get(words[0], words[0]), *words[1:]])
+        elif section == "Atoms" and words:
+            # the type is the second word, or the third after the number of the molecule
+            line = " ".join([words[0], *(numbers.get(word, word) for word in words[1:3]), *words[3:]])
+        if section in ("", "Masses", "Atoms", "Velocities"):
+            kept.append(line)
+    return "\n".join(kept) + "\n"
+
+
+def _symbols_of(path: Path, sections: Sections, labels: Mapping[int, str], kinds: int) -> list[str]:
+    """The element of each type: of its label if that is a symbol, else of its mass."""
+    from ase.data import atomic_numbers
+
+    kind_of = {label: kind for kind, label in labels.items()}
+    rows = [row for row in sections.get("Masses", ()) if len(row) > 1]
+    masses = {kind_of[row[0]] if row[0] in kind_of else int(row[0]): float(row[1]) for row in rows}
     symbols = []
     for kind in range(1, kinds + 1):
-        if kind not in masses:
-            raise InputError(
-                f"'{path}' has no mass for atom type {kind}, so its element is unknown. {remedy}"
-            )
-        off = np.abs(atomic_masses[1:] - masses[kind])
-        # 1 u is the mass of reduced units more often than that of hydrogen
-        near = off < np.minimum(MASS_TOLERANCE, 0.005 * atomic_masses[1:])
-        fits = [chemical_symbols[1 + k] for k in np.flatnonzero(near)]
-        if len(fits) != 1:
-            which = f"fits {' and '.join(fits)}" if fits else "is that of no element"
-            raise InputError(f"'{path}': the mass {masses[kind]:g} u of atom type {kind} {which}. {remedy}")
-        symbols += fits
+        label = labels.get(kind, "")
+        fits = _elements_of_mass(masses[kind]) if kind in masses else []
+        if label in atomic_numbers and label != "X":
+            if len(fits) == 1 and fits != [label]:
+                raise InputError(
+                    f"'{path}': atom type {kind} is labelled {label} and has the mass of {fits[0]}, "
+                    f"{masses[kind]:g} u. {_SPECIES_REMEDY}"
+                )
+            symbols.append(label)
+        else:
+            symbols.append(_symbol_of_mass(path, kind, masses, fits))
     return symbols
+
+
+_SPECIES_REMEDY = "Give species= (--species Ar,Kr), one element for each atom type."
+
+
+def _elements_of_mass(mass: float) -> list[str]:
+    from ase.data import atomic_masses, chemical_symbols
+
+    off = np.abs(atomic_masses[1:] - mass)
+    # 1 u is the mass of reduced units more often than that of hydrogen
+    near = off < np.minimum(MASS_TOLERANCE, 0.005 * atomic_masses[1:])
+    return [chemical_symbols[1 + k] for k in np.flatnonzero(near)]
+
+
+def _symbol_of_mass(path: Path, kind: int, masses: Mapping[int, float], fits: Sequence[str]) -> str:
+    if kind not in masses:
+        raise InputError(
+            f"'{path}' has no mass for atom type {kind}, so its element is unknown. {_SPECIES_REMEDY}"
+        )
+    if len(fits) != 1:
+        which = f"fits {' and '.join(fits)}" if fits else "is that of no element"
+        raise InputError(
+            f"'{path}': the mass {masses[kind]:g} u of atom type {kind} {which}. {_SPECIES_REMEDY}"
+        )
+    return fits[0]

@@ -124,6 +124,19 @@ def _format(path: Path, form: str | None) -> str:
     return form
 
 
+def ending_of(form: str) -> str:
+    """The ending that files of a format have: vasp, data, extxyz, cif, ...
+
+    Raises:
+        InputError: no format of this name, or one that cannot be written.
+    """
+    from ase.io.formats import ioformats
+
+    _format(Path(), form)
+    known = {LAMMPS: "data", "extxyz": "extxyz", "vasp": "vasp"}
+    return known.get(form) or next(iter(ioformats[form].extensions), form)
+
+
 def _write(path: str | Path, frames: "list[Atoms]", form: str | None, overwrite: bool) -> None:
     from ase.io import write
 

@@ -15,6 +15,7 @@ from command_line import run
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
+from mdsens.cli.options import structure_files
 
 
 @pytest.fixture(scope="module")
@@ -253,3 +254,40 @@ def test_a_saddle_point_has_exit_code_4_and_float64_is_turned_on(folder):
 def assert_match(pattern: str, text: str) -> None:
     """`re.search` with a readable failure."""
     assert re.search(pattern, text), f"{pattern!r} not in {text!r}"
+
+
+def test_formats_of_what_is_read_and_written_may_be_named(folder):
+    (folder / "noname").write_bytes((folder / "crystal.extxyz").read_bytes())
+    options = ("--format", "extxyz", "--output-format", "vasp", "--max-steps", "1", "-o", folder / "other")
+    code, text = run("relax", folder / "noname", *CRYSTAL, *options)
+    assert code == 3, text  # one step is not enough
+    assert "other.vasp" in text and not (folder / "other.extxyz").exists()
+    written = ms.read_structure(folder / "other.vasp", format="vasp")
+    assert_allclose(written.cell, ms.read_relaxed(folder / "other.h5").structure.cell, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("extxy", "Did you mean 'extxyz'"),
+        ("dmol-incoor-x", "is unknown"),
+        ("cube-nothing", "is unknown"),
+        ("abinit-out", "can be written"),
+    ],
+)
+def test_a_format_that_cannot_be_written_is_said_before_the_work(folder, form, message):
+    code, text = run(
+        "relax", folder / "crystal.extxyz", *CRYSTAL, "--output-format", form, "-o", folder / "x"
+    )
+    assert code == 2 and message in text
+    assert not list(folder.glob("x.*"))
+
+
+@pytest.mark.parametrize(
+    ("form", "ending"), [("vasp", "vasp"), ("lammps-data", "data"), ("cif", "cif"), ("xsf", "xsf")]
+)
+def test_files_are_called_by_their_format(form, ending):
+    assert structure_files(Path("a/b.c"), ("h5",), form) == {
+        "structure": Path(f"a/b.c.{ending}"),
+        "h5": Path("a/b.c.h5"),
+    }

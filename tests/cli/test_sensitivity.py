@@ -8,6 +8,7 @@ from ase.io import read
 from typer.testing import CliRunner
 
 from mdsens.cli.main import app
+from mdsens.cli.sensitivity import _read, _states
 
 DIAMOND = str(Path(__file__).parents[2] / "data" / "si-diamond.extxyz")
 COMMON = ["sensitivity", DIAMOND, "--potential", "si-stillinger-weber-1985", "--cell", "isotropic"]
@@ -75,3 +76,27 @@ def test_wrong_input_ends_with_code_2_and_a_remedy(run, words, message):
     result = run(*words)
     assert result.exit_code == 2
     assert message in " ".join(result.output.split())
+
+
+LAMMPS = "title\n\n1 atoms\n1 atom types\n0 5.4 xlo xhi\n0 5.4 ylo yhi\n0 5.4 zlo zhi\n\nAtoms\n\n1 1 0 0 0\n"
+
+
+def test_crystals_and_reservoirs_have_formats_and_species_of_their_own(tmp_path):
+    (tmp_path / "start").write_text(LAMMPS)
+    argon = _read(tmp_path / "start", "lammps-data", "Ar")
+    assert argon.symbols == ["Ar"]
+    # what --species says of LAMMPS data does not disturb other files
+    assert _read(Path(DIAMOND), None, "Ar").symbols == ["Si"] * len(_read(Path(DIAMOND), None, None).symbols)
+    states = _states(argon, argon, {"Ar": str(tmp_path / "start"), "Kr": "-0.1"}, lambda _: argon)
+    assert set(states) == {"defect", "bulk", "reservoir Ar"}
+
+
+@pytest.mark.parametrize("option", ["--format", "--bulk-format", "--output-format"])
+def test_a_misspelled_format_is_said(run, option):
+    result = run("--bulk", DIAMOND, option, "extxy")
+    assert result.exit_code == 2 and "Did you mean 'extxyz'" in " ".join(result.output.split())
+
+
+def test_a_misspelled_format_of_a_reservoir_is_said(run):
+    words = ["--bulk", DIAMOND, "--references", f"Si={DIAMOND}", "--reference-format", "extxy"]
+    assert "Did you mean 'extxyz'" in " ".join(run(*words).output.split())

@@ -169,3 +169,76 @@ def test_trajectories_of_mdtraj_are_read_in_angstrom_with_their_boxes(tmp_path, 
 def test_other_trajectories_are_read_by_ase(tmp_path):
     ase.io.write(tmp_path / "walk.extxyz", [ase.Atoms("Ar", positions=[[k, 0, 0]]) for k in range(3)])
     assert [float(s.positions[0, 0]) for s in ms.read_trajectory(tmp_path / "walk.extxyz")] == [0, 1, 2]
+
+
+LABELLED = """LAMMPS data with names for types # Masses of nothing
+
+4 atoms
+2 atom types
+0.0 5.0 xlo xhi
+0.0 5.2 ylo yhi
+0.0 5.4 zlo zhi
+
+Atom Type Labels
+
+1 {first}
+2 Kr  # krypton
+
+Bond Type Labels
+
+1 Ar-Kr
+{masses}
+Pair Coeffs # lj/cut
+
+Kr 0.01 3.6
+
+Atoms # {style}
+
+4 {mol}Kr {charge}0.2 2.6 2.7
+1 {mol}{first} {charge}0.0 0.0 0.0
+3 {mol}{first} {charge}2.5 0.1 2.7
+2 {mol}Kr {charge}2.5 2.6 0.0
+
+Bonds
+
+1 Ar-Kr 1 2
+"""
+LABELLED_MASSES = "\nMasses\n\n{first} 39.948\nKr 83.798\n"
+
+
+@pytest.mark.parametrize(
+    ("style", "mol", "charge"),
+    [("atomic", "", ""), ("charge", "", "0.5 "), ("molecular", "7 ", ""), ("full", "7 ", "0.5 ")],
+)
+def test_types_of_lammps_data_may_have_labels(tmp_path, style, mol, charge):
+    text = LABELLED.format(first="Ar", masses="", style=style, mol=mol, charge=charge)
+    (tmp_path / "a.data").write_text(text)
+    structure = ms.read_structure(tmp_path / "a.data")
+    # the rows of the file are not in order
+    assert structure.symbols == ["Ar", "Kr", "Ar", "Kr"]
+    assert_allclose(structure.positions[3], [0.2, 2.6, 2.7], atol=1e-12)
+
+
+def test_labels_that_are_no_symbols_leave_it_to_the_masses_or_to_species(tmp_path):
+    path = tmp_path / "a.data"
+    without = LABELLED.format(first="core", masses="", style="atomic", mol="", charge="")
+    path.write_text(without)
+    with pytest.raises(ms.errors.InputError, match=r"no mass for atom type 1.*--species Ar,Kr"):
+        ms.read_structure(path)
+    assert ms.read_structure(path, species=["Ne", "Kr"]).symbols == ["Ne", "Kr", "Ne", "Kr"]
+    masses = LABELLED_MASSES.format(first="core")
+    path.write_text(LABELLED.format(first="core", masses=masses, style="atomic", mol="", charge=""))
+    structure = ms.read_structure(path)
+    assert structure.symbols == ["Ar", "Kr", "Ar", "Kr"]
+    assert_allclose(structure.masses, [39.948, 83.798, 39.948, 83.798])
+
+
+def test_a_label_and_a_mass_that_disagree_are_refused(tmp_path):
+    masses = LABELLED_MASSES.format(first="Ne")
+    text = LABELLED.format(first="Ne", masses=masses, style="atomic", mol="", charge="")
+    (tmp_path / "a.data").write_text(text)
+    with pytest.raises(
+        ms.errors.InputError, match=r"type 1 is labelled Ne and has the mass of Ar, 39\.948 u"
+    ):
+        ms.read_structure(tmp_path / "a.data")
+    assert ms.read_structure(tmp_path / "a.data", species=["Ne", "Kr"]).symbols[0] == "Ne"
