@@ -53,6 +53,7 @@ def _residual(axes, steps, values, label: str) -> None:
     # a residual that is exactly zero has no place on a logarithmic axis
     shown = np.maximum(values, 1e-16)
     axes.semilogy(steps, shown, "o-", markersize=3)
-    if len(shown) and shown.min() == shown.max():  # a single point leaves matplotlib without a scale
-        axes.set_ylim(shown[0] / 10, shown[0] * 10)
+    if len(set(shown)) < 2:  # which leaves matplotlib without a scale
+        middle = shown[0] if len(shown) else 1e-8
+        axes.set_ylim(middle / 1e3, middle * 1e3)
     axes.set_ylabel(label)
