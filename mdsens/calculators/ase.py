@@ -24,7 +24,7 @@ from mdsens.potentials.parameters import check_parameters, parameter_values, rep
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
 from mdsens.relaxation.equilibrium import default_skin
-from mdsens.structure import Structure
+from mdsens.structure import Structure, volume
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -43,7 +43,8 @@ class MDSens(Calculator):
 
     Properties: energy and free_energy (eV), energies (eV, if the form shares its energy among atoms), forces
     (eV/Å), stress (eV/Å³, Voigt xx yy zz yz xz xy, positive in tension; not for structures without volume);
-    when asked for, hessian (3 atoms, 3 atoms) in eV/Å² and elastic_constants (6, 6) in eV/Å³.
+    when asked for, stresses (atoms, 6) in eV/Å³, each atom's share of the stress, if the form shares its
+    energy; hessian (3 atoms, 3 atoms) in eV/Å² and elastic_constants (6, 6) in eV/Å³.
     Constraints are ASE's business: forces and Hessian are those of the potential.
     """
 
@@ -93,7 +94,7 @@ class MDSens(Calculator):
         self.implemented_properties = [
             "energy",
             "free_energy",
-            *(["energies"] if self._shares else []),
+            *(["energies", "stresses"] if self._shares else []),
             "forces",
             "stress",
             "hessian",
@@ -164,6 +165,8 @@ class MDSens(Calculator):
             self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(result.stress))
         if energies is not None:
             self.results["energies"] = np.array(energies)
+        if "stresses" in properties and self._shares and self.atoms.cell.rank == 3:
+            self.results["stresses"] = _stresses(self._potential, structure, neighbors)
         if "hessian" in properties:
             self.results["hessian"] = _hessian(self._potential, structure, neighbors)
         if "elastic_constants" in properties:
@@ -263,6 +266,28 @@ def _evaluate_with_slack(
     energies = potential.site_energies(structure, neighbors) if shares else None
     result = evaluate(potential, structure, neighbors)
     return result, energies, neighbors.slack(structure, potential.cutoff)
+
+
+def _stresses(
+    potential: Potential, structure: Structure, neighbors: Neighbors
+) -> Float[np.ndarray, "atoms 6"]:
+    matrices = np.asarray(_site_stresses(potential, structure, neighbors))
+    return np.array([full_3x3_to_voigt_6_stress(matrix) for matrix in matrices])
+
+
+@eqx.filter_jit
+def _site_stresses(
+    potential: Potential, structure: Structure, neighbors: Neighbors
+) -> Float[Array, "atoms 3 3"]:
+    # The energy e_a of atom a depends on the vectors r_ab to its neighbors alone. Under the strain
+    # x -> x (1 + s) they become r_ab (1 + s), so that
+    #     de_a/ds = sum_b r_ab (de_a/dr_ab)^T,
+    # the virial of atom a. The virials add up to dE/ds = V stress.
+    def energies(strain: Array) -> Array:
+        deformed = structure.deformed(jnp.eye(3) + (strain + strain.T) / 2)
+        return potential.site_energies(deformed, neighbors)
+
+    return jax.jacfwd(energies)(jnp.zeros((3, 3))) / volume(structure)
 
 
 def _hessian(potential: Potential, structure: Structure, neighbors: Neighbors) -> Float[np.ndarray, "n n"]:

@@ -101,6 +101,16 @@ def test_slabs_wires_and_clusters_agree_with_the_calculator_of_ase(pbc):
     assert_allclose(mine.get_potential_energies(), atoms.get_potential_energies(), rtol=1e-11)
     assert_allclose(mine.get_forces(), atoms.get_forces(), atol=1e-13)
     assert_allclose(mine.get_stress(), atoms.get_stress(), atol=1e-15)
+    # half of what each pair contributes belongs to each of its atoms
+    assert_allclose(mine.get_stresses(), atoms.get_stresses(), atol=1e-15)
+
+
+def test_stresses_of_atoms_add_up_to_the_stress_where_three_atoms_interact():
+    atoms = silicon()
+    stresses = atoms.get_stresses()
+    assert stresses.shape == (len(atoms), 6)
+    # sums of some tens of terms of order 0.01 eV/Å³
+    assert_allclose(stresses.sum(0), atoms.get_stress(), atol=1e-14)
 
 
 def test_a_free_cluster_has_forces_but_no_stress():
@@ -112,6 +122,8 @@ def test_a_free_cluster_has_forces_but_no_stress():
     assert np.abs(atoms.get_forces()).max() > 1e-4
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_stresses()
 
 
 def test_a_form_without_site_energies_says_so_and_gives_the_rest():
@@ -129,8 +141,9 @@ def test_a_form_without_site_energies_says_so_and_gives_the_rest():
     atoms = ase.Atoms("H2", [[0.5, 0, 0], [0, 1.0, 0]], calculator=ms.calculators.MDSens(Spring()))
     assert "energies" not in atoms.calc.implemented_properties
     assert atoms.get_potential_energy() == 1.25
-    with pytest.raises(PropertyNotImplementedError):
-        atoms.get_potential_energies()
+    for missing in (atoms.get_potential_energies, atoms.get_stresses):
+        with pytest.raises(PropertyNotImplementedError):
+            missing()
 
 
 def test_bfgs_with_a_cell_filter_finds_the_perfect_crystal():
