@@ -18,7 +18,7 @@ from mdsens.ensembles import (
 )
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.coupling import Coupling, Network
-from mdsens.flows.data import DataSplit, ForceData, read_force_data
+from mdsens.flows.data import DataSplit, ForceData
 from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_pieces
 from mdsens.flows.files import TrainingRecord, load, read_notes, read_record, save
 from mdsens.flows.flow import Flow, Normal, Uniform
@@ -39,6 +39,7 @@ from mdsens.flows.losses import Loss
 from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
 from mdsens.flows.prepare import Prepared, prepare
+from mdsens.flows.read_data import read_force_data
 from mdsens.flows.reference_block import MixedCoordinates, ReferenceBlock
 from mdsens.flows.samples import FlowSamples
 from mdsens.flows.splines import CircularSpline, IntervalSpline, LineSpline

@@ -9,7 +9,7 @@ is smooth, whichever direction is found by roots.
 
 A frame counts in the likelihood with its weight: zero if it comes from enhanced sampling, which visits it
 more often than equilibrium does. Forces are the same however often a frame is visited: they count for all
-alike.
+alike, unless frames have weights of their own in the force error.
 
 Source: Köhler, Krämer, Noé, Smooth Normalizing Flows, arXiv:2110.00351, section 4.
 """
@@ -62,6 +62,7 @@ class Loss(eqx.Module):
         forces: Float[Array, "batch ..."],
         key: PRNGKeyArray,
         weights: Float[Array, " batch"] | None = None,
+        force_weights: Float[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """The sum, and its terms: "nll", "force_mse", "reverse_kl" (those with a weight).
 
@@ -71,13 +72,15 @@ class Loss(eqx.Module):
             forces: kT per unit of length; not looked at where `force` is zero.
             key: for the draws.
             weights: of the frames in the likelihood, with mean 1 over all data; by default 1.
+            force_weights: of the frames in the force error, likewise.
         """
         terms: dict[str, Array] = {}
         if self.force > 0:
             energies, own = jax.vmap(flow.energy_and_forces)(positions)
-            terms = {"nll": weighted_mean(energies, weights), "force_mse": jnp.mean((own - forces) ** 2)}
+            terms["nll"] = weighted_mean(energies, weights)
+            terms["force_mse"] = weighted_mean((own - forces) ** 2, force_weights)
         elif self.likelihood > 0:
-            terms = {"nll": weighted_mean(jax.vmap(flow.energy)(positions), weights)}
+            terms["nll"] = weighted_mean(jax.vmap(flow.energy)(positions), weights)
         if self.reverse_kl > 0:
             assert self.energy is not None
             draws, log_p = jax.vmap(flow.draw)(jax.random.split(key, self.n_draws))
@@ -90,6 +93,10 @@ class Loss(eqx.Module):
         return sum((weights[name] * term for name, term in terms.items() if weights[name] > 0), start=zero)
 
 
-def weighted_mean(values: Float[Array, " batch"], weights: Float[Array, " batch"] | None) -> Float[Array, ""]:
-    """Mean of the values times their weights, whose own mean is 1 over all batches."""
-    return jnp.mean(values if weights is None else weights * values)
+def weighted_mean(
+    values: Float[Array, "batch ..."], weights: Float[Array, " batch"] | None
+) -> Float[Array, ""]:
+    """Mean of the values times the weights of their frames, whose own mean is 1 over all batches."""
+    if weights is None:
+        return jnp.mean(values)
+    return jnp.mean(jnp.reshape(weights, (-1, *[1] * (values.ndim - 1))) * values)

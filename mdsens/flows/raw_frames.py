@@ -5,7 +5,6 @@ without elements (.xtc, .dcd, ...), which mdtraj reads with a topology, and what
 """
 
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from mdsens.errors import FileFormatError, InputError
+from mdsens.io.frames import mdtraj_topology
+from mdsens.io.structures import load_mdtraj
 
 HDF5_ENDINGS = (".h5", ".hdf5")
 MDTRAJ_ENDINGS = (".xtc", ".trr", ".dcd", ".nc", ".ncdf", ".netcdf", ".binpos", ".mdcrd", ".pdb")
@@ -23,17 +24,20 @@ DATASETS = {
     "forces": ("forces",),
     "potential_energy": ("potential_energy", "potential", "potentialEnergy", "energies", "energy"),
     "weights": ("weights",),
+    "force_weights": ("force_weights",),
     "log_weights": ("log_weights",),
 }
 KELVIN = ("K", "kelvin", "kelvins")
 LABELS = ("forces", "potential_energy")
+WEIGHTS = ("weights", "force_weights")
 
 
 class RawFrames(NamedTuple):
     """What a file holds.
 
     Attributes:
-        arrays: "positions", "forces", "potential_energy", "weights": as in the file, or None.
+        arrays: "positions", "forces", "potential_energy", "weights", "force_weights": as in the file, or
+            None.
         units: of the arrays that say theirs.
         names: what the file calls the arrays.
         temperature: K, or None.
@@ -87,7 +91,7 @@ def _read_hdf5(path: Path, stride: int) -> RawFrames:
         raise FileFormatError(f"'{path}' is not an HDF5 file, or damaged: {error}.") from error
     if "log_weights" in arrays and "weights" not in arrays:
         arrays["weights"] = _from_logarithms(path, np.asarray(arrays["log_weights"]))
-    arrays = {name: arrays.get(name) for name in ("positions", *LABELS, "weights")}
+    arrays = {name: arrays.get(name) for name in ("positions", *LABELS, *WEIGHTS)}
     return RawFrames(
         _without_replicas(arrays),
         {name: unit for name, unit in units.items() if unit},
@@ -174,38 +178,18 @@ def _without_replicas(arrays: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_mdtraj(path: Path, stride: int, species: Sequence[int] | None) -> RawFrames:
-    import mdtraj
-
     own = path.suffix.lower() == ".pdb"
     if species is None and not own:
         raise InputError(
             f"'{path}' holds positions and does not say of which atoms: give molecule= (--topology FILE.pdb)."
         )
-    try:
-        options = {} if own else {"top": _topology(species or ())}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on which library reads netCDF
-            trajectory: Any = mdtraj.load(str(path), stride=stride, **options)
-        atoms = list(trajectory.topology.atoms)
-    except Exception as error:  # whatever its many readers meet
-        raise FileFormatError(
-            f"'{path}' cannot be read as frames of {len(species or ())} atoms by mdtraj: "
-            f"{type(error).__name__} {error}"
-        ) from error
+    # as much of a topology as a reader of positions asks for: how many atoms, of which elements
+    topology = None if own else mdtraj_topology(species or ())
+    trajectory = load_mdtraj(path, topology, stride, atoms=f"{len(species or ())} atoms")
+    atoms = list(trajectory.topology.atoms)
     numbers = tuple(0 if atom.element is None else int(atom.element.number) for atom in atoms)
-    arrays = {"positions": np.asarray(trajectory.xyz), "forces": None, "potential_energy": None}
-    return RawFrames(arrays | {"weights": None}, {"positions": "nm"}, {}, None, numbers if own else None)
-
-
-def _topology(species: Sequence[int]) -> Any:
-    """As much of a topology as a reader of positions asks for: the number of atoms, and their elements."""
-    import mdtraj
-
-    topology = mdtraj.Topology()
-    residue = topology.add_residue("MOL", topology.add_chain())
-    for z in species:
-        topology.add_atom("X", mdtraj.element.Element.getByAtomicNumber(int(z)), residue)
-    return topology
+    arrays = {"positions": np.asarray(trajectory.xyz)}
+    return RawFrames(arrays, {"positions": "nm"}, {}, None, numbers if own else None)
 
 
 # --- ASE ------------------------------------------------------------------------------------------------
@@ -230,6 +214,7 @@ def _read_ase(path: Path, stride: int) -> RawFrames:
         values = [(atoms.calc.results if atoms.calc is not None else {}).get(key) for atoms in frames]
         arrays[name], labelled[name] = _with_gaps(values)
     arrays["weights"] = _common(frames, lambda info: info.get("weight"))
+    arrays["force_weights"] = _common(frames, lambda info: info.get("force_weight"))
     temperatures = _common(frames, lambda info: info.get("temperature"))
     same = temperatures is not None and np.ptp(temperatures) == 0
     units = {"positions": "Å", "forces": "eV/Å", "potential_energy": "eV"}

@@ -109,8 +109,9 @@ class FlowLoss(eqx.Module):
     loss: Loss
 
     def __call__(self, model: Any, rows: dict[str, Any], key: PRNGKeyArray) -> tuple[Array, dict[str, Array]]:
-        """Total and terms for a batch with "positions", "forces", "weights"."""
-        return self.loss(_flow_of(model), rows["positions"], rows["forces"], key, rows["weights"])
+        """Total and terms for a batch with "positions", "forces", "weights", "force_weights"."""
+        weights = rows["weights"], rows["force_weights"]
+        return self.loss(_flow_of(model), rows["positions"], rows["forces"], key, *weights)
 
 
 class _Look(eqx.Module):
@@ -119,8 +120,10 @@ class _Look(eqx.Module):
     loss: Loss
 
     def __call__(self, model: Any, rows: dict[str, Any]) -> tuple[float, dict[str, float]]:
-        positions, forces, weights = rows["positions"], rows["forces"], rows["weights"]
-        terms = held_out_terms(_flow_of(model), positions, forces, self.loss.force > 0, weights)
+        weights = rows["weights"], rows["force_weights"]
+        terms = held_out_terms(
+            _flow_of(model), rows["positions"], rows["forces"], self.loss.force > 0, *weights
+        )
         return float(self.loss.total(terms)), terms
 
 
@@ -130,16 +133,29 @@ def held_out_terms(
     forces: Float[np.ndarray, "frames ..."],
     with_forces: bool = True,
     weights: Float[np.ndarray, " frames"] | None = None,
+    force_weights: Float[np.ndarray, " frames"] | None = None,
 ) -> dict[str, float]:
-    """Negative log-likelihood and mean squared force error of frames: means over all, taken in pieces."""
+    """Negative log-likelihood and mean squared force error of frames: means over all, taken in pieces.
+
+    Args:
+        flow: to judge.
+        positions, forces: of the frames.
+        with_forces: whether forces are looked at.
+        weights: of the frames in the likelihood, with mean 1; by default all count alike.
+        force_weights: likewise, in the force error.
+    """
     energies, squares = map_pieces(
         lambda x, f: _held_out(flow, jnp.asarray(x), jnp.asarray(f), with_forces), positions, forces
     )
-    weighted = energies if weights is None else energies * weights
-    terms = {"nll": float(np.mean(weighted, dtype=float))}
+    terms = {"nll": _mean(energies, weights)}
     if with_forces:
-        terms["force_mse"] = float(np.mean(squares, dtype=float))
+        terms["force_mse"] = _mean(squares, force_weights)
     return terms
+
+
+def _mean(values: np.ndarray, weights: np.ndarray | None) -> float:
+    weighted = values if weights is None else values * weights
+    return float(np.mean(weighted, dtype=float))
 
 
 @eqx.filter_jit
@@ -159,7 +175,12 @@ def _flow_of(model: Any) -> Flow:
 def _rows(data: ForceData, dtype: np.dtype) -> dict[str, Any]:
     """Arrays of the frames in the precision of the flow; weights with mean 1."""
     forces = np.zeros_like(data.positions) if data.forces is None else data.forces
-    rows = {"positions": data.positions, "forces": forces, "weights": _of_mean_one(data.weights)}
+    rows = {
+        "positions": data.positions,
+        "forces": forces,
+        "weights": _of_mean_one(data.weights),
+        "force_weights": _of_mean_one(data.force_weights),
+    }
     return {name: None if array is None else np.asarray(array, dtype) for name, array in rows.items()}
 
 
@@ -184,6 +205,11 @@ def _check_forces(loss: Loss, frames: ForceData) -> None:
             "force matching needs forces, and the data have none. Read data with forces, compute them with a "
             "force field (labelled_by, --force-field), or set the loss's force weight to 0 (--force-weight "
             "0)."
+        )
+    if loss.force > 0 and frames.force_weights is not None and not np.any(frames.force_weights > 0):
+        raise InputError(
+            "all frames to train on have weight 0 in the force error. Give some of them a positive "
+            "force_weights, or set the loss's force weight to 0 (--force-weight 0)."
         )
     if loss.likelihood > 0 and frames.weights is not None and not np.any(frames.weights > 0):
         raise InputError(

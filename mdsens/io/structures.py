@@ -5,6 +5,7 @@ is no atom and is refused. LAMMPS data files are in units metal.
 """
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,8 +114,6 @@ def read_mdtraj(path: str | Path, topology: str | Path | None = None) -> Any:
     Raises:
         FileFormatError: as `read_trajectory`.
     """
-    import mdtraj
-
     path = checks.existing_file(path, "trajectory")
     if topology is not None:
         topology = checks.existing_file(topology, "topology")
@@ -123,14 +122,33 @@ def read_mdtraj(path: str | Path, topology: str | Path | None = None) -> Any:
             f"'{path}' has positions and no elements: give topology=, a file with the same atoms in the same "
             "order, such as the PDB the simulation began with."
         )
-    options: dict[str, Any] = {} if path.suffix.lower() in WITH_TOPOLOGY else {"top": str(topology)}
+    if path.suffix.lower() in WITH_TOPOLOGY:
+        return load_mdtraj(path, None)
+    return load_mdtraj(path, str(topology), atoms=f"the atoms of '{topology}'")
+
+
+def load_mdtraj(path: Path, topology: Any, stride: int = 1, atoms: str = "a molecule") -> Any:
+    """`mdtraj.load`, with its errors in words.
+
+    Args:
+        path: of the frames.
+        topology: a file, a topology of mdtraj, or None if the file has its own.
+        stride: read every so many frames.
+        atoms: what the frames are of, for messages.
+    Raises:
+        FileFormatError: mdtraj cannot read it.
+    """
+    import mdtraj
+
+    options = {} if topology is None else {"top": topology}
     try:
-        return mdtraj.load(str(path), **options)
-    except Exception as error:  # mdtraj raises whatever its parser met
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on which library reads netCDF
+            return mdtraj.load(str(path), stride=stride, **options)
+    except Exception as error:  # whatever its many readers meet
         raise FileFormatError(
-            f"mdtraj cannot read '{path}'"
-            + (f" with the topology '{topology}'" if options else "")
-            + f": {type(error).__name__}: {error}. Give a topology with as many atoms as the frames have."
+            f"'{path}' cannot be read as frames of {atoms} by mdtraj: {type(error).__name__}: {error}. Give "
+            "a topology with as many atoms as the frames have."
         ) from error
 
 

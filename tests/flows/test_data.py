@@ -1,5 +1,6 @@
 """Frames from files: the units come out right by hand, and what is missing or wrong is named."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
 from mdsens.errors import FileFormatError, InputError
-from mdsens.flows.data import ForceData, known_again, read_force_data
+from mdsens.flows.data import ForceData, known_again
+from mdsens.flows.read_data import read_force_data
 from mdsens.molecules.topology import Molecule
 
 ALANINE = Path(__file__).parents[2] / "data" / "alanine-dipeptide.h5"
@@ -431,3 +433,46 @@ def test_frames_get_other_labels_and_another_fingerprint():
     labelled = data.labelled_by(lambda x: (x**2).sum())
     assert_allclose(labelled.forces, -2 * POSITIONS)
     assert labelled.energies.shape == (10,)
+
+
+def test_weights_in_the_force_error_are_read_written_and_joined(tmp_path):
+    own = np.arange(10.0)
+    data = read_force_data(write(tmp_path / "md.h5", force_weights=own))
+    assert_array_equal(data.force_weights, own)
+    assert data.weights is None
+    data.write(tmp_path / "again.h5")
+    again = read_force_data(tmp_path / "again.h5")
+    assert_array_equal(again.force_weights, own)
+    assert_array_equal(data.rows([3, 7]).force_weights, [3.0, 7.0])
+    # frames without such weights count as 1
+    plain = read_force_data(write(tmp_path / "plain.h5"))
+    assert_array_equal(plain.join(data).force_weights, [1.0] * 10 + own.tolist())
+    assert_array_equal(data.join(plain).force_weights, own.tolist() + [1.0] * 10)
+    assert plain.join(plain).force_weights is None
+    assert plain.fingerprint() != plain._replace(force_weights=own).fingerprint()
+
+
+def test_weights_of_frames_in_extended_xyz(tmp_path):
+    frames = []
+    for k in range(4):
+        atoms = ase.Atoms("H2O", np.eye(3) * (1 + 0.01 * k))
+        atoms.info.update(weight=float(k), force_weight=2.0 * k, temperature=300.0)
+        frames.append(atoms)
+    ase.io.write(tmp_path / "a.extxyz", frames)
+    data = read_force_data(tmp_path / "a.extxyz")
+    assert_array_equal(data.weights, np.arange(4.0))
+    assert_array_equal(data.force_weights, 2 * np.arange(4.0))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.arange(10.0) - 3, "the force weight of frame 0 is -3: weights are not negative"),
+        (np.zeros(10), "all force weights are zero"),
+        (np.arange(9.0), "force_weights of shape (9,) do not belong to positions of shape (10, 4, 3)"),
+        (np.full(10, np.nan), "force_weights of 10 frames are not finite, first in frame 0"),
+    ],
+)
+def test_weights_in_the_force_error_that_make_no_sense_are_refused(tmp_path, weights, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_force_data(write(tmp_path / "md.h5", force_weights=weights))

@@ -14,13 +14,14 @@ from quick import quick_jit
 
 from mdsens.errors import InputError, OutputExistsError
 from mdsens.flows.boltzmann import BoltzmannGenerator
-from mdsens.flows.data import ForceData, read_force_data
+from mdsens.flows.data import ForceData
 from mdsens.flows.evaluate import evaluate_on_data, evaluate_on_samples, in_pieces
 from mdsens.flows.flow import Flow
 from mdsens.flows.internal_coordinates import ZMatrix
 from mdsens.flows.layers import Inverted
 from mdsens.flows.molecule import MoleculeArchitecture, choose_coordinates
 from mdsens.flows.plots import plot_comparison, plot_training
+from mdsens.flows.read_data import read_force_data
 from mdsens.flows.reference_block import MixedCoordinates
 from mdsens.flows.transforms import AffineFamily
 from mdsens.molecules.topology import read_molecule

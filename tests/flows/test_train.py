@@ -15,8 +15,9 @@ from mdsens.flows.data import ForceData
 from mdsens.flows.files import load
 from mdsens.flows.flow import Flow
 from mdsens.flows.layers import Elementwise
+from mdsens.flows.losses import Loss
 from mdsens.flows.molecule import MoleculeArchitecture
-from mdsens.flows.train import Schedule, read_history, train
+from mdsens.flows.train import Schedule, held_out_terms, read_history, train
 from mdsens.flows.transforms import AffineFamily, CircleMixture
 
 SCHEDULE = Schedule(steps=60, batch=64, evaluate_every=20, learning_rate=1e-2, warmup=5)
@@ -47,6 +48,22 @@ def untrained(data) -> BoltzmannGenerator:
 def trained(data, untrained, tmp_path_factory):
     path = tmp_path_factory.mktemp("train") / "model.h5"
     return path, train(untrained, data, schedule=SCHEDULE, checkpoint=path)
+
+
+def test_forces_count_with_their_weights_and_likelihood_with_its_own(data, untrained):
+    some = data.rows(slice(0, 64))
+    wrong = some.forces.copy()
+    wrong[32:] = 1e3
+    # twice the mean weight for the frames whose forces are right, none for the others
+    weights = jnp.repeat(jnp.array([2.0, 0.0]), 32)
+    loss, key, flow = jax.jit(Loss().__call__), jax.random.key(0), untrained.flow
+    _, terms = loss(flow, some.positions, jnp.asarray(wrong), key, None, weights)
+    energies, own = energies_and_forces(flow, jnp.asarray(some.positions))
+    expected = np.mean((np.asarray(own) - some.forces)[:32] ** 2)
+    assert_allclose(terms["force_mse"], expected, rtol=1e-4)  # float32
+    assert_allclose(terms["nll"], np.mean(energies), rtol=1e-5)
+    counted = held_out_terms(flow, some.positions, wrong, True, None, np.asarray(weights))
+    assert_allclose([counted["nll"], counted["force_mse"]], [terms["nll"], expected], rtol=1e-4)
 
 
 def test_training_reaches_the_density_of_the_data(data, trained):
@@ -132,6 +149,10 @@ def test_wrong_input_is_refused(data, untrained, trained, tmp_path):
     without = data._replace(forces=None)
     with pytest.raises(InputError, match="force matching needs forces"):
         train(untrained, without, schedule=SCHEDULE)
+    for name in ("weights", "force_weights"):
+        nothing = data._replace(**{name: np.zeros(data.n_frames)})
+        with pytest.raises(InputError, match="all frames to train on have weight 0 in the"):
+            train(untrained, nothing, schedule=SCHEDULE)
     with pytest.raises(InputError, match="batch = 2000 is more than the 900 frames"):
         train(untrained, data, schedule=Schedule(batch=2000))
     with pytest.raises(OutputExistsError, match="exists"):

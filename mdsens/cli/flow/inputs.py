@@ -87,7 +87,7 @@ def read_frames(
         FileFormatError: no data.
         InputError: units not known, another molecule, Å taken for nm.
     """
-    from mdsens.flows.data import read_force_data
+    from mdsens.flows.read_data import read_force_data
     from mdsens.molecules.topology import Molecule
 
     fallback = generator.temperature if temperature is None else temperature

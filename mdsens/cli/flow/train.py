@@ -141,9 +141,9 @@ def train(
     the course of the training.
     """
     options.turn_on_float64()
-    from mdsens.flows.data import read_force_data
     from mdsens.flows.losses import Loss
     from mdsens.flows.prepare import prepare
+    from mdsens.flows.read_data import read_force_data
     from mdsens.flows.train import Schedule
     from mdsens.io.files import check_free
     from mdsens.molecules.topology import read_molecule
