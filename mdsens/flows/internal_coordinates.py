@@ -130,7 +130,8 @@ class ZMatrix(AbstractCoordinates):
         rows = np.array(self.rows)
         zero = jnp.zeros_like(bonds[0])
         # the angle of the third atom opens from -z if it hangs on the second atom, from +z if on the first
-        along, across = bonds[1] * jnp.cos(angles[0]), bonds[1] * jnp.sin(angles[0])
+        along = bonds[1] * jnp.cos(angles[0])
+        across = bonds[1] * jnp.sin(angles[0])
         height = bonds[0] - along if rows[2, 1] == rows[1, 0] else along
         three = jnp.stack([zero, zero, zero, zero, zero, bonds[0], across, zero, height]).reshape(3, 3)
         positions = jnp.zeros((self.n_atoms, 3), three.dtype).at[rows[:3, 0]].set(three)
@@ -196,7 +197,9 @@ def measure(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Fields:
         return positions[rows[row:, i]] - positions[rows[row:, j]]
 
     # atom - a, b - a, c - b
-    v, w, u = difference(two, 0, 1), difference(three, 2, 1), difference(four, 3, 2)
+    v = difference(two, 0, 1)
+    w = difference(three, 2, 1)
+    u = difference(four, 3, 2)
     bonds = _length(v)
     # Angle between v and w, from sine and cosine together: acos loses half the digits near 0 and pi.
     v, n = v[three - two :], jnp.cross(v[three - two :], w)
@@ -204,7 +207,9 @@ def measure(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Fields:
     # Torsion: angle between the normals v × w and u × w of the two planes. Their product is |n||m| cos p; and
     # |w| (v . m) = |n||m| sin p, positive if, seen from a towards b, the bond to atom turns clockwise to
     # cover the one to c.
-    v, w, n = v[four - three :], w[four - three :], n[four - three :]
+    v = v[four - three :]
+    w = w[four - three :]
+    n = n[four - three :]
     m = jnp.cross(u, w)
     torsions = _atan2(_length(w) * jnp.sum(v * m, axis=-1), jnp.sum(n * m, axis=-1))
     return {"bonds": bonds, "angles": angles, "torsions": torsions}
@@ -320,7 +325,8 @@ def check_not_linear(bonds: Bonds, positions: np.ndarray) -> None:
 def _angles(frames: np.ndarray, triples: np.ndarray) -> np.ndarray:
     """Angles (frames, triples) between the bonds of three atoms, rad."""
     vertex = frames[:, triples[:, 1]]
-    v, w = frames[:, triples[:, 0]] - vertex, frames[:, triples[:, 2]] - vertex
+    v = frames[:, triples[:, 0]] - vertex
+    w = frames[:, triples[:, 2]] - vertex
     return np.arctan2(np.linalg.norm(np.cross(v, w), axis=-1), np.sum(v * w, axis=-1))
 
 

@@ -157,15 +157,18 @@ class Whiten(AbstractLayer):
                 "leave out elements that never change (constraints)."
             )
         # C^(-1/2), the symmetric root: of all matrices that whiten, it moves the elements least
-        matrix, undo = vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
+        matrix = vectors / np.sqrt(values) @ vectors.T
+        undo = vectors * np.sqrt(values) @ vectors.T
         return cls(field, *(jnp.asarray(a) for a in (mean, matrix, undo, -0.5 * np.sum(np.log(values)))))
 
     def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
-        v, (mean, matrix, _, log_det) = x[self.field], self._constants(x)
+        v = x[self.field]
+        mean, matrix, _, log_det = self._constants(x)
         return x | {self.field: product(matrix, v - mean)}, log_det
 
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
-        v, (mean, _, undo, log_det) = y[self.field], self._constants(y)
+        v = y[self.field]
+        mean, _, undo, log_det = self._constants(y)
         return y | {self.field: product(undo, v) + mean}, -log_det
 
     def _constants(self, state: Channels) -> list[Array]:
@@ -239,7 +242,8 @@ class Unbounded(AbstractLayer):
         if self.kind == "length":
             y, log_slopes = jnp.log(inside), -jnp.log(inside)
         else:
-            y, log_slopes = jnp.log(jnp.tan(inside / 2)), -jnp.log(jnp.sin(inside))
+            y = jnp.log(jnp.tan(inside / 2))
+            log_slopes = -jnp.log(jnp.sin(inside))
         return x | {self.field: v.at[np.array(self.elements)].set(y)}, jnp.sum(log_slopes)
 
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:

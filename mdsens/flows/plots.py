@@ -115,7 +115,8 @@ def _ramachandran(ax: "Axes", angles: Float[np.ndarray, "frames 2"], title: str)
 
 def _against(ax: "Axes", reference: np.ndarray, own: np.ndarray, x: str, y: str) -> None:
     shown = np.random.default_rng(0).permutation(len(reference))[:20_000]
-    low, high = float(reference[shown].min()), float(reference[shown].max())
+    low = float(reference[shown].min())
+    high = float(reference[shown].max())
     ax.plot(reference[shown], own[shown], ".", markersize=2, alpha=0.3, color=FLOW, rasterized=True)
     ax.plot([low, high], [low, high], color="black", linewidth=0.8)
     ax.set_xlabel(x)

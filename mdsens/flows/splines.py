@@ -57,7 +57,9 @@ class RationalQuadraticSpline(AbstractTransform):
         s, r = h / w, inner - y0
         # equations 6 to 8: a t² + b t + c = 0, the root that does not cancel
         curvature = d0 + d1 - 2 * s
-        a, b, c = h * (s - d0) + r * curvature, h * d0 - r * curvature, -s * r
+        a = h * (s - d0) + r * curvature
+        b = h * d0 - r * curvature
+        c = -s * r
         t = 2 * c / (-b - jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0)))
         x = jnp.where(outside, y, x0 + t * w) + turns
         return x, -self.forward(x)[1]

@@ -146,7 +146,8 @@ class RampMixture(AbstractTransform):
             return line - half, line + half
         # the ramps add between 0 and the sum of their heights; before the first ramp begins, and after the
         # last, the one or the other
-        low, high = (y - self.offset - height) / self.slope, (y - self.offset) / self.slope
+        low = (y - self.offset - height) / self.slope
+        high = (y - self.offset) / self.slope
         first = jnp.min(self.center - 0.5 / self.sharpness, axis=-1)
         last = jnp.max(self.center + 0.5 / self.sharpness, axis=-1)
         rounding = jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(self.offset) + height) / self.slope
@@ -324,7 +325,8 @@ class LineMixture(_MixtureFamily):
         center = centers + np.linspace(-2, 2, m + 2)[1:-1].astype(raw.dtype)
         sharpness = _between(sharpnesses, 0.1, self.sharpest, self.first_sharpness)
         steepness = self._steepness(steepnesses)
-        slope, offset = jnp.exp(affine[..., 1]), affine[..., 0] - 0.5 * jnp.sum(height, axis=-1)
+        slope = jnp.exp(affine[..., 1])
+        offset = affine[..., 0] - 0.5 * jnp.sum(height, axis=-1)
         return RampMixture(slope, offset, height, center, sharpness, steepness, self.power, "line")
 
 

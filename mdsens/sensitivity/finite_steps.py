@@ -177,7 +177,8 @@ def re_relax(
             potential.
         radius: range of first order, to be tried too; None if it is not known.
     """
-    derivative, at_range = np.zeros(steps.derivative.shape), np.full(steps.derivative.shape, np.nan)
+    derivative = np.zeros(steps.derivative.shape)
+    at_range = np.full(steps.derivative.shape, np.nan)
     elsewhere: list[str] = []
     names = steps.problem.selection.names
 

@@ -94,7 +94,8 @@ class SensitivityProblem:
         problem = cls(chosen, selection, potential, equilibria, linear_solver, (), ())
         seen = {key: view.state(problem.origin[key]) for key, view in problem.views.items()}
         rows = row_names(chosen, shapes_of(chosen, potential, seen))
-        names, units = tuple(name for name, _ in rows), tuple(unit for _, unit in rows)
+        names = tuple(name for name, _ in rows)
+        units = tuple(unit for _, unit in rows)
         return dataclasses.replace(problem, names=names, units=units)
 
     @functools.cached_property

@@ -189,7 +189,8 @@ def _strained(bench: _Bench, strain: np.ndarray) -> Path:
 
 def _forces(bench: _Bench) -> Check:
     n = bench.structure.n_atoms
-    units, forces = np.eye(3 * n).reshape(3 * n, n, 3), bench.here.forces.reshape(-1)
+    units = np.eye(3 * n).reshape(3 * n, n, 3)
+    forces = bench.here.forces.reshape(-1)
     found, allowed = [], bench.rtol * bench.force
     for k in _some_coordinates(bench):
         slope, used = bench.slope(_along(bench, units[k]), 3e-4 * bench.shortest)
@@ -214,7 +215,8 @@ def _hessian(bench: _Bench) -> Iterator[Check]:
     still = filled(potential, 0.0)
     one = probe(potential, structure, bench.neighbors, jnp.asarray(v), still)
     other = probe(potential, structure, bench.neighbors, jnp.asarray(w), still)
-    (vhw, size), (whv, _) = dot(v, other.product), dot(w, one.product)
+    vhw, size = dot(v, other.product)
+    whv, _ = dot(w, one.product)
     where = "along two random displacements"
     yield Check("the Hessian is symmetric", abs(vhw - whv), 1e-10 * size, "eV/Å²", where)
 
@@ -273,7 +275,8 @@ def _forward_and_reverse(found: Probe, v: Array, change: Potential) -> Iterator[
     value, terms = dot(found.reverse, change)
     error = abs(value - float(found.forward))
     yield Check("dE/dtheta is the same forward and in reverse", error, 1e-11 * terms, "eV", where)
-    (value, terms), (forward, scale) = dot(found.forces_reverse, change), dot(v, found.forces_forward)
+    value, terms = dot(found.forces_reverse, change)
+    forward, scale = dot(v, found.forces_forward)
     error, allowed = abs(value - forward), 1e-10 * max(terms, scale)
     yield Check("dF/dtheta is the same forward and in reverse", error, allowed, "eV/Å", where)
 
