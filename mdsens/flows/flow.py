@@ -39,7 +39,8 @@ class Normal(AbstractBase):
     n: int = eqx.field(static=True)
 
     def log_density(self, z: Float[Array, " n"]) -> Float[Array, ""]:
-        return -0.5 * jnp.sum(z * z) - 0.5 * self.n * np.log(2 * np.pi).item()
+        log_norm = 0.5 * self.n * np.log(2 * np.pi).item()
+        return -0.5 * jnp.sum(z * z) - log_norm
 
     def sample(self, key: PRNGKeyArray, dtype: np.dtype) -> Float[Array, " n"]:
         return jax.random.normal(key, (self.n,), dtype)
@@ -77,10 +78,8 @@ class Flow(eqx.Module):
     @property
     def dtype(self) -> np.dtype:
         """Precision of the parameters; that of JAX if there are none."""
-        return next(
-            (leaf.dtype for leaf in jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))),
-            jnp.zeros(()).dtype,
-        )
+        leaves = jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array))
+        return leaves[0].dtype if leaves else jnp.zeros(()).dtype
 
     def astype(self, dtype: np.dtype | type) -> "Flow":
         """The same flow with its parameters in another precision."""
@@ -97,7 +96,7 @@ class Flow(eqx.Module):
     def log_density(self, x: Array) -> Float[Array, ""]:
         """log p of one x."""
         z, log_det = self.forward(x)
-        return sum((q.log_density(z[name]) for name, q in self.base.items()), start=log_det)
+        return self._with_base(z, log_det)
 
     def energy(self, x: Array) -> Float[Array, ""]:
         """-log p of one x: energy in kT."""
@@ -113,7 +112,11 @@ class Flow(eqx.Module):
         keys = jax.random.split(key, len(self.base))
         z = {name: q.sample(k, self.dtype) for k, (name, q) in zip(keys, self.base.items(), strict=True)}
         x, log_det = self.inverse(z)
-        return x, sum((q.log_density(z[name]) for name, q in self.base.items()), start=-log_det)
+        return x, self._with_base(z, -log_det)
+
+    def _with_base(self, z: Channels, start: Float[Array, ""]) -> Float[Array, ""]:
+        """log q(z), added to something."""
+        return sum((q.log_density(z[name]) for name, q in self.base.items()), start=start)
 
     def sample(
         self, key: PRNGKeyArray, n: int, *, batch: int = 1024
@@ -147,7 +150,8 @@ class Flow(eqx.Module):
 
     def _draws(self, key: PRNGKeyArray, n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
         """n draws on the host, inside the domain or not."""
-        draws = [_draw_many(self, k, size) for k in jax.random.split(key, -(-n // size))]
+        keys = jax.random.split(key, -(-n // size))
+        draws = [_draw_many(self, one, size) for one in keys]
         positions, densities = zip(*draws, strict=True)
         return np.concatenate(positions)[:n], np.concatenate(densities)[:n]
 
