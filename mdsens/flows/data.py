@@ -201,8 +201,7 @@ def signatures(positions: Float[np.ndarray, "frames ..."]) -> Float[np.ndarray, 
     i, j = np.triu_indices(positions.shape[1], 1)
     some = np.sort(np.random.default_rng(0).permutation(len(i))[:SIGNATURE])
     ends = np.asarray(positions, float)
-    vectors = ends[:, i[some]] - ends[:, j[some]]
-    return np.linalg.norm(vectors, axis=-1).astype(np.float32)
+    return np.linalg.norm(ends[:, i[some]] - ends[:, j[some]], axis=-1).astype(np.float32)
 
 
 def known_again(
@@ -213,8 +212,7 @@ def known_again(
 
     if frames.shape[1] != known.shape[1]:
         return np.zeros(len(frames), bool)
-    reach = SAME * np.sqrt(known.shape[1])
-    distance, _ = KDTree(known).query(frames, distance_upper_bound=reach)
+    distance, _ = KDTree(known).query(frames, distance_upper_bound=SAME * np.sqrt(known.shape[1]))
     return np.isfinite(distance)
 
 

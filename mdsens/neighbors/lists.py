@@ -3,7 +3,7 @@
 A pair is (i, j, shift): atom j's image lies at x_j + shift @ cell. Every pair stands once, also an atom with
 its own image, also several images of one atom: cells smaller than the cutoff are right. The list is made for
 reach = cutoff + skin and stays complete while the atoms move little (`Neighbors.slack`). It holds the pairs
-twice: flat (`i`, `j`, `shift`), and sorted by atom for forms that want that (`Neighbors.table`).
+twice: flat (`i`, `j`, `shift`), and sorted by atom for forms that look at one atom after the other (`near`).
 
 Two builders give the same pairs: vesin on the host (any cell), and jax-md's cell list on the device (cells at
 least three reaches thick along every periodic vector). The second is chosen on an accelerator for
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mdsens.errors import InputError, NonFiniteError, TracedError
 from mdsens.neighbors import cell_list
@@ -31,10 +31,14 @@ DEVICE_ATOMS = 10_000  # atoms from which an accelerator builds its own list
 
 
 class Capacity(NamedTuple):
-    """Shapes of a list: slots for pairs, and places in a row of its table."""
+    """Shapes of a list: slots for pairs, places in a row of neighbors, slots for images of atoms."""
 
     pairs: int = 0
     width: int = 0
+    images: int = 0
+
+
+NOTHING_KEPT = Capacity()
 
 
 class Table(NamedTuple):
@@ -44,41 +48,35 @@ class Table(NamedTuple):
         j: (atoms, width) atom indices.
         shift: (atoms, width, 3) whole cell vectors between the image of j and j itself.
         valid: (atoms, width) False in unused places.
-        pair: (atoms, width) place of the pair in the flat arrays i, j of the list.
-        sign: (atoms, width) 1 where the atom of the row is the pair's i, -1 where it is its j: the vector
-            here is sign times that of the pair. 0 in unused places.
         reach: of the list, Å.
     """
 
     j: Int[Array, "atoms width"]
     shift: Float[Array, "atoms width 3"]
     valid: Bool[Array, "atoms width"]
-    pair: Int[Array, "atoms width"]
-    sign: Float[Array, "atoms width"]
     reach: Float[Array, ""]
 
     def vectors(self, structure: Structure) -> Float[Array, "atoms width 3"]:
         """Vectors from each atom to the images of its neighbors, Å. Unused places point beyond any cutoff."""
         x = structure.positions
         d = x[self.j] - x[:, None] + self.shift @ structure.cell
-        return _far_unless(self.valid, d, self.reach)
+        return jnp.where(self.valid[..., None], d, beyond(self.reach) * jnp.array([1.0, 0.0, 0.0]))
 
 
-def _empty_table(neighbors: "Neighbors") -> Table:
-    nothing = jnp.zeros_like(neighbors.rows)
-    zero = jnp.zeros(nothing.shape, neighbors.shift.dtype)
-    shift = jnp.zeros((*nothing.shape, 3), neighbors.shift.dtype)
-    return Table(nothing, shift, neighbors.rows >= 0, nothing, zero, neighbors.reach)
+def beyond(reach: Float[Array, ""]) -> Float[Array, ""]:
+    """A distance at which no pair of a list with this reach stands, Å: where unused places are put.
 
-
-def _far_unless(valid: Bool[Array, "..."], d: Float[Array, "... 3"], reach: Float[Array, ""]):
-    # A padded slot must be harmless in every derivative: a constant vector beyond the reach.
-    far = jnp.array([2.0, 0.0, 0.0], d.dtype) * jnp.where(jnp.isfinite(reach), reach, 1.0)
-    return jnp.where(valid[..., None], d, far)
+    An unused place must be harmless in every derivative: its vector is a constant of this length.
+    """
+    return jnp.where(jnp.isfinite(reach), 2 * reach, 1e3)
 
 
 class Neighbors(eqx.Module):
     """Pairs within `reach`, padded so that a rebuilt list has the shape of the old one.
+
+    The pairs stand twice. Flat: `i`, `j`, `shift`, each pair once. By atom: `near`, each pair seen from both
+    its atoms, over the n atoms of the structure followed by the images of atoms that lie within reach of it.
+    A neighbor is then one whole number, and its position one look-up (see `extended`).
 
     Attributes:
         i, j: (pairs,) atom indices; padded slots hold 0.
@@ -86,8 +84,10 @@ class Neighbors(eqx.Module):
         valid: (pairs,) False in padded slots.
         reach: cutoff + skin the list was made for, Å (inf: all pairs of a cluster).
         positions, cell: where the list was made, Å; `slack` compares with them.
-        rows: (atoms, width) where `table` finds the neighbors of each atom: k for the pair k seen from i,
-            pairs + k for the same seen from j, -1 in unused places.
+        near: (atoms, width) the neighbors of each atom: k < n for atom k, n + k for image k, and `nobody` in
+            unused places.
+        owner, image: (images,) the atom that each image is of, and (images, 3) the whole cell vectors between
+            the two; padded slots are copies of atom 0 that nobody has for a neighbor.
     """
 
     i: Int[Array, "pairs"]
@@ -97,28 +97,44 @@ class Neighbors(eqx.Module):
     reach: Float[Array, ""]
     positions: Float[Array, "atoms 3"]
     cell: Float[Array, "3 3"]
-    rows: Int[Array, "atoms width"]
+    near: Int[Array, "atoms width"]
+    owner: Int[Array, "images"]
+    image: Float[Array, "images 3"]
 
     @property
     def width(self) -> int:
-        """Places in a row of `table`, enough for the neighbors of any atom."""
-        return self.rows.shape[-1]
+        """Places in a row of `near`, enough for the neighbors of any atom."""
+        return self.near.shape[-1]
 
     @property
     def capacity(self) -> Capacity:
         """Shapes to keep when the list is made anew, so that nothing is compiled again."""
-        return Capacity(self.i.shape[0], self.width)
+        return Capacity(self.i.shape[0], self.width, self.owner.shape[0])
 
     @property
     def n_atoms(self) -> int:
         """Atoms the list is for."""
         return self.positions.shape[0]
 
+    @property
+    def nobody(self) -> int:
+        """What unused places of `near` hold: one more than the last image."""
+        return self.n_atoms + self.owner.shape[0]
+
+    def extended(self, values: Shaped[Array, "atoms ..."]) -> Shaped[Array, "extended ..."]:
+        """Values of the atoms, of the atoms that the images are of, and a zero for nobody."""
+        return jnp.concatenate([values, values[self.owner], jnp.zeros_like(values[:1])])
+
+    def image_shifts(self) -> Float[Array, "extended 3"]:
+        """Whole cell vectors between each extended atom and the atom it is of."""
+        none = jnp.zeros((self.n_atoms, 3), self.image.dtype)
+        return jnp.concatenate([none, self.image, none[:1]])
+
     def vectors(self, structure: Structure) -> Float[Array, "pairs 3"]:
         """Vectors from i to the image of j, Å. Padded slots point farther than any cutoff."""
         x = structure.positions
         d = x[self.j] - x[self.i] + self.shift @ structure.cell
-        return _far_unless(self.valid, d, self.reach)
+        return jnp.where(self.valid[:, None], d, beyond(self.reach) * jnp.array([1.0, 0.0, 0.0]))
 
     def atoms_of(self, chosen: Bool[Array, "pairs"]) -> Bool[Array, "atoms"]:
         """True for each atom that belongs to one of the chosen pairs; padded slots count for nothing."""
@@ -126,20 +142,9 @@ class Neighbors(eqx.Module):
         return jnp.zeros(self.n_atoms, bool).at[self.i].max(chosen).at[self.j].max(chosen)
 
     def table(self) -> Table:
-        """The same pairs by atom, for forms that need all neighbors of an atom together.
-
-        Sorted when the list was made: this only looks up, under jit too.
-        """
-        # Each pair is a neighbor of i, and with the opposite shift one of j.
-        pairs, valid = self.i.shape[0], self.rows >= 0
-        if pairs == 0:  # nothing to look up: a list of exact capacity for one atom
-            return _empty_table(self)
-        sign = jnp.where(valid, jnp.where(self.rows < pairs, 1.0, -1.0), 0.0)
-        pair = jnp.where(valid, self.rows % pairs, 0)
-        j = jnp.where(sign > 0, self.j[pair], self.i[pair])
-        return Table(
-            jnp.where(valid, j, 0), sign[..., None] * self.shift[pair], valid, pair, sign, self.reach
-        )
+        """The same pairs by atom, for forms that need all neighbors of an atom together."""
+        owners = self.extended(jnp.arange(self.n_atoms))
+        return Table(owners[self.near], self.image_shifts()[self.near], self.near < self.nobody, self.reach)
 
     def slack(self, structure: Structure, cutoff: Float[Array, ""]) -> Float[Array, ""]:
         """How far, in Å, the list is from missing a pair within `cutoff`; negative: rebuild."""
@@ -198,7 +203,7 @@ def find_neighbors(
             f"cutoff = {cutoff} Å and skin = {skin} Å: the cutoff must be positive, the skin zero or "
             "positive and finite."
         )
-    reach, kept = float(cutoff + skin), capacity or Capacity()
+    reach, kept = float(cutoff + skin), capacity or NOTHING_KEPT
 
     # A list is piecewise constant in positions and cell. The custom rule says so, and lets the host see the
     # values behind any number of nested derivatives.
@@ -350,9 +355,11 @@ def search_on_host(
         if not real.all():
             i, j, shift = i[real], j[real], shift[real]
     i, j = i.astype(np.int32), j.astype(np.int32)
-    most = int(np.bincount(np.concatenate([i, j]), minlength=1).max())
-    room = Capacity(_slots(len(i), capacity.pairs), _slots(most, capacity.width))
-    return list_of_pairs(i, j, shift, positions, cell, reach, room)
+    return list_of_pairs(i, j, shift, positions, cell, reach, capacity, _slots)
+
+
+def _exactly(needed: int, kept: int) -> int:
+    return max(needed, kept)
 
 
 def list_of_pairs(
@@ -362,44 +369,87 @@ def list_of_pairs(
     positions: np.ndarray | Array,
     cell: np.ndarray | Array,
     reach: float,
-    capacity: Capacity,
+    capacity: Capacity = NOTHING_KEPT,
+    slots: Callable[[int, int], int] = _exactly,
 ) -> Neighbors:
-    """A list of pairs known already, each once, in arrays of just this capacity."""
-    slots = capacity.pairs
-    pad = slots - len(i)
+    """A list of pairs known already, each once.
+
+    Args:
+        capacity: shapes at least kept.
+        slots: length of an array, from the number needed and the length kept; by default no longer than both.
+    """
+    by_atom = _by_atom(i, j, shift, len(positions))
+    room = Capacity(*map(slots, (len(i), by_atom.width, len(by_atom.owner)), capacity))
+    pad, spare = room.pairs - len(i), room.images - len(by_atom.owner)
     return Neighbors(
         i=jnp.asarray(np.pad(i, (0, pad))),
         j=jnp.asarray(np.pad(j, (0, pad))),
         shift=jnp.asarray(np.pad(shift.astype(float), ((0, pad), (0, 0)))),
-        valid=jnp.asarray(np.arange(slots) < len(i)),
+        valid=jnp.asarray(np.arange(room.pairs) < len(i)),
         reach=jnp.asarray(reach, float),
         positions=jnp.asarray(positions),
         cell=jnp.asarray(cell),
-        rows=jnp.asarray(_sort_on_host(i, j, len(positions), capacity)),
+        near=jnp.asarray(by_atom.rows(room.width, len(positions) + room.images)),
+        owner=jnp.asarray(np.pad(by_atom.owner, (0, spare))),
+        image=jnp.asarray(np.pad(by_atom.image.astype(float), ((0, spare), (0, 0)))),
     )
 
 
-def _sort_on_host(i: np.ndarray, j: np.ndarray, n_atoms: int, room: Capacity) -> np.ndarray:
+class _ByAtom(NamedTuple):
+    """Both directions of all pairs, ordered by the atom that looks: who, its place in the row, at what."""
+
+    atom: np.ndarray
+    place: np.ndarray
+    neighbor: np.ndarray
+    owner: np.ndarray
+    image: np.ndarray
+    n_atoms: int
+
+    @property
+    def width(self) -> int:
+        return int(self.place.max(initial=-1)) + 1
+
+    def rows(self, width: int, nobody: int) -> np.ndarray:
+        rows = np.full((self.n_atoms, width), nobody, np.int32)
+        rows[self.atom, self.place] = self.neighbor
+        return rows
+
+
+def _by_atom(i: np.ndarray, j: np.ndarray, shift: np.ndarray, n_atoms: int) -> _ByAtom:
     atom = np.concatenate([i, j])
     # numpy sorts numbers of 16 bits in linear time
     order = np.argsort(atom.astype(np.uint16) if n_atoms <= 2**16 else atom, kind="stable")
     counts = np.bincount(atom, minlength=n_atoms)
     place = np.arange(len(atom)) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = np.full((n_atoms, room.width), -1, np.int32)
-    rows[atom[order], place] = np.where(order < len(i), order, order - len(i) + room.pairs)
-    return rows
+    neighbor = np.concatenate([j, i])[order]
+    whole = shift.astype(np.int32)
+    away = np.concatenate([whole, -whole])[order]
+    outside = away.any(axis=1)
+    owner, image, index = _distinct_images(neighbor[outside], away[outside], n_atoms)
+    neighbor[outside] = n_atoms + index
+    return _ByAtom(atom[order], place, neighbor, owner, image, n_atoms)
 
 
-@functools.partial(jax.jit, static_argnames=("n_atoms", "width"))
-def _sort_on_device(i, j, valid, n_atoms, width) -> Int[Array, "atoms width"]:
-    # Sorted by atom, an entry's place in its row is its distance from where the row begins.
-    atom = jnp.where(jnp.tile(valid, 2), jnp.concatenate([i, j]), n_atoms)
-    order = jnp.argsort(atom)
-    atom = atom[order]
-    place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
-    rows = jnp.full((n_atoms, width), -1, jnp.int32)
-    # padded slots fall outside, and are dropped
-    return rows.at[atom, place].set(order.astype(jnp.int32), mode="drop")
+def _distinct_images(
+    owner: np.ndarray, image: np.ndarray, n_atoms: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # The different (owner, image) there are, and which of them each one given is. One whole number stands for
+    # both, and these numbers are marked in an array of all there could be, unless that is very long.
+    if len(owner) == 0:
+        return owner, image, owner
+    low = image.min(axis=0)
+    _, b, c = spans = (image.max(axis=0) - low + 1).astype(np.int64)
+    offset = image - low
+    number = ((offset[:, 0] * b + offset[:, 1]) * c + offset[:, 2]) * n_atoms + owner
+    if spans.prod() * n_atoms > 64 * len(owner):
+        _, first, index = np.unique(number, return_index=True, return_inverse=True)
+        return owner[first], image[first], index
+    # any of those with the same number serves as the first
+    first = np.full(spans.prod() * n_atoms, -1)
+    first[number] = np.arange(len(number))
+    there = first >= 0
+    index = (np.cumsum(there) - 1)[number]
+    return owner[first[there]], image[first[there]], index
 
 
 def search_on_device(
@@ -407,14 +457,60 @@ def search_on_device(
 ) -> Neighbors:
     """The same by jax-md's cell list on the device, for a cell three reaches thick along periodic vectors."""
     pairs = cell_list.find_pairs(positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs))
+    numbers = _image_numbers(pairs.shift, pairs.j, pairs.i, pairs.valid)
+    room = _slots(int(_count_distinct(numbers)), capacity.images)
     width = _slots(pairs.most, capacity.width)
+    near, owner, image = _by_atom_on_device(*pairs[:4], numbers, len(positions), width, room)
     return Neighbors(
         *pairs[:4],
         reach=jnp.asarray(reach, float),
         positions=jnp.asarray(positions),
         cell=jnp.asarray(cell),
-        rows=_sort_on_device(pairs.i, pairs.j, pairs.valid, len(positions), width),
+        near=near,
+        owner=owner,
+        image=image,
     )
+
+
+# One whole number for an image of an atom: 10 bits for each shift, 31 for the atom. HOME stands for the atom
+# itself, and for the directions of padded pairs.
+_HALF = 512
+HOME = np.iinfo(np.int64).max
+
+
+@jax.jit
+def _image_numbers(shift, j, i, valid) -> Int[Array, "directions"]:
+    both = jnp.concatenate([shift, -shift]).astype(jnp.int64)
+    a, b, c = jnp.moveaxis(both + _HALF, -1, 0)
+    number = ((a * 2 * _HALF + b) * 2 * _HALF + c) * 2**31 + jnp.concatenate([j, i])
+    return jnp.where(jnp.any(both != 0, axis=-1) & jnp.tile(valid, 2), number, HOME)
+
+
+@jax.jit
+def _count_distinct(numbers) -> Int[Array, ""]:
+    ordered = jnp.sort(numbers)
+    changes = jnp.concatenate([jnp.array([True]), ordered[1:] != ordered[:-1]])
+    return jnp.sum(changes & (ordered != HOME))
+
+
+@functools.partial(jax.jit, static_argnames=("n_atoms", "width", "room"))
+def _by_atom_on_device(i, j, shift, valid, numbers, n_atoms, width, room):
+    distinct = jnp.unique(numbers, size=room + 1, fill_value=HOME)[:room]
+    used = distinct != HOME
+    owner = jnp.where(used, distinct % 2**31, 0).astype(jnp.int32)
+    cells = distinct // 2**31
+    digits = jnp.stack([cells // (4 * _HALF**2), cells // (2 * _HALF) % (2 * _HALF), cells % (2 * _HALF)], -1)
+    image = jnp.where(used[:, None], (digits - _HALF).astype(float), 0.0)
+    neighbor = jnp.concatenate([j, i])
+    neighbor = jnp.where(numbers == HOME, neighbor, n_atoms + jnp.searchsorted(distinct, numbers))
+    # Sorted by atom, an entry's place in its row is its distance from where the row begins.
+    atom = jnp.where(jnp.tile(valid, 2), jnp.concatenate([i, j]), n_atoms)
+    order = jnp.argsort(atom)
+    atom = atom[order]
+    place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
+    rows = jnp.full((n_atoms, width), n_atoms + room, jnp.int32)
+    # padded slots fall outside, and are dropped
+    return rows.at[atom, place].set(neighbor[order].astype(jnp.int32), mode="drop"), owner, image
 
 
 def _all_pairs(n: int, pbc: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -16,35 +16,35 @@ from jaxtyping import Array, Float
 from mdsens.checks import number
 from mdsens.errors import InputError
 
-PairFunction = Callable[[Float[Array, "pairs"]], Float[Array, "pairs"]]
+PairFunction = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 
 class AbstractCut(eqx.Module):
     """How phi(r) is brought to zero at r_c."""
 
     @abstractmethod
-    def __call__(self, phi: PairFunction, r: Float[Array, "pairs"], cutoff: float) -> Float[Array, "pairs"]:
+    def __call__(self, phi: PairFunction, r: Float[Array, "..."], cutoff: float) -> Float[Array, "..."]:
         """Energy of each pair, eV. Only called with r <= cutoff: what lies beyond is masked by the caller."""
 
 
 class Truncated(AbstractCut):
     """phi(r) up to r_c: the energy jumps there (LAMMPS `lj/cut`)."""
 
-    def __call__(self, phi: PairFunction, r: Float[Array, "pairs"], cutoff: float) -> Float[Array, "pairs"]:
+    def __call__(self, phi: PairFunction, r: Float[Array, "..."], cutoff: float) -> Float[Array, "..."]:
         return phi(r)
 
 
 class Shifted(AbstractCut):
     """phi(r) - phi(r_c): the force jumps at r_c (LAMMPS `pair_modify shift yes`)."""
 
-    def __call__(self, phi: PairFunction, r: Float[Array, "pairs"], cutoff: float) -> Float[Array, "pairs"]:
+    def __call__(self, phi: PairFunction, r: Float[Array, "..."], cutoff: float) -> Float[Array, "..."]:
         return phi(r) - phi(jnp.full_like(r, cutoff))
 
 
 class ForceShifted(AbstractCut):
     """phi(r) - phi(r_c) - (r - r_c) phi'(r_c): the second derivative jumps there (LAMMPS `smooth/linear`)."""
 
-    def __call__(self, phi: PairFunction, r: Float[Array, "pairs"], cutoff: float) -> Float[Array, "pairs"]:
+    def __call__(self, phi: PairFunction, r: Float[Array, "..."], cutoff: float) -> Float[Array, "..."]:
         end = jnp.full_like(r, cutoff)
         value, slope = jax.jvp(phi, (end,), (jnp.ones_like(r),))
         return phi(r) - value - (r - cutoff) * slope
@@ -65,7 +65,7 @@ class Smooth(AbstractCut):
                 f"Smooth(onset={self.onset}): the onset is a fraction of the cutoff, 0 <= onset < 1."
             )
 
-    def __call__(self, phi: PairFunction, r: Float[Array, "pairs"], cutoff: float) -> Float[Array, "pairs"]:
+    def __call__(self, phi: PairFunction, r: Float[Array, "..."], cutoff: float) -> Float[Array, "..."]:
         t = jnp.clip((r - self.onset * cutoff) / ((1 - self.onset) * cutoff), 0.0, 1.0)
         return phi(r) * (1 - t**3 * (10 - 15 * t + 6 * t**2))
 

@@ -18,43 +18,34 @@ from jaxtyping import Array, Float, Int
 from mdsens.checks import instance, number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import Potential, pair_table, parameter
+from mdsens.potentials.base import pair_table, parameter
 from mdsens.potentials.cutoffs import AbstractCut, ForceShifted, Truncated
+from mdsens.potentials.shells import ShellPotential, Shells
 from mdsens.structure import Structure
 
 
-class PairPotential(Potential):
+class PairPotential(ShellPotential):
     """Base of the pair forms: they give `pair_energies`, and get energies for any number of species."""
 
+    reciprocal = True
+
     @abstractmethod
-    def pair_energies(
-        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
-    ) -> Float[Array, "pairs"]:
+    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
         """Energy of each pair at distance r (Å), eV; `pair` picks its parameters (None: one species)."""
 
-    def _pair_index(self, structure: Structure, neighbors: Neighbors) -> Int[Array, "pairs"] | None:
+    def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
+        """Half of each pair's energy belongs to either atom, eV."""
+        energies = self.pair_energies(shells.distances(), shells.labels(pair_table(len(self.elements))))
+        return 0.5 * jnp.sum(jnp.where(shells.valid, energies, 0.0), axis=1)
+
+    def _pair_index(self, structure: Structure, neighbors: Neighbors) -> Int[Array, "..."] | None:
         if len(self.elements) <= 1:
             return None
         types = self.types(structure)
         return jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
 
-    def _pairs(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"]:
-        d = neighbors.vectors(structure)
-        energies = self.pair_energies(
-            jnp.sqrt(jnp.sum(d * d, axis=-1)), self._pair_index(structure, neighbors)
-        )
-        return jnp.where(neighbors.valid, energies, 0.0)
 
-    def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
-        return jnp.sum(self._pairs(structure, neighbors))
-
-    def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
-        """Half of each pair's energy belongs to either atom, eV."""
-        half = 0.5 * self._pairs(structure, neighbors)
-        return jnp.zeros(structure.n_atoms, half.dtype).at[neighbors.i].add(half).at[neighbors.j].add(half)
-
-
-def _entry(values: Float[Array, "..."], pair: Int[Array, "pairs"] | None) -> Float[Array, "..."]:
+def _entry(values: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
     return values if pair is None else values[pair]
 
 
@@ -96,9 +87,7 @@ class LennardJones(PairPotential):
     def belongs_to(cls, field: str, settings: Mapping[str, Any]) -> str | None:
         return "species" if settings.get("mixing") else super().belongs_to(field, settings)
 
-    def pair_energies(
-        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
-    ) -> Float[Array, "pairs"]:
+    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
         epsilon, sigma = self.epsilon, self.sigma
         if self.mixing and pair is not None:
             a, b = np.triu_indices(len(self.elements))
@@ -138,9 +127,7 @@ class Morse(PairPotential):
     def cutoff(self) -> Float[Array, ""]:
         return jnp.asarray(self.cutoff_radius)
 
-    def pair_energies(
-        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
-    ) -> Float[Array, "pairs"]:
+    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
         D0, alpha, r0 = _entry(self.D0, pair), _entry(self.alpha, pair), _entry(self.r0, pair)
 
         def phi(r):
@@ -174,19 +161,17 @@ class SoftSphere(PairPotential):
     def cutoff(self) -> Float[Array, ""]:
         return jnp.max(self.diameter)
 
-    def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"] | Float[Array, ""]:
+    def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "..."] | Float[Array, ""]:
         # a small disc can be clear of all others and yet closer to them than two large ones in contact
         return self._contact(self._pair_index(structure, neighbors))
 
-    def _contact(self, pair: Int[Array, "pairs"] | None) -> Float[Array, "..."]:
+    def _contact(self, pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
         if pair is None:
             return self.diameter
         a, b = np.triu_indices(len(self.elements))
         return ((self.diameter[a] + self.diameter[b]) / 2)[pair]
 
-    def pair_energies(
-        self, r: Float[Array, "pairs"], pair: Int[Array, "pairs"] | None
-    ) -> Float[Array, "pairs"]:
+    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
         overlap = 1 - r / self._contact(pair)
         # (0)^alpha has no derivative in alpha, nor a second one in r for alpha < 2: mask before the power.
         touching = overlap > 0
@@ -197,7 +182,7 @@ class SoftSphere(PairPotential):
         )
 
 
-def _cut_off(phi, r: Float[Array, "pairs"], cutoff: float, cut: AbstractCut) -> Float[Array, "pairs"]:
+def _cut_off(phi, r: Float[Array, "..."], cutoff: float, cut: AbstractCut) -> Float[Array, "..."]:
     if np.isinf(cutoff):
         return phi(r)
     inside = r < cutoff

@@ -9,17 +9,19 @@ that part).
 Source: Stillinger, Weber, Phys. Rev. B 31, 5262 (1985); LAMMPS pair_style sw.
 """
 
+import itertools
+from typing import NamedTuple
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import Potential, pair_table, parameter
-from mdsens.structure import Structure
+from mdsens.potentials.base import pair_table, parameter
+from mdsens.potentials.shells import ShellPotential, Shells
 
 
-class StillingerWeber(Potential):
+class StillingerWeber(ShellPotential):
     """Stillinger-Weber for one or several species.
 
     Two-body parameters belong to unordered pairs, `gamma` to ordered pairs (center first), `lambda_` and
@@ -52,65 +54,80 @@ class StillingerWeber(Potential):
     def cutoff(self) -> Float[Array, ""]:
         return jnp.max(self.a * self.sigma)
 
-    def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
-        two, three = self._terms(structure, neighbors)
-        return jnp.sum(two) + jnp.sum(three)
-
-    def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
+    def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy, and the angles an atom is the center of, eV."""
-        two, three = self._terms(structure, neighbors)
-        return three.at[neighbors.i].add(two / 2).at[neighbors.j].add(two / 2)
-
-    def _terms(self, structure: Structure, neighbors: Neighbors):
-        n, species = structure.n_atoms, max(len(self.elements), 1)
-        i, j = neighbors.i, neighbors.j
-        d = neighbors.vectors(structure)
-        r = jnp.sqrt(jnp.sum(d * d, axis=-1))
-        types = self.types(structure)
-        pair = jnp.asarray(pair_table(species))[types[i], types[j]]
-        one = (lambda values: values) if species == 1 else (lambda values: values[pair])
+        species = max(len(self.elements), 1)
+        pair = shells.labels(pair_table(species))
+        one = (lambda values: values) if pair is None else (lambda values: values[pair])
         eps, s, cutoff = one(self.epsilon), one(self.sigma), one(self.a * self.sigma)
 
         # exp(s / (r - a s)) and all its derivatives vanish at the cutoff; beyond it the exponent is never
         # formed.
+        r = shells.distances()
         inside = r < cutoff
         exponent = s / jnp.where(inside, r - cutoff, -s)
         log_ratio = jnp.log(s / r)
         power = lambda k: jnp.exp(one(k) * log_ratio)  # (s / r)^k
         two = one(self.A) * eps * (one(self.B) * power(self.p) - power(self.q)) * jnp.exp(exponent)
-        two = jnp.where(inside, two, 0.0)
+        pairs = 0.5 * jnp.sum(jnp.where(inside, two, 0.0), axis=1)
 
-        # Three bodies without listing triples. With n = (1, unit vector) and D = diag(-c, 1, 1, 1),
-        #     cos t_jik - c = n_j . D n_k    so    (cos - c)² = sum_AB D_A D_B (n_j n_j^T)_AB (n_k n_k^T)_AB,
-        # and the sum over pairs of neighbors needs only the moments of the shell, T = sum_j g_j n_j n_j^T (4
-        # x 4):
-        #     sum_{j<k} (cos - c)² g_j g_k = 1/2 [ sum_AB D_A D_B T_AB² - (1 - c)² sum_j g_j² ],
-        # the last term taking out j = k. One pass over pairs. Each species of neighbors has moments of its
-        # own, and g_j carries sqrt(eps_ij).
-        def decay(gamma):
-            return jnp.where(inside, jnp.sqrt(eps) * jnp.exp(gamma * exponent), 0.0)
+        ordered = shells.labels(np.arange(species**2).reshape(species, species))
+        gamma = self.gamma if ordered is None else self.gamma[ordered]
+        g = jnp.where(inside, jnp.sqrt(eps) * jnp.exp(gamma * exponent), 0.0)
+        unit = tuple(dk / r for dk in shells.d)
+        return pairs + self._angles(shells, g, unit)
 
-        if species == 1:
-            g_i = g_j = decay(self.gamma)
-        else:
-            g_i = decay(self.gamma[types[i] * species + types[j]])
-            g_j = decay(self.gamma[types[j] * species + types[i]])
-        four = jnp.concatenate([jnp.ones_like(r)[:, None], d / r[:, None]], axis=-1)
-        outer = four[:, :, None] * four[:, None, :]
-        back = jnp.array(np.outer([1, -1, -1, -1], [1, -1, -1, -1]))  # from j, the unit vector points back
-        T, squares = jnp.zeros((n * species, 4, 4), d.dtype), jnp.zeros(n * species, d.dtype)
-        at_i, at_j = i * species + types[j], j * species + types[i]
-        T = T.at[at_i].add(g_i[:, None, None] * outer).at[at_j].add(g_j[:, None, None] * outer * back)
-        squares = squares.at[at_i].add(g_i**2).at[at_j].add(g_j**2)
-        T, squares = T.reshape(n, species, 4, 4), squares.reshape(n, species)
-        # parameters of the triple (center, a, b), symmetric in a and b
-        strength, c = self._triples(self.lambda_)[types], self._triples(self.costheta0)[types]
-        D = jnp.stack([-c, *(jnp.ones_like(c),) * 3], axis=-1)
-        all_pairs = jnp.einsum("nab,nabA,nabB,naAB,nbAB->n", strength, D, D, T, T)
-        same = jnp.arange(species)
-        themselves = jnp.sum(strength[:, same, same] * (1 - c[:, same, same]) ** 2 * squares, axis=1)
-        return two, 0.5 * (all_pairs - themselves)
+    # Three bodies without listing triples. With n = (1, unit vector) and D = diag(-c, 1, 1, 1),
+    #     cos t_jik - c = n_j . D n_k    so    (cos - c)² = sum_AB D_A D_B (n_j n_j^T)_AB (n_k n_k^T)_AB,
+    # and the sum over pairs of neighbors needs only the moments of the shell, T = sum_j g_j n_j n_j^T (4 x
+    # 4):
+    #     sum_{j<k} (cos - c)² g_j g_k = 1/2 [ sum_AB D_A D_B T_AB² - (1 - c)² sum_j g_j² ],
+    # the last term taking out j = k. T is symmetric: its ten different entries do. Each species of neighbors
+    # has moments of its own, and g_j carries sqrt(eps_ij).
+    def _angles(self, shells: Shells, g: Array, unit: tuple[Array, ...]) -> Float[Array, "atoms"]:
+        species = max(len(self.elements), 1)
+        of_species = [g if species == 1 else jnp.where(shells.others == b, g, 0.0) for b in range(species)]
+        moments = [_moments(g_b, unit) for g_b in of_species]
+        energies = jnp.zeros(g.shape[0], g.dtype)
+        for a, b in itertools.product(range(species), repeat=2):
+            strength, c = (
+                self._of_center(self._triples(values)[:, a, b], shells)
+                for values in (self.lambda_, self.costheta0)
+            )
+            all_pairs = _contracted(c, moments[a], moments[b])
+            themselves = (1 - c) ** 2 * moments[a].squares if a == b else 0.0
+            energies = energies + 0.5 * strength * (all_pairs - themselves)
+        return energies
+
+    def _of_center(self, values: Float[Array, "species"], shells: Shells) -> Float[Array, "..."]:
+        return values[0] if shells.center is None else values[shells.center]
 
     def _triples(self, values: Float[Array, "..."]) -> Float[Array, "species species species"]:
         species = max(len(self.elements), 1)
         return jnp.reshape(values, (species, -1))[:, pair_table(species)]
+
+
+class _Moments(NamedTuple):
+    """T_00; T_0k; T_km for k <= m; and sum_j g_j², of each atom."""
+
+    zeroth: Float[Array, "atoms"]
+    first: list[Float[Array, "atoms"]]
+    second: list[Float[Array, "atoms"]]
+    squares: Float[Array, "atoms"]
+
+
+KM = tuple(itertools.combinations_with_replacement(range(3), 2))
+
+
+def _moments(g: Float[Array, "atoms width"], unit: tuple[Array, ...]) -> _Moments:
+    over_shell = lambda values: jnp.sum(values, axis=1)
+    weighted = [g * u for u in unit]
+    second = [over_shell(weighted[k] * unit[m]) for k, m in KM]
+    return _Moments(over_shell(g), [over_shell(w) for w in weighted], second, over_shell(g * g))
+
+
+def _contracted(c: Float[Array, "..."], T: _Moments, U: _Moments) -> Float[Array, "atoms"]:
+    # sum_AB D_A D_B T_AB U_AB
+    mixed = sum(t * u for t, u in zip(T.first, U.first, strict=True))
+    tensor = sum((1 if k == m else 2) * t * u for (k, m), t, u in zip(KM, T.second, U.second, strict=True))
+    return c * c * T.zeroth * U.zeroth - 2 * c * mixed + tensor

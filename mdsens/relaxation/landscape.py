@@ -6,6 +6,9 @@ At the solution the generalised forces F(w, theta) vanish. For the atoms they ar
 are the stress off its target along each free strain.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -54,6 +57,26 @@ class Landscape(eqx.Module):
     def product(self, w: Vector, v: Vector) -> Vector:
         """Hessian at w times v (the Jacobian of `gradient`; see `symmetric`)."""
         return jax.jvp(self.gradient, (w,), (v,))[1]
+
+    def pull(
+        self, w: Vector, v: Vector, chosen: Any, replaced: Callable[["Landscape", Any], "Landscape"]
+    ) -> Any:
+        """Derivative of v . gradient(w) w.r.t. something that the landscape depends on.
+
+        Args:
+            chosen: its values, a pytree of arrays.
+            replaced: (landscape, values) -> the landscape with these values.
+        """
+        # v . dE/dw is the derivative of E along v, and derivatives may be taken in any order. Along v last:
+        # one more pass forward through dE/dchosen, instead of one backward through the forces.
+        if not self.coordinates.conservative:
+            return jax.vjp(lambda c: replaced(self, c).gradient(w), chosen)[1](v)[0]
+        slopes = lambda w: jax.grad(lambda c: replaced(self, c).energy(w))(chosen)
+        of_energy = jax.jvp(slopes, (w,), (v,))[1]
+        if self.n_strains == 0:
+            return of_energy
+        work = jax.vjp(lambda c: replaced(self, c)._work(w, replaced(self, c).target), chosen)[1]
+        return jax.tree.map(jnp.subtract, of_energy, work(v[-self.n_strains :])[0])
 
     def load(self, w: Vector) -> Float[Array, "strains"]:
         """Force along each strain unknown that no energy has, eV/Å.

@@ -1,0 +1,270 @@
+"""Potentials that are sums over atoms: E = sum_i e(shell of i), and how they are evaluated fast.
+
+The shell of an atom holds the vectors d_ij to its neighbors. A form states the energy of an atom as a
+function of its shell (`ShellPotential.shell_energies`), by operations on whole arrays (atoms, width) and
+sums along the second axis. Pairs, bond angles, embedded atoms, bond orders and descriptors are of this kind.
+
+With g_ij = dE/dd_ij, the gradient of the energy is
+
+    dE/dx_i = sum over atoms k that see i of g_ki - sum_j g_ij,      dE/dcell = sum_ij n_ij^T g_ij,
+
+where n_ij counts the cell vectors between j and the image that i sees. The first sum is a scatter. Where the
+two atoms of a pair share one energy half and half (`reciprocal`), g_ki = -g_ik and both sums are one, over
+the row of i.
+
+Atoms are worked off in blocks whose arrays stay in the cache of a core: gradients are formed within a block,
+so that nothing of the size (pairs, ...) is ever written to memory. The rule for this stands once, in
+`_total`: its derivative is the gradient computed block by block, and that, being an ordinary function, has
+derivatives of any order itself. An accelerator takes all atoms as one block.
+"""
+
+import functools
+from abc import abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mdsens.neighbors import Neighbors, beyond
+from mdsens.potentials.base import Potential
+from mdsens.structure import Structure
+
+PAIRS_IN_A_BLOCK = 2048  # whose arrays a core's cache holds: 16 KiB each, some tens of them at a time
+BLOCKS_IN_A_STAGE = 32  # after these, what belongs to other atoms is handed over to them
+
+
+class Shells(NamedTuple):
+    """The neighbors of some atoms, a row for each.
+
+    Attributes:
+        d: x, y and z of the vectors to the neighbors, Å, (atoms, width) each. Apart from each other they are
+            read from memory in long runs. Unused places point beyond any cutoff.
+        valid: (atoms, width) False in unused places.
+        center: (atoms,) index into `elements` of the atom in the middle; None if there is one species.
+        others: (atoms, width) the same for its neighbors.
+    """
+
+    d: tuple[Float[Array, "atoms width"], Float[Array, "atoms width"], Float[Array, "atoms width"]]
+    valid: Bool[Array, "atoms width"]
+    center: Int[Array, "atoms"] | None
+    others: Int[Array, "atoms width"] | None
+
+    def distances(self) -> Float[Array, "atoms width"]:
+        """Lengths of the vectors, Å."""
+        x, y, z = self.d
+        return jnp.sqrt(x * x + y * y + z * z)
+
+    def labels(self, table: Any) -> Int[Array, "atoms width"] | None:
+        """What a (species, species) table says of each pair, center first; None if there is one species."""
+        if self.center is None:
+            return None
+        return jnp.asarray(table)[self.center[:, None], self.others]
+
+
+class ShellPotential(Potential):
+    """Base of the forms whose energy is a sum over atoms, each a function of its own shell.
+
+    Attributes:
+        reciprocal: the two atoms of a pair share its energy half and half, and nothing else counts. Then the
+            force on an atom is known from its own shell.
+    """
+
+    reciprocal: ClassVar[bool] = False
+
+    @abstractmethod
+    def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
+        """Energy of each of these atoms, eV."""
+
+    def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
+        return _total(self, structure.positions, structure.cell, self._surroundings(structure, neighbors))
+
+    def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
+        """Energy of each atom, eV: half of each of its pairs, and the angles it is the center of."""
+        around = self._surroundings(structure, neighbors)
+        points = around.extended_positions(structure.positions, structure.cell)
+        return self.shell_energies(around.shells(points, around.all_rows(structure.positions)))
+
+    def _surroundings(self, structure: Structure, neighbors: Neighbors) -> "Surroundings":
+        types = self.types(structure) if len(self.elements) > 1 else None
+        return Surroundings(neighbors, types)
+
+
+class Rows(NamedTuple):
+    """Rows of the list that are worked off together: positions, neighbors, species; False for padding."""
+
+    positions: Float[Array, "atoms 3"]
+    near: Int[Array, "atoms width"]
+    types: Int[Array, "atoms"] | None
+    real: Bool[Array, "atoms"]
+
+
+class Surroundings(NamedTuple):
+    """What does not move: who is near whom, and of which species."""
+
+    neighbors: Neighbors
+    types: Int[Array, "atoms"] | None
+
+    def extended_positions(
+        self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
+    ) -> tuple[Float[Array, "extended"], ...]:
+        """x, y, z of all atoms and images."""
+        points = self.neighbors.extended(positions) + self.neighbors.image_shifts() @ cell
+        return tuple(points[:, k] for k in range(3))
+
+    def shells(self, points: tuple[Float[Array, "extended"], ...], rows: Rows) -> Shells:
+        """The shells of some rows."""
+        valid = rows.near < self.neighbors.nobody
+        far = (beyond(self.neighbors.reach), 0.0, 0.0)
+        d = [p[rows.near] - rows.positions[:, k, None] for k, p in enumerate(points)]
+        x, y, z = (jnp.where(valid, dk, away) for dk, away in zip(d, far, strict=True))
+        others = None if self.types is None else self.neighbors.extended(self.types)[rows.near]
+        return Shells((x, y, z), valid, rows.types, others)
+
+    def all_rows(self, positions: Float[Array, "atoms 3"]) -> Rows:
+        """All atoms at once."""
+        near = self.neighbors.near
+        return Rows(positions, near, self.types, jnp.ones(near.shape[0], bool))
+
+    def staged(self, positions: Float[Array, "atoms 3"]) -> Rows:
+        """All atoms in stages of blocks, (stages, blocks, atoms, ...), the last rows padded."""
+        stages, blocks, atoms = _division(*self.neighbors.near.shape)
+        spare = stages * blocks * atoms - len(positions)
+
+        def cut(values: Array, fill: Any) -> Array:
+            filled = jnp.pad(values, [(0, spare), *((0, 0),) * (values.ndim - 1)], constant_values=fill)
+            return filled.reshape(stages, blocks, atoms, *values.shape[1:])
+
+        rows = self.all_rows(positions)
+        types = None if rows.types is None else cut(rows.types, 0)
+        return Rows(cut(positions, 0.0), cut(rows.near, self.neighbors.nobody), types, cut(rows.real, False))
+
+
+def _division(n_atoms: int, width: int) -> tuple[int, int, int]:
+    # stages, blocks in a stage, atoms in a block: blocks of equal size, so that few rows are padding
+    if jax.default_backend() != "cpu":
+        return 1, 1, n_atoms
+    blocks = -(-n_atoms * max(width, 1) // PAIRS_IN_A_BLOCK)
+    stages = -(-blocks // BLOCKS_IN_A_STAGE)
+    blocks = -(-blocks // stages)
+    return stages, blocks, -(-n_atoms // (stages * blocks))
+
+
+# --- the energy of all atoms, and its gradient
+
+Moving = tuple[Any, Any, Any]  # potential, positions, cell, with None for every array that is held
+
+
+@eqx.filter_custom_jvp
+def _total(
+    potential: ShellPotential, positions: Array, cell: Array, around: Surroundings
+) -> Float[Array, ""]:
+    points = around.extended_positions(positions, cell)
+
+    def block(rows: Rows) -> Float[Array, ""]:
+        return _block_energy(potential, around.shells(points, rows), rows.real)
+
+    return jnp.sum(_each(functools.partial(_each, block), around.staged(positions)))
+
+
+@_total.def_jvp
+def _total_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    *inputs, around = primals
+    directions = tuple(tangents[:3])
+    moves = jax.tree.map(lambda t: t is not None, directions, is_leaf=lambda t: t is None)
+    moving, still = eqx.partition(tuple(inputs), moves)
+    value, gradient = _value_and_gradient(moving, still, around)
+    changes = jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, directions))
+    return value, sum(changes, jnp.zeros_like(value))
+
+
+def _block_energy(potential: ShellPotential, shells: Shells, real: Bool[Array, "atoms"]) -> Float[Array, ""]:
+    return jnp.sum(jnp.where(real, potential.shell_energies(shells), 0.0))
+
+
+def _each(function: Any, rows: Any) -> Any:
+    """The function of one block (or stage) after the other; one alone needs no loop."""
+    if jax.tree.leaves(rows)[0].shape[0] == 1:
+        return jax.tree.map(lambda out: out[None], function(jax.tree.map(lambda leaf: leaf[0], rows)))
+    return jax.lax.map(function, rows)
+
+
+def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> tuple[Array, Moving]:
+    """The energy, and its derivative w.r.t. every array that moves, formed within the blocks."""
+    potential, positions, cell = eqx.combine(moving, still)
+    atoms_move, cell_moves = moving[1] is not None, moving[2] is not None
+    # What an image receives says what the cell feels.
+    scattered = cell_moves or (atoms_move and not potential.reciprocal)
+    points = around.extended_positions(positions, cell)
+
+    def block(rows: Rows) -> _Block:
+        found = _differentiated(moving[0], still[0], around.shells(points, rows), rows.real)
+        if scattered:
+            return found
+        return found._replace(g=_sums_of_rows(found.g) if atoms_move else None)
+
+    def stage(received: Any, rows: Rows) -> tuple[Any, _Block]:
+        blocks = _each(block, rows)
+        if scattered:
+            received = _scattered(received, rows.near, blocks.g)
+            # outside of the block: XLA would form the g_ij twice, once for either use
+            blocks = blocks._replace(g=_sums_of_rows(blocks.g))
+        return received, _summed(blocks)
+
+    nobody_yet = tuple(jnp.zeros_like(p) for p in points) if scattered else None
+    received, stages = _scan(stage, nobody_yet, around.staged(positions))
+    total = _summed(stages)
+    if total.g is None:
+        return total.value, (total.slopes, None, None)
+    own = jnp.stack([g.reshape(-1)[: len(positions)] for g in total.g], axis=-1)
+    if received is None:  # reciprocal: g_ki = -g_ik
+        return total.value, (total.slopes, -2.0 * own, None)
+    of_atoms, of_cell = _of_atoms_and_cell(around.neighbors, own, jnp.stack(received, axis=-1))
+    wanted = (of_atoms if atoms_move else None, of_cell if cell_moves else None)
+    return total.value, (total.slopes, *wanted)
+
+
+class _Block(NamedTuple):
+    """Energy of some atoms, its slopes in the parameters that move, and x, y, z of g_ij or of sum_j g_ij."""
+
+    value: Array
+    slopes: Any
+    g: Any
+
+
+def _differentiated(parameters: Any, rest: Any, shells: Shells, real: Bool[Array, "atoms"]) -> _Block:
+    def energy(parameters: Any, d: Any) -> Array:
+        return _block_energy(eqx.combine(parameters, rest), shells._replace(d=d), real)
+
+    value, (slopes, g) = jax.value_and_grad(energy, argnums=(0, 1))(parameters, shells.d)
+    return _Block(value, slopes, tuple(jnp.where(shells.valid, gk, 0.0) for gk in g))
+
+
+def _sums_of_rows(g: Any) -> Any:
+    return jax.tree.map(lambda gk: jnp.sum(gk, axis=-1), g)
+
+
+def _summed(blocks: _Block) -> _Block:
+    value, slopes = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), (blocks.value, blocks.slopes))
+    return _Block(value, slopes, blocks.g)
+
+
+def _scattered(received: tuple[Array, ...], near: Array, g: tuple[Array, ...]) -> tuple[Array, ...]:
+    at = near.reshape(-1)
+    return tuple(r.at[at].add(gk.reshape(-1)) for r, gk in zip(received, g, strict=True))
+
+
+def _scan(stage: Any, carry: Any, rows: Rows) -> tuple[Any, Any]:
+    if rows.real.shape[0] == 1:
+        carry, out = stage(carry, jax.tree.map(lambda leaf: leaf[0], rows))
+        return carry, jax.tree.map(lambda leaf: leaf[None], out)
+    return jax.lax.scan(stage, carry, rows)
+
+
+def _of_atoms_and_cell(
+    neighbors: Neighbors, own: Float[Array, "atoms 3"], received: Float[Array, "extended 3"]
+) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
+    n = len(own)
+    of_images = received[n:-1]
+    return received[:n].at[neighbors.owner].add(of_images) - own, neighbors.image.T @ of_images
