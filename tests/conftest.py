@@ -19,7 +19,7 @@ from hypothesis import settings
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.01)
 
 # Random inputs are the same in every run, and a first call may take seconds to compile.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

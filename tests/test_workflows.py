@@ -17,7 +17,7 @@ SCRIPTS = {p.stem for p in (ROOT / "workflows").glob("*.py")}
 def run(script: str, *options: str, folder: Path) -> str:
     """Output of a script, run in an empty folder."""
     command = [sys.executable, str(ROOT / "workflows" / f"{script}.py"), *options]
-    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.01"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
