@@ -32,9 +32,11 @@ FOLDER = "MDSENS_COMPILE_CACHE"
 SIZE = "MDSENS_COMPILE_CACHE_SIZE"
 DEFAULT_SIZE = 1024  # MiB
 LEAST_SPACE = 256  # MiB free on the disk
-# Loading a program takes 5 to 10 ms and a file of some 50 kB. JAX would keep only what took 1 s to
-# compile, and a relaxation consists of dozens of programs that take less.
-PAYS = 0.1  # s
+# Loading a program takes 5 ms, and compiling the smallest one 15 to 30 ms. JAX would keep only what took 1 s,
+# and a relaxation consists of dozens of programs that take less.
+PAYS = 0.01  # s
+# An entry counts as this much at least, so that there are never so many that looking at them takes long.
+LEAST_SIZE = 65_536  # bytes
 MIB = 2**20
 
 logger = logging.getLogger("mdsens")
@@ -163,7 +165,7 @@ def tidy(root: Path, limit: float) -> None:
     entries = sorted(_entries(root), reverse=True)  # the youngest first
     kept = 0
     for last_used, size, path in entries:
-        kept += size
+        kept += max(size, LEAST_SIZE)
         if kept > limit or _cut_off(last_used, size):
             path.unlink(missing_ok=True)
 

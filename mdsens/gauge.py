@@ -37,6 +37,15 @@ class Gauge(eqx.Module):
         return v.at[:n].add(-self.rigid.T @ (self.rigid @ v[:n]))
 
     @property
+    def matrix(self) -> np.ndarray:
+        """P as a matrix, made on the host (for concrete values)."""
+        free, rigid = np.asarray(self.free, float), np.asarray(self.rigid)
+        n = rigid.shape[1]
+        P = np.diag(free)
+        P[:n, :n] -= rigid.T @ (rigid * free[:n])
+        return P
+
+    @property
     def rank(self) -> int:
         """How many directions are left (for concrete values)."""
         return int(np.sum(np.asarray(self.free)) - np.sum(np.sum(np.asarray(self.rigid) ** 2, axis=1) > 0.5))

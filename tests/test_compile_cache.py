@@ -93,11 +93,11 @@ def entry(root: Path, name: str, size: int, age: float, kind: str = "linux-jax-1
 
 
 def test_what_was_used_longest_ago_goes_first_and_nothing_else(tmp_path: Path):
-    old = entry(tmp_path, "f-cache", 700, age=3000)
-    young = entry(tmp_path, "g-cache", 700, age=1000)
-    other = entry(tmp_path, "h-cache", 200, age=2000, kind="linux-jax-2-jaxlib-2-def")
-    letter = entry(tmp_path, "letter.txt", 9000, age=9000)
-    compile_cache.tidy(tmp_path, limit=1000)
+    old = entry(tmp_path, "f-cache", 70_000, age=3000)
+    young = entry(tmp_path, "g-cache", 70_000, age=1000)
+    other = entry(tmp_path, "h-cache", 200, age=2000, kind="linux-jax-2-jaxlib-2-def")  # counts as 64 kiB
+    letter = entry(tmp_path, "letter.txt", 300_000, age=9000)
+    compile_cache.tidy(tmp_path, limit=70_000 + 65_536)
     assert not old.exists()
     assert young.exists() and other.exists() and letter.exists()
 

@@ -66,6 +66,7 @@ def test_the_motions_left_are_counted_right(case, left):
     P = matrix(found)
     assert_allclose(P @ P, P, atol=1e-13)
     assert_allclose(P, P.T, atol=1e-15)
+    assert_allclose(found.matrix, P, atol=1e-14)
     assert round(np.trace(P)) == left == found.rank
     assert_allclose(np.trace(P), left, atol=1e-12)
 

@@ -44,6 +44,16 @@ def _debug(ctx: typer.Context, on: bool) -> bool:
     return on
 
 
+def count(text: str, at_least: int = 1) -> Any:
+    """An option that counts something."""
+    return typer.Option(min=at_least, metavar="N", help=text)
+
+
+def factor(text: str) -> Any:
+    """An option that is a number without a unit."""
+    return typer.Option(metavar="X", help=text)
+
+
 StructureFile = Annotated[
     Path,
     typer.Argument(

@@ -158,7 +158,8 @@ def room(replicas: int, atoms: int) -> int:
 
 def _buffers(x: Float[Array, "replicas atoms 3"]) -> Record:
     n = room(*x.shape[:2])
-    one, number = jnp.zeros((n, *x.shape), x.dtype), jnp.zeros((n, len(x)), x.dtype)
+    one = jnp.zeros((n, *x.shape), x.dtype)
+    number = jnp.zeros((n, len(x)), x.dtype)
     return Record(positions=one, momenta=one, forces=one, potential=number)
 
 

@@ -341,7 +341,8 @@ def _closest(structure: Structure, frame: np.ndarray) -> tuple[int, int, float]:
         moved = structure.at(jnp.asarray(frame))
         near = find_neighbors(moved, TOO_CLOSE)
         valid = np.asarray(near.valid)
-        i, j = np.asarray(near.i)[valid], np.asarray(near.j)[valid]
+        i = np.asarray(near.i)[valid]
+        j = np.asarray(near.j)[valid]
         vectors = np.asarray(near.vectors(moved))[valid]
     if not len(i):
         return 0, 0, np.inf

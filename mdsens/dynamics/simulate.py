@@ -275,7 +275,8 @@ class _Simulation:
         assert old is not None
         if int(reached.steps) == 0:
             self._widen_skin(reached)
-        return self._neighbors(np.asarray(reached.state.position), Capacity(old.i.shape[1], old.width))
+        shape = Capacity(old.i.shape[1], old.width, old.owner.shape[1])
+        return self._neighbors(np.asarray(reached.state.position), shape)
 
     def _widen_skin(self, reached: Reached) -> None:
         cutoff = float(self.setup.system.potential.cutoff)

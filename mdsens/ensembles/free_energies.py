@@ -149,7 +149,8 @@ def _balance_point(log_w_reference: Array, log_w_target: Array) -> Array:
     # So the first is the larger one at a = c - min(t, b), and the second one at a = -c - max(t, b), if
     # exp(c) > n.
     t, b = jnp.max(log_w_reference), jnp.min(log_w_target)
-    c, M = np.log(n).item() + 1, np.log(log_w_reference.size / log_w_target.size).item()
+    c = np.log(n).item() + 1
+    M = np.log(log_w_reference.size / log_w_target.size).item()
     balance = _Balance(log_w_reference, log_w_target)
     return inverse(balance, jnp.zeros((), t.dtype), M - c - jnp.maximum(t, b), M + c - jnp.minimum(t, b))
 
@@ -161,7 +162,8 @@ def _joint(F: Array, log_w_reference: Array, log_w_target: Array) -> Array:
     # w_0 = w at the theta that the samples belong to: it has no derivative
     n_0, n_1 = log_w_reference.size, log_w_target.size
     log_w = jnp.concatenate([log_w_reference, log_w_target])
-    share_0, share_1 = np.log(n_0 / (n_0 + n_1)).item(), np.log(n_1 / (n_0 + n_1)).item()
+    share_0 = np.log(n_0 / (n_0 + n_1)).item()
+    share_1 = np.log(n_1 / (n_0 + n_1)).item()
     return log_w - jnp.logaddexp(share_0, share_1 + F + jax.lax.stop_gradient(log_w))
 
 

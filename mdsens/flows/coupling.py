@@ -112,11 +112,13 @@ class Coupling(AbstractLayer):
         return y | {self.moved: v}, jnp.sum(log_slope)
 
     def _transform(self, state: Channels) -> AbstractTransform:
-        raw = self.network(jnp.concatenate([self._features(name, state[name]) for name in self.given]))
+        features = [self._features(name, state[name]) for name in self.given]
+        raw = self.network(jnp.concatenate(features))
         return self.family.build(raw.reshape(-1, self.family.n_raw))
 
     def _features(self, name: str, v: Array) -> Array:
         if name not in self.periodic:
             return v
-        angles = (2 * np.pi * v[:, None] * np.arange(1, self.harmonics + 1).astype(v.dtype)).ravel()
+        orders = np.arange(1, self.harmonics + 1).astype(v.dtype)
+        angles = (2 * np.pi * v[:, None] * orders).ravel()
         return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)])

@@ -201,7 +201,8 @@ def signatures(positions: Float[np.ndarray, "frames ..."]) -> Float[np.ndarray, 
     i, j = np.triu_indices(positions.shape[1], 1)
     some = np.sort(np.random.default_rng(0).permutation(len(i))[:SIGNATURE])
     ends = np.asarray(positions, float)
-    return np.linalg.norm(ends[:, i[some]] - ends[:, j[some]], axis=-1).astype(np.float32)
+    vectors = ends[:, i[some]] - ends[:, j[some]]
+    return np.linalg.norm(vectors, axis=-1).astype(np.float32)
 
 
 def known_again(
@@ -212,7 +213,8 @@ def known_again(
 
     if frames.shape[1] != known.shape[1]:
         return np.zeros(len(frames), bool)
-    distance, _ = KDTree(known).query(frames, distance_upper_bound=SAME * np.sqrt(known.shape[1]))
+    reach = SAME * np.sqrt(known.shape[1])
+    distance, _ = KDTree(known).query(frames, distance_upper_bound=reach)
     return np.isfinite(distance)
 
 

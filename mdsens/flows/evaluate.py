@@ -139,7 +139,8 @@ def _weighted(
         return float(values.mean()), float(values.std() / np.sqrt(len(values)))
     share = weights / weights.sum()
     mean = float(np.sum(share * values))
-    return mean, float(np.sqrt(np.sum(share**2 * (values - mean) ** 2)))
+    variance = np.sum(share**2 * (values - mean) ** 2)
+    return mean, float(np.sqrt(variance))
 
 
 def _rms(array: Float[np.ndarray, "..."]) -> float:
@@ -177,7 +178,8 @@ def evaluate_on_samples(
     u, gradient = _target(energy, jnp.asarray(positions, float))
     log_w = own - np.asarray(u)
     squares = np.mean((own_forces + np.asarray(gradient)) ** 2, axis=(1, 2))
-    kept = np.sort(squares)[: max(1, round((1 - CLIP) * len(squares)))]
+    n_kept = max(1, round((1 - CLIP) * len(squares)))
+    kept = np.sort(squares)[:n_kept]
     difference = free_energy_difference(log_w, min_effective=0)
     return OnSamples(
         len(positions),

@@ -94,7 +94,7 @@ class ZMatrix(AbstractCoordinates):
                 f"{len(placement.rows)} atoms have no angle, and so no orientation with three Euler angles: "
                 "a Z-matrix needs three or more. A diatomic has one coordinate, its bond length."
             )
-        self.rows = tuple((int(atom), int(a), int(b), int(c)) for atom, a, b, c in placement.rows)
+        self.rows = whole_rows(placement)
         self.proper = tuple(bool(p) for p in placement.proper)
 
     @classmethod
@@ -130,16 +130,21 @@ class ZMatrix(AbstractCoordinates):
         rows = np.array(self.rows)
         zero = jnp.zeros_like(bonds[0])
         # the angle of the third atom opens from -z if it hangs on the second atom, from +z if on the first
-        along, across = bonds[1] * jnp.cos(angles[0]), bonds[1] * jnp.sin(angles[0])
-        height = bonds[0] - along if rows[2, 1] == rows[1, 0] else along
-        three = jnp.stack([zero, zero, zero, zero, zero, bonds[0], across, zero, height]).reshape(3, 3)
-        positions = jnp.zeros((self.n_atoms, 3), three.dtype).at[rows[:3, 0]].set(three)
+        along = bonds[1] * jnp.cos(angles[0])
+        across = bonds[1] * jnp.sin(angles[0])
+        on_second = rows[2, 1] == rows[1, 0]
+        height = bonds[0] - along if on_second else along
+        second = jnp.stack([zero, zero, bonds[0]])
+        third = jnp.stack([across, zero, height])
+        three = jnp.stack([jnp.zeros_like(second), second, third])
+        nowhere = jnp.zeros((self.n_atoms, 3), three.dtype)
+        positions = nowhere.at[rows[:3, 0]].set(three)
         placed = place(positions, rows[3:], bonds[2:], angles[1:], torsions)
         return placed, log_volume(fields)
 
     def frame(self, positions: Float[Array, "atoms 3"]) -> tuple[Float[Array, "3"], Float[Array, "3 3"]]:
         """The first atom, and the rotation R with positions = origin + pose Rᵀ."""
-        first, second, third = (positions[self.rows[k][0]] for k in range(3))
+        first, second, third = (positions[row[0]] for row in self.rows[:3])
         z = _unit(second - first)
         y = _unit(jnp.cross(z, third - first))
         return first, jnp.stack([jnp.cross(y, z), y, z], axis=-1)
@@ -156,7 +161,13 @@ class ZMatrix(AbstractCoordinates):
         rows = np.array(self.rows)
         frames = check_frames(positions, self.n_atoms)
         check_bonds(frames, rows[1:])
-        check_angles(frames, np.concatenate([rows[2:, :3], rows[3:, 1:]]))
+        third, others = rows[2:, :3], rows[3:, 1:]
+        check_angles(frames, np.concatenate([third, others]))
+
+
+def whole_rows(placement: Placement) -> tuple[tuple[int, int, int, int], ...]:
+    """Atom, a, b, c of each row, as plain numbers."""
+    return tuple((int(atom), int(a), int(b), int(c)) for atom, a, b, c in placement.rows)
 
 
 class GlobalFrame(eqx.Module):
@@ -174,45 +185,60 @@ class GlobalFrame(eqx.Module):
         fields, log_det = self.shape.forward(positions)
         origin, R = self.shape.frame(positions)
         # third column of R: (cos A sin B, sin A sin B, cos B); third row: (-sin B cos C, sin B sin C, cos B)
-        sine = jnp.sqrt(R[0, 2] ** 2 + R[1, 2] ** 2)
-        orientation = jnp.stack([_atan2(R[1, 2], R[0, 2]), _atan2(sine, R[2, 2]), _atan2(R[2, 1], -R[2, 0])])
+        square = R[0, 2] ** 2 + R[1, 2] ** 2
+        sine = jnp.sqrt(square)
+        A, B = _atan2(R[1, 2], R[0, 2]), _atan2(sine, R[2, 2])
+        C = _atan2(R[2, 1], -R[2, 0])
+        orientation = jnp.stack([A, B, C])
         return {"origin": origin, "orientation": orientation, **fields}, log_det - jnp.log(sine)
 
     def inverse(self, fields: Fields) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
         """Positions (nm), and log|d(positions)/d(fields)|."""
-        pose, log_det = self.shape.inverse(
-            {name: value for name, value in fields.items() if name not in ("origin", "orientation")}
-        )
+        placed = ("origin", "orientation")
+        shape = {name: value for name, value in fields.items() if name not in placed}
+        pose, log_det = self.shape.inverse(shape)
         A, B, C = fields["orientation"]
         R = product(_turn(A, 2), product(_turn(B, 1), _turn(C, 2)))
-        return fields["origin"] + product(pose, R.T), log_det + jnp.log(jnp.sin(B))
+        positions = fields["origin"] + product(pose, R.T)
+        return positions, log_det + jnp.log(jnp.sin(B))
 
 
 def measure(positions: Float[Array, "atoms 3"], rows: np.ndarray) -> Fields:
     """Bond atom-a, angle atom-a-b and torsion atom-a-b-c of every row that has these parents (nm, rad)."""
-    two, three, four = (int(np.sum(rows[:, k] == MISSING)) for k in (1, 2, 3))  # the first rows lack parents
+    # the first rows lack parents
+    lacking = np.sum(rows == MISSING, axis=0)
+    two, three, four = (int(n) for n in lacking[1:])
 
     def difference(row: int, i: int, j: int) -> Array:
-        return positions[rows[row:, i]] - positions[rows[row:, j]]
+        ends = rows[row:]
+        return positions[ends[:, i]] - positions[ends[:, j]]
 
     # atom - a, b - a, c - b
-    v, w, u = difference(two, 0, 1), difference(three, 2, 1), difference(four, 3, 2)
+    v = difference(two, 0, 1)
+    w = difference(three, 2, 1)
+    u = difference(four, 3, 2)
     bonds = _length(v)
     # Angle between v and w, from sine and cosine together: acos loses half the digits near 0 and pi.
-    v, n = v[three - two :], jnp.cross(v[three - two :], w)
+    v = v[three - two :]
+    n = jnp.cross(v, w)
     angles = jnp.arctan2(_length(n), jnp.sum(v * w, axis=-1))
     # Torsion: angle between the normals v × w and u × w of the two planes. Their product is |n||m| cos p; and
     # |w| (v . m) = |n||m| sin p, positive if, seen from a towards b, the bond to atom turns clockwise to
     # cover the one to c.
-    v, w, n = v[four - three :], w[four - three :], n[four - three :]
+    v = v[four - three :]
+    w = w[four - three :]
+    n = n[four - three :]
     m = jnp.cross(u, w)
-    torsions = _atan2(_length(w) * jnp.sum(v * m, axis=-1), jnp.sum(n * m, axis=-1))
+    sine = _length(w) * jnp.sum(v * m, axis=-1)
+    torsions = _atan2(sine, jnp.sum(n * m, axis=-1))
     return {"bonds": bonds, "angles": angles, "torsions": torsions}
 
 
 def log_volume(fields: Fields) -> Float[Array, ""]:
     """Log of b² for every bond and sin(t) for every angle: the volume element in the module's docstring."""
-    return 2 * jnp.sum(jnp.log(fields["bonds"])) + jnp.sum(jnp.log(jnp.sin(fields["angles"])))
+    lengths = jnp.sum(jnp.log(fields["bonds"]))
+    sines = jnp.sum(jnp.log(jnp.sin(fields["angles"])))
+    return 2 * lengths + sines
 
 
 def place(
@@ -234,12 +260,13 @@ def place(
         u = _unit(b - a)
         q = _unit(jnp.cross(c - b, u))
         p = jnp.cross(u, q)
-        local = jnp.cos(angle) * u + jnp.sin(angle) * (jnp.cos(torsion) * p + jnp.sin(torsion) * q)
+        around = jnp.cos(torsion) * p + jnp.sin(torsion) * q
+        local = jnp.cos(angle) * u + jnp.sin(angle) * around
         return positions.at[atom].set(a + bond * local), None
 
-    return jax.lax.scan(
-        attach, positions, (jnp.asarray(rows[:, 0]), jnp.asarray(rows[:, 1:]), bonds, angles, torsions)
-    )[0]
+    atoms, parents = jnp.asarray(rows[:, 0]), jnp.asarray(rows[:, 1:])
+    placed, _ = jax.lax.scan(attach, positions, (atoms, parents, bonds, angles, torsions))
+    return placed
 
 
 def check_frames(positions: np.ndarray, n_atoms: int) -> np.ndarray:
@@ -270,7 +297,8 @@ def check_frames(positions: np.ndarray, n_atoms: int) -> np.ndarray:
 
 def check_bonds(frames: np.ndarray, rows: np.ndarray) -> None:
     """Raise `InputError` if bonds are no bonds: Å instead of nm, or a molecule in pieces."""
-    lengths = np.linalg.norm(frames[:, rows[:, 0]] - frames[:, rows[:, 1]], axis=-1)
+    i, j = rows[:, 0], rows[:, 1]
+    lengths = np.linalg.norm(frames[:, i] - frames[:, j], axis=-1)
     typical = np.median(lengths)
     if typical > LONGEST_BOND:
         raise InputError(
@@ -320,8 +348,10 @@ def check_not_linear(bonds: Bonds, positions: np.ndarray) -> None:
 def _angles(frames: np.ndarray, triples: np.ndarray) -> np.ndarray:
     """Angles (frames, triples) between the bonds of three atoms, rad."""
     vertex = frames[:, triples[:, 1]]
-    v, w = frames[:, triples[:, 0]] - vertex, frames[:, triples[:, 2]] - vertex
-    return np.arctan2(np.linalg.norm(np.cross(v, w), axis=-1), np.sum(v * w, axis=-1))
+    v = frames[:, triples[:, 0]] - vertex
+    w = frames[:, triples[:, 2]] - vertex
+    sine = np.linalg.norm(np.cross(v, w), axis=-1)
+    return np.arctan2(sine, np.sum(v * w, axis=-1))
 
 
 def _bends(angles: np.ndarray) -> np.ndarray:
@@ -363,7 +393,8 @@ def _unit(v: Array) -> Array:
 def _atan2(y: Array, x: Array) -> Array:
     # atan2(-0, -1) is -pi: the same angle as pi, which is the one in (-pi, pi]
     angle = jnp.arctan2(y, x)
-    return angle + jnp.where(angle <= -jnp.pi, 2 * jnp.pi, 0.0).astype(angle.dtype)
+    turn = jnp.where(angle <= -jnp.pi, 2 * jnp.pi, 0.0)
+    return angle + turn.astype(angle.dtype)
 
 
 def _turn(angle: Array, axis: int) -> Array:
@@ -371,5 +402,7 @@ def _turn(angle: Array, axis: int) -> Array:
     i, j = (axis + 1) % 3, (axis + 2) % 3
     c, s = jnp.cos(angle), jnp.sin(angle)
     matrix = jnp.zeros((3, 3), angle.dtype).at[axis, axis].set(1)
-    matrix = matrix.at[i, i].set(c).at[j, j].set(c)
-    return matrix.at[j, i].set(s).at[i, j].set(-s)
+    matrix = matrix.at[i, i].set(c)
+    matrix = matrix.at[j, j].set(c)
+    matrix = matrix.at[j, i].set(s)
+    return matrix.at[i, j].set(-s)

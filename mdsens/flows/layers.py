@@ -18,6 +18,7 @@ from mdsens.errors import InputError
 from mdsens.flows.internal_coordinates import product
 from mdsens.flows.transforms import AbstractFamily
 
+LOG_TURN = np.log(2 * np.pi)
 Channels = dict[str, Float[Array, " _"]]
 
 
@@ -110,7 +111,8 @@ class Split(AbstractLayer):
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         state = dict(y)
         parts = jnp.concatenate([state.pop(name) for name, _ in self.targets])
-        whole = parts[np.argsort(np.concatenate([np.array(elements, int) for _, elements in self.targets]))]
+        order = np.concatenate([np.array(elements, int) for _, elements in self.targets])
+        whole = parts[np.argsort(order)]
         ends = np.cumsum([n for _, n in self.sources])[:-1]
         names = [name for name, _ in self.sources]
         pieces = dict(zip(names, jnp.split(whole, ends), strict=True))
@@ -157,22 +159,25 @@ class Whiten(AbstractLayer):
                 "leave out elements that never change (constraints)."
             )
         # C^(-1/2), the symmetric root: of all matrices that whiten, it moves the elements least
-        matrix, undo = vectors / np.sqrt(values) @ vectors.T, vectors * np.sqrt(values) @ vectors.T
-        return cls(field, *(jnp.asarray(a) for a in (mean, matrix, undo, -0.5 * np.sum(np.log(values)))))
+        matrix = vectors / np.sqrt(values) @ vectors.T
+        undo = vectors * np.sqrt(values) @ vectors.T
+        log_det = -0.5 * np.sum(np.log(values))
+        return cls(field, *map(jnp.asarray, (mean, matrix, undo, log_det)))
 
     def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
-        v, (mean, matrix, _, log_det) = x[self.field], self._constants(x)
+        v = x[self.field]
+        mean, matrix, _, log_det = self._constants(x)
         return x | {self.field: product(matrix, v - mean)}, log_det
 
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
-        v, (mean, _, undo, log_det) = y[self.field], self._constants(y)
+        v = y[self.field]
+        mean, _, undo, log_det = self._constants(y)
         return y | {self.field: product(undo, v) + mean}, -log_det
 
     def _constants(self, state: Channels) -> list[Array]:
         dtype = state[self.field].dtype
-        return [
-            jax.lax.stop_gradient(a).astype(dtype) for a in (self.mean, self.matrix, self.undo, self.log_det)
-        ]
+        constants = (self.mean, self.matrix, self.undo, self.log_det)
+        return [jax.lax.stop_gradient(array).astype(dtype) for array in constants]
 
 
 class Turns(AbstractLayer):
@@ -182,13 +187,15 @@ class Turns(AbstractLayer):
 
     def forward(self, x: Channels) -> tuple[Channels, Float[Array, ""]]:
         v = x[self.field] / (2 * np.pi)
-        log_det = jnp.asarray(-v.size * np.log(2 * np.pi), v.dtype)
-        return x | {self.field: v - jax.lax.stop_gradient(jnp.floor(v))}, log_det
+        log_det = jnp.asarray(-v.size * LOG_TURN, v.dtype)
+        whole_turns = jax.lax.stop_gradient(jnp.floor(v))
+        return x | {self.field: v - whole_turns}, log_det
 
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         v = y[self.field]
         v = v - jax.lax.stop_gradient(jnp.floor(v + 0.5))
-        return y | {self.field: v * (2 * np.pi)}, jnp.asarray(v.size * np.log(2 * np.pi), v.dtype)
+        log_det = jnp.asarray(v.size * LOG_TURN, v.dtype)
+        return y | {self.field: v * (2 * np.pi)}, log_det
 
 
 class Cut(AbstractLayer):
@@ -210,7 +217,8 @@ class Cut(AbstractLayer):
     def _wrapped(self, state: Channels, sign: int) -> Channels:
         v = state[self.field]
         v = v + sign * jax.lax.stop_gradient(self.center).astype(v.dtype)
-        return state | {self.field: v - 2 * np.pi * jax.lax.stop_gradient(jnp.floor(v / (2 * np.pi) + 0.5))}
+        whole_turns = jax.lax.stop_gradient(jnp.floor(v / (2 * np.pi) + 0.5))
+        return state | {self.field: v - 2 * np.pi * whole_turns}
 
 
 class Unbounded(AbstractLayer):
@@ -239,8 +247,10 @@ class Unbounded(AbstractLayer):
         if self.kind == "length":
             y, log_slopes = jnp.log(inside), -jnp.log(inside)
         else:
-            y, log_slopes = jnp.log(jnp.tan(inside / 2)), -jnp.log(jnp.sin(inside))
-        return x | {self.field: v.at[np.array(self.elements)].set(y)}, jnp.sum(log_slopes)
+            y = jnp.log(jnp.tan(inside / 2))
+            log_slopes = -jnp.log(jnp.sin(inside))
+        field = v.at[np.array(self.elements)].set(y)
+        return x | {self.field: field}, jnp.sum(log_slopes)
 
     def inverse(self, y: Channels) -> tuple[Channels, Float[Array, ""]]:
         v = y[self.field]
@@ -251,7 +261,8 @@ class Unbounded(AbstractLayer):
         else:
             x = 2 * jnp.arctan(jnp.exp(anywhere))
             log_slopes = np.log(2).item() - jnp.logaddexp(anywhere, -anywhere)
-        return y | {self.field: v.at[np.array(self.elements)].set(x)}, jnp.sum(log_slopes)
+        field = v.at[np.array(self.elements)].set(x)
+        return y | {self.field: field}, jnp.sum(log_slopes)
 
 
 class Elementwise(AbstractLayer):

@@ -90,7 +90,8 @@ class Loss(eqx.Module):
     def total(self, terms: dict[str, Any], zero: Any = 0.0) -> Any:
         """The weighted sum of some terms."""
         weights = {"nll": self.likelihood, "force_mse": self.force, "reverse_kl": self.reverse_kl}
-        return sum((weights[name] * term for name, term in terms.items() if weights[name] > 0), start=zero)
+        counted = [weights[name] * term for name, term in terms.items() if weights[name] > 0]
+        return sum(counted, start=zero)
 
 
 def weighted_mean(
@@ -99,4 +100,5 @@ def weighted_mean(
     """Mean of the values times the weights of their frames, whose own mean is 1 over all batches."""
     if weights is None:
         return jnp.mean(values)
-    return jnp.mean(jnp.reshape(weights, (-1, *[1] * (values.ndim - 1))) * values)
+    each = jnp.reshape(weights, (-1, *[1] * (values.ndim - 1)))
+    return jnp.mean(each * values)

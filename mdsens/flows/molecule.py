@@ -124,7 +124,8 @@ class MoleculeArchitecture(eqx.Module):
         sizes = {"a": n // 2, "b": n - n // 2, "soft": n_soft}
         for k in range(0, self.stiff_layers, 2):
             order = rng.permutation(n).tolist()
-            halves = (("a", tuple(order[: n // 2])), ("b", tuple(order[n // 2 :])))
+            one, other = tuple(order[: n // 2]), tuple(order[n // 2 :])
+            halves = (("a", one), ("b", other))
             split = Split((("stiff", n),), halves)
             layers += [split, self._coupling("a", ("b", *given), sizes, self.line, keys[k])]
             if k + 1 < self.stiff_layers:
@@ -190,7 +191,8 @@ def _without_ends(samples: dict[str, np.ndarray]) -> list[Unbounded]:
     for name, kind, end in (("bonds", "length", np.inf), ("angles", "angle", np.pi)):
         values = samples.get(name, np.zeros((1, 0)))
         middle, width = values.mean(0), values.std(0)
-        near = (middle - FAR * width < 0) | (middle + FAR * width > end)
+        low, high = middle - FAR * width, middle + FAR * width
+        near = (low < 0) | (high > end)
         if near.any():
             layers.append(Unbounded(name, _indices(near), kind))
     return layers
@@ -208,7 +210,8 @@ def _indices(chosen: Bool[np.ndarray, " n"]) -> tuple[int, ...]:
 
 
 def _wrap(angle: np.ndarray) -> np.ndarray:
-    return angle - 2 * np.pi * np.floor(angle / (2 * np.pi) + 0.5)
+    turns = np.floor(angle / (2 * np.pi) + 0.5)
+    return angle - 2 * np.pi * turns
 
 
 @eqx.filter_jit
@@ -222,6 +225,5 @@ def _samples(coordinates: AbstractCoordinates, frames: np.ndarray) -> dict[str, 
         raise InputError(
             f"frames must be finite positions (frames, atoms, 3) in nm, not an array of shape {frames.shape}."
         )
-    return {
-        name: np.asarray(values) for name, values in _forward_many(coordinates, jnp.asarray(frames)).items()
-    }
+    fields = _forward_many(coordinates, jnp.asarray(frames))
+    return {name: np.asarray(values) for name, values in fields.items()}

@@ -81,7 +81,9 @@ def check_bonds_move(topology: Any, frames: Float[np.ndarray, "frames atoms 3"],
     pairs = np.array([(i, j) for i, bonded in enumerate(bonds.neighbors) for j in bonded if i < j])
     if len(frames) < FEWEST or not len(pairs):
         return
-    widths = np.linalg.norm(frames[:, pairs[:, 0]] - frames[:, pairs[:, 1]], axis=-1).std(axis=0)
+    i, j = pairs[:, 0], pairs[:, 1]
+    lengths = np.linalg.norm(frames[:, i] - frames[:, j], axis=-1)
+    widths = lengths.std(axis=0)
     limit = RIGID * np.sqrt(temperature / 300.0)
     rigid = np.flatnonzero(widths < limit)
     if len(rigid):
@@ -102,7 +104,8 @@ def tree_of(rows: Iterable[tuple[int, ...]], n_atoms: int) -> tuple[int, list[tu
 
 def _tetrahedra(bonds: Bonds) -> tuple[list[int], Int[np.ndarray, "centers 4"]]:
     centers = [i for i, bonded in enumerate(bonds.neighbors) if len(bonded) == 4]
-    return centers, np.array([bonds.neighbors[i] for i in centers], int).reshape(-1, 4)
+    corners = np.array([bonds.neighbors[i] for i in centers], int)
+    return centers, corners.reshape(-1, 4)
 
 
 def _handedness(
@@ -110,7 +113,8 @@ def _handedness(
 ) -> Float[np.ndarray, "frames centers"]:
     """Sign of the volume that the four corners span; zero in a frame that is not finite."""
     at = np.nan_to_num(np.asarray(frames, float)[:, corners])
-    a, b, c = np.moveaxis(at[:, :, 1:] - at[:, :, :1], 2, 0)
+    edges = at[:, :, 1:] - at[:, :, :1]
+    a, b, c = np.moveaxis(edges, 2, 0)
     sign = np.sign(np.sum(a * np.cross(b, c), axis=-1))
     finite = np.asarray(np.isfinite(frames).all(axis=(1, 2)))
     return sign * finite[:, None]

@@ -101,10 +101,12 @@ def plot_comparison(
 
 
 def _ramachandran(ax: "Axes", angles: Float[np.ndarray, "frames 2"], title: str) -> None:
-    counts, x, y = np.histogram2d(angles[:, 0], angles[:, 1], bins=72, range=[[-180, 180]] * 2)
+    around = [[-180, 180]] * 2
+    counts, x, y = np.histogram2d(angles[:, 0], angles[:, 1], bins=72, range=around)
     with np.errstate(divide="ignore"):
         free_energy = -np.log(counts / counts.max())
-    image = ax.pcolormesh(x, y, np.where(counts > 0, free_energy, np.nan).T, vmin=0, vmax=7, cmap="viridis_r")
+    shown = np.where(counts > 0, free_energy, np.nan).T
+    image = ax.pcolormesh(x, y, shown, vmin=0, vmax=7, cmap="viridis_r")
     ax.figure.colorbar(image, ax=ax, label="free energy (kT)")
     ax.set_title(title)
     ax.set_xlabel("first torsion, φ (°)")
@@ -115,7 +117,8 @@ def _ramachandran(ax: "Axes", angles: Float[np.ndarray, "frames 2"], title: str)
 
 def _against(ax: "Axes", reference: np.ndarray, own: np.ndarray, x: str, y: str) -> None:
     shown = np.random.default_rng(0).permutation(len(reference))[:20_000]
-    low, high = float(reference[shown].min()), float(reference[shown].max())
+    low = float(reference[shown].min())
+    high = float(reference[shown].max())
     ax.plot(reference[shown], own[shown], ".", markersize=2, alpha=0.3, color=FLOW, rasterized=True)
     ax.plot([low, high], [low, high], color="black", linewidth=0.8)
     ax.set_xlabel(x)

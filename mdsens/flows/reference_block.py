@@ -24,6 +24,7 @@ from mdsens.flows.internal_coordinates import (
     measure,
     place,
     product,
+    whole_rows,
 )
 from mdsens.molecules.graph import rings
 from mdsens.molecules.placement import Placement, place_atoms
@@ -87,7 +88,8 @@ class ReferenceBlock(AbstractCoordinates):
                 f"another: a density needs all {3 * n - 6} to move. Bonds or angles that the simulation held "
                 "rigid must be left out of the block."
             )
-        return cls(_nested(reference), _nested(axes.T[::-1] @ complement), tuple(widths.tolist()))
+        directions = _nested(axes.T[::-1] @ complement)
+        return cls(_nested(reference), directions, tuple(widths.tolist()))
 
     @property
     def n_atoms(self) -> int:
@@ -128,15 +130,12 @@ class ReferenceBlock(AbstractCoordinates):
         aligned = _aligned(frames, reference)
         displacements = (aligned - reference).reshape(len(frames), -1)
         distance = np.sqrt(np.sum(displacements**2, axis=1) / self.n_atoms)
-        in_widths = np.abs(displacements @ np.array(self.directions).T / np.array(self.widths)).max(
-            1, initial=0
-        )
+        along = displacements @ np.array(self.directions).T
+        in_widths = np.abs(along / np.array(self.widths)).max(1, initial=0)
         frame = int(np.argmax(in_widths))
         # where the smallest of M (see _log_volume) comes to zero, two orientations are equally good
-        stiffness = (
-            np.linalg.eigvalsh(_mixed_inertia(reference, aligned[frame]))[0]
-            / np.linalg.eigvalsh(_mixed_inertia(reference, reference))[0]
-        )
+        least = np.linalg.eigvalsh(_mixed_inertia(reference, aligned[frame]))[0]
+        stiffness = least / np.linalg.eigvalsh(_mixed_inertia(reference, reference))[0]
         if in_widths[frame] > 20 or stiffness < 0.2:
             raise InputError(
                 f"frame {frame} is {distance[frame]:.2g} nm (root mean square) and {in_widths[frame]:.0f} "
@@ -153,20 +152,16 @@ class ReferenceBlock(AbstractCoordinates):
         #     d^3n x = dr dw n^3/2 det(M) det(I0)^-1/2 dq,      M = sum_i ((x0_i . y_i) 1 - y_i x0_iᵀ),
         # and q_k = width_k block_k. At the reference M = I0.
         x0 = np.array(self.reference)
-        constant = (
-            1.5 * np.log(len(x0))
-            - 0.5 * np.linalg.slogdet(_mixed_inertia(x0, x0))[1]
-            + np.sum(np.log(self.widths))
-        )
+        log_inertia = np.linalg.slogdet(_mixed_inertia(x0, x0))[1]
+        log_widths = np.sum(np.log(self.widths))
+        constant = 1.5 * np.log(len(x0)) - 0.5 * log_inertia + log_widths
         M = _inertia(product(jnp.asarray(x0.T, pose.dtype), pose))
         return jnp.log(jnp.abs(_det(M))) + jnp.asarray(constant, pose.dtype)
 
     def _constants(self, dtype: Any) -> tuple[Array, Array, Array]:
-        return (
-            jnp.asarray(self.reference, dtype),
-            jnp.asarray(self.directions, dtype),
-            jnp.asarray(self.widths, dtype),
-        )
+        constants = (self.reference, self.directions, self.widths)
+        reference, directions, widths = (jnp.asarray(values, dtype) for values in constants)
+        return reference, directions, widths
 
 
 class MixedCoordinates(AbstractCoordinates):
@@ -197,7 +192,7 @@ class MixedCoordinates(AbstractCoordinates):
             )
         self.block = block
         self.atoms = tuple(int(i) for i in atoms)
-        self.rows = tuple((int(atom), int(a), int(b), int(c)) for atom, a, b, c in placement.rows)
+        self.rows = whole_rows(placement)
         self.proper = tuple(bool(p) for p in placement.proper)
 
     @classmethod
@@ -246,7 +241,8 @@ class MixedCoordinates(AbstractCoordinates):
     def inverse(self, fields: Fields) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
         """Positions in the standard pose (nm), and log|d(shape)/d(fields)|."""
         pose, log_det = self.block.inverse({"block": fields["block"]})
-        positions = jnp.zeros((self.n_atoms, 3), pose.dtype).at[np.array(self.atoms)].set(pose)
+        nowhere = jnp.zeros((self.n_atoms, 3), pose.dtype)
+        positions = nowhere.at[np.array(self.atoms)].set(pose)
         positions = place(positions, self._rows(), fields["bonds"], fields["angles"], fields["torsions"])
         return positions, log_det + log_volume(fields)
 
@@ -289,12 +285,13 @@ def eckart_rotation(correlation: Float[Array, "3 3"]) -> Float[Array, "3 3"]:
     trace = jnp.trace(C)
     turn = -_axial(C)
     corner = C + C.T - trace * jnp.eye(3, dtype=C.dtype)
-    N = jnp.concatenate(
-        [jnp.concatenate([trace[None], turn])[None], jnp.concatenate([turn[:, None], corner], axis=1)]
-    )
+    first = jnp.concatenate([trace[None], turn])
+    others = jnp.concatenate([turn[:, None], corner], axis=1)
+    N = jnp.concatenate([first[None], others])
     # Its powers, of which only that eigenvector survives, once all eigenvalues are made positive: they are at
     # least -sqrt(3).
-    shifted = N + np.sqrt(3).astype(C.dtype) * jnp.eye(4, dtype=C.dtype)
+    largest = np.sqrt(3).astype(C.dtype)
+    shifted = N + largest * jnp.eye(4, dtype=C.dtype)
 
     def square(_: int, power: Array) -> Array:
         return product(power, power) / jnp.sum(power * power)  # the new trace is 1
@@ -322,13 +319,17 @@ def _eckart_rotation_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple
     #     sum_i x0_i × (w × R x_i) + sum_i x0_i × R dx_i = M w + axial(dC Rᵀ) = 0.
     (C,), (dC,) = primals, tangents
     R = eckart_rotation(C)
-    w = -_solve(_inertia(product(C, R.T)), _axial(product(dC, R.T)))
+    turned, change = product(C, R.T), product(dC, R.T)
+    w = -_solve(_inertia(turned), _axial(change))
     return R, jnp.cross(w, R, axisb=0, axisc=0)
 
 
 def _axial(S: Array) -> Array:
     """sum_i a_i × b_i from S = sum_i a_i b_iᵀ."""
-    return jnp.stack([S[1, 2] - S[2, 1], S[2, 0] - S[0, 2], S[0, 1] - S[1, 0]])
+    x = S[1, 2] - S[2, 1]
+    y = S[2, 0] - S[0, 2]
+    z = S[0, 1] - S[1, 0]
+    return jnp.stack([x, y, z])
 
 
 def _inertia(S: Array) -> Array:
@@ -343,13 +344,8 @@ def _det(M: Array) -> Array:
 def _solve(M: Array, v: Array) -> Array:
     """M^-1 v by Cramer's rule, which vectorises and differentiates better than a factorisation of 3 x 3."""
     columns = M.T
-    cofactors = jnp.stack(
-        [
-            jnp.cross(columns[1], columns[2]),
-            jnp.cross(columns[2], columns[0]),
-            jnp.cross(columns[0], columns[1]),
-        ]
-    )
+    a, b, c = columns
+    cofactors = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)])
     return product(cofactors, v) / _det(columns)
 
 
@@ -358,9 +354,9 @@ def _rotation(quaternion: Array) -> Array:
     w, v = quaternion[0], quaternion[1:]
     cross = jnp.cross(jnp.eye(3, dtype=v.dtype), v)  # cross @ u = v × u
     square = jnp.sum(v * v)
-    return ((w * w - square) * jnp.eye(3, dtype=v.dtype) + 2 * jnp.outer(v, v) + 2 * w * cross) / (
-        w * w + square
-    )
+    along = (w * w - square) * jnp.eye(3, dtype=v.dtype)
+    turned = along + 2 * jnp.outer(v, v) + 2 * w * cross
+    return turned / (w * w + square)
 
 
 def _mean_shape(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -391,14 +387,16 @@ def _aligned(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def _mixed_inertia(x0: np.ndarray, y: np.ndarray) -> np.ndarray:
     S = np.einsum("ia,...ib->...ab", x0, y)
-    return np.trace(S, axis1=-2, axis2=-1)[..., None, None] * np.eye(3) - np.swapaxes(S, -1, -2)
+    trace = np.trace(S, axis1=-2, axis2=-1)
+    return trace[..., None, None] * np.eye(3) - np.swapaxes(S, -1, -2)
 
 
 def _complement(reference: np.ndarray) -> np.ndarray:
     """Orthonormal displacements (3 n - 6, 3 n) orthogonal to shifts and turns of the reference."""
     shifts = np.broadcast_to(np.eye(3)[:, None, :], (3, *reference.shape))
     turns = np.cross(np.eye(3)[:, None, :], reference[None])
-    return np.linalg.svd(np.concatenate([shifts, turns]).reshape(6, -1))[2][6:]
+    rigid = np.concatenate([shifts, turns]).reshape(6, -1)
+    return np.linalg.svd(rigid)[2][6:]
 
 
 def _nested(matrix: np.ndarray) -> tuple[tuple[float, ...], ...]:

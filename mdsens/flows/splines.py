@@ -46,9 +46,12 @@ class RationalQuadraticSpline(AbstractTransform):
         u = t * (1 - t)
         # Durkan et al., equations 4 and 5
         denominator = s + (d0 + d1 - 2 * s) * u
-        y = y0 + h * (s * t**2 + d0 * u) / denominator
-        log_slope = 2 * jnp.log(s / denominator) + jnp.log(d1 * t**2 + 2 * s * u + d0 * (1 - t) ** 2)
-        return jnp.where(outside, x, y) + turns + self.shift, jnp.where(outside, 0, log_slope)
+        rise = s * t**2 + d0 * u
+        y = y0 + h * rise / denominator
+        numerator = d1 * t**2 + 2 * s * u + d0 * (1 - t) ** 2
+        log_slope = 2 * jnp.log(s / denominator) + jnp.log(numerator)
+        y = jnp.where(outside, x, y) + turns + self.shift
+        return y, jnp.where(outside, 0, log_slope)
 
     def inverse(self, y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
         y, turns = self._into_domain(y - self.shift)
@@ -57,8 +60,11 @@ class RationalQuadraticSpline(AbstractTransform):
         s, r = h / w, inner - y0
         # equations 6 to 8: a t² + b t + c = 0, the root that does not cancel
         curvature = d0 + d1 - 2 * s
-        a, b, c = h * (s - d0) + r * curvature, h * d0 - r * curvature, -s * r
-        t = 2 * c / (-b - jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0)))
+        a = h * (s - d0) + r * curvature
+        b = h * d0 - r * curvature
+        c = -s * r
+        root = jnp.sqrt(jnp.maximum(b**2 - 4 * a * c, 0))
+        t = 2 * c / (-b - root)
         x = jnp.where(outside, y, x0 + t * w) + turns
         return x, -self.forward(x)[1]
 
@@ -77,15 +83,16 @@ class RationalQuadraticSpline(AbstractTransform):
 
     def _bin(self, x: Array, knots: Array) -> tuple[Array, ...]:
         """Lower corner, width, height and end slopes of the bin that x is in, along the axis of `knots`."""
-        at = jnp.sum(x[..., None] >= knots[..., 1:-1], axis=-1, keepdims=True)
+        inner = knots[..., 1:-1]
+        at = jnp.sum(x[..., None] >= inner, axis=-1, keepdims=True)
 
         def take(values: Array, k: Array) -> Array:
             spread = jnp.broadcast_to(values, (*x.shape, values.shape[-1]))
             return jnp.take_along_axis(spread, k, axis=-1)[..., 0]
 
-        x0, x1, y0, y1, d0, d1 = (
-            take(values, at + k) for values in (self.x, self.y, self.slope) for k in (0, 1)
-        )
+        x0, x1 = take(self.x, at), take(self.x, at + 1)
+        y0, y1 = take(self.y, at), take(self.y, at + 1)
+        d0, d1 = take(self.slope, at), take(self.slope, at + 1)
         return x0, y0, x1 - x0, y1 - y0, d0, d1
 
 
@@ -103,11 +110,15 @@ class _SplineFamily(AbstractFamily):
 
     def _knots(self, raw: Array) -> Array:
         """From 0 to 1."""
-        share = LEAST_BIN + (1 - LEAST_BIN * self.n_bins) * jax.nn.softmax(raw, axis=-1)
-        return jnp.pad(jnp.cumsum(share, axis=-1).at[..., -1].set(1), [(0, 0)] * (raw.ndim - 1) + [(1, 0)])
+        rest = 1 - LEAST_BIN * self.n_bins
+        share = LEAST_BIN + rest * jax.nn.softmax(raw, axis=-1)
+        ends = jnp.cumsum(share, axis=-1).at[..., -1].set(1)
+        before = [(0, 0)] * (raw.ndim - 1) + [(1, 0)]
+        return jnp.pad(ends, before)
 
     def _slopes(self, raw: Array) -> Array:
-        return LEAST_SLOPE + jax.nn.softplus(raw + float(np.log(np.expm1(1 - LEAST_SLOPE))))
+        one = float(np.log(np.expm1(1 - LEAST_SLOPE)))  # where the slope is 1
+        return LEAST_SLOPE + jax.nn.softplus(raw + one)
 
 
 class CircularSpline(_SplineFamily):
@@ -119,7 +130,8 @@ class CircularSpline(_SplineFamily):
 
     def build(self, raw: Float[Array, "*shape n_raw"]) -> RationalQuadraticSpline:
         n = self.n_bins
-        widths, heights, slopes, shift = jnp.split(raw, (n, 2 * n, 3 * n), axis=-1)
+        ends = (n, 2 * n, 3 * n)
+        widths, heights, slopes, shift = jnp.split(raw, ends, axis=-1)
         slope = self._slopes(slopes)
         slope = jnp.concatenate([slope, slope[..., :1]], axis=-1)
         return RationalQuadraticSpline(
@@ -154,7 +166,8 @@ class LineSpline(_SplineFamily):
 
     def build(self, raw: Float[Array, "*shape n_raw"]) -> "ScaledSpline":
         n, b = self.n_bins, self.bound
-        affine, widths, heights, slopes = jnp.split(raw, (2, n + 2, 2 * n + 2), axis=-1)
+        ends = (2, n + 2, 2 * n + 2)
+        affine, widths, heights, slopes = jnp.split(raw, ends, axis=-1)
         ends = [(0, 0)] * (raw.ndim - 1) + [(1, 1)]
         slope = jnp.pad(self._slopes(slopes), ends, constant_values=1.0)
         x, y = (b * (2 * self._knots(part) - 1) for part in (widths, heights))
@@ -170,9 +183,11 @@ class ScaledSpline(AbstractTransform):
     spline: RationalQuadraticSpline
 
     def forward(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-        y, log_slope = self.spline.forward(x * jnp.exp(self.log_scale) + self.shift)
+        moved = x * jnp.exp(self.log_scale) + self.shift
+        y, log_slope = self.spline.forward(moved)
         return y, log_slope + self.log_scale
 
     def inverse(self, y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
         x, log_slope = self.spline.inverse(y)
-        return (x - self.shift) * jnp.exp(-self.log_scale), log_slope - self.log_scale
+        back = (x - self.shift) * jnp.exp(-self.log_scale)
+        return back, log_slope - self.log_scale

@@ -72,10 +72,12 @@ class Affine(AbstractTransform):
     log_scale: Float[Array, "..."]
 
     def forward(self, x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-        return x * jnp.exp(self.log_scale) + self.shift, jnp.broadcast_to(self.log_scale, x.shape)
+        y = x * jnp.exp(self.log_scale) + self.shift
+        return y, jnp.broadcast_to(self.log_scale, x.shape)
 
     def inverse(self, y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-        return (y - self.shift) * jnp.exp(-self.log_scale), jnp.broadcast_to(-self.log_scale, y.shape)
+        x = (y - self.shift) * jnp.exp(-self.log_scale)
+        return x, jnp.broadcast_to(-self.log_scale, y.shape)
 
 
 class Rotation(AbstractTransform):
@@ -122,14 +124,14 @@ class RampMixture(AbstractTransform):
             # A staircase, one ramp a turn: y(x + 1) = y(x) + 1. A sharpness of 1 or more keeps each ramp
             # within its turn, so that its ends, flat to all orders, meet those of its neighbors.
             stair = jax.lax.stop_gradient(jnp.floor(distance + 0.5))
-            g, slope = ramp(self.sharpness * (distance - stair) + 0.5, self.steepness, self.power)
+            z = self.sharpness * (distance - stair) + 0.5
+            g, slope = ramp(z, self.steepness, self.power)
             g = g + stair
         else:
             g, slope = ramp(self.sharpness * distance + 0.5, self.steepness, self.power)
-        return (
-            self.slope * x + self.offset + jnp.sum(self.height * g, axis=-1),
-            self.slope + jnp.sum(self.height * self.sharpness * slope, axis=-1),
-        )
+        rise = jnp.sum(self.height * g, axis=-1)
+        steep = jnp.sum(self.height * self.sharpness * slope, axis=-1)
+        return self.slope * x + self.offset + rise, self.slope + steep
 
     def bracket(self, y: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
         """Two x with the root for y between them."""
@@ -139,17 +141,18 @@ class RampMixture(AbstractTransform):
         if self.domain == "circle":
             # a staircase deviates from the straight line that it follows by half a stair:
             #     |g_i(x) - (x - center_i + 1/2)| <= 1/2
-            line = (y - self.offset - jnp.sum(self.height * (0.5 - self.center), axis=-1)) / (
-                self.slope + height
-            )
+            middle = jnp.sum(self.height * (0.5 - self.center), axis=-1)
+            line = (y - self.offset - middle) / (self.slope + height)
             half = 0.5 * height / (self.slope + height) + 1e-4
             return line - half, line + half
         # the ramps add between 0 and the sum of their heights; before the first ramp begins, and after the
         # last, the one or the other
-        low, high = (y - self.offset - height) / self.slope, (y - self.offset) / self.slope
+        low = (y - self.offset - height) / self.slope
+        high = (y - self.offset) / self.slope
         first = jnp.min(self.center - 0.5 / self.sharpness, axis=-1)
         last = jnp.max(self.center + 0.5 / self.sharpness, axis=-1)
-        rounding = jnp.finfo(y.dtype).eps * (jnp.abs(y) + jnp.abs(self.offset) + height) / self.slope
+        size = jnp.abs(y) + jnp.abs(self.offset) + height
+        rounding = jnp.finfo(y.dtype).eps * size / self.slope
         margin = 1e-4 + 16 * rounding
         lower = jnp.maximum(low, jnp.minimum(first, high)) - margin
         upper = jnp.minimum(high, jnp.maximum(last, low)) + margin
@@ -251,7 +254,8 @@ class _MixtureFamily(AbstractFamily):
         """Slope of the straight part and heights, together 1."""
         share = jax.nn.softmax(raw, axis=-1)
         rest = 1 - self.least_slope
-        return self.least_slope + rest * share[..., 0], rest * share[..., 1:]
+        slope = self.least_slope + rest * share[..., 0]
+        return slope, rest * share[..., 1:]
 
 
 class IntervalMixture(_MixtureFamily):
@@ -259,26 +263,20 @@ class IntervalMixture(_MixtureFamily):
 
     def build(self, raw: Float[Array, "*shape n_raw"]) -> RampMixture:
         m = self.n_components
-        shares, centers, sharpnesses, steepnesses = jnp.split(raw, (m + 1, 2 * m + 1, 3 * m + 1), axis=-1)
+        ends = (m + 1, 2 * m + 1, 3 * m + 1)
+        shares, centers, sharpnesses, steepnesses = jnp.split(raw, ends, axis=-1)
         slope, height = self._shares(shares)
         spread = (np.arange(m) + 0.5) / m
-        center = jax.nn.sigmoid(centers + np.log(spread / (1 - spread)).astype(raw.dtype))
+        even = np.log(spread / (1 - spread)).astype(raw.dtype)
+        center = jax.nn.sigmoid(centers + even)
         sharpness = _between(sharpnesses, 0.5, self.sharpest, self.first_sharpness)
         steepness = self._steepness(steepnesses)
         # (g(z(x)) - g(z(0))) / (g(z(1)) - g(z(0))): each ramp runs from 0 to 1 within the interval
         first, _ = ramp(0.5 - sharpness * center, steepness, self.power)
         last, _ = ramp(0.5 + sharpness * (1 - center), steepness, self.power)
         height = height / (last - first)
-        return RampMixture(
-            slope,
-            -jnp.sum(height * first, axis=-1),
-            height,
-            center,
-            sharpness,
-            steepness,
-            self.power,
-            "interval",
-        )
+        offset = -jnp.sum(height * first, axis=-1)
+        return RampMixture(slope, offset, height, center, sharpness, steepness, self.power, "interval")
 
 
 class CircleMixture(_MixtureFamily):
@@ -286,7 +284,8 @@ class CircleMixture(_MixtureFamily):
 
     def build(self, raw: Float[Array, "*shape n_raw"]) -> RampMixture:
         m = self.n_components
-        shares, centers, sharpnesses, steepnesses = jnp.split(raw, (m + 1, 2 * m + 1, 3 * m + 1), axis=-1)
+        ends = (m + 1, 2 * m + 1, 3 * m + 1)
+        shares, centers, sharpnesses, steepnesses = jnp.split(raw, ends, axis=-1)
         slope, height = self._shares(shares)
         center = centers + (np.arange(m) / m).astype(raw.dtype)
         sharpness = _between(sharpnesses, 1.0, self.sharpest, self.first_sharpness)
@@ -317,18 +316,20 @@ class LineMixture(_MixtureFamily):
 
     def build(self, raw: Float[Array, "*shape n_raw"]) -> RampMixture:
         m = self.n_components
-        affine, heights, centers, sharpnesses, steepnesses = jnp.split(
-            raw, (2, m + 2, 2 * m + 2, 3 * m + 2), axis=-1
-        )
+        ends = (2, m + 2, 2 * m + 2, 3 * m + 2)
+        affine, heights, centers, sharpnesses, steepnesses = jnp.split(raw, ends, axis=-1)
         height = jax.nn.softplus(heights - 3)
-        center = centers + np.linspace(-2, 2, m + 2)[1:-1].astype(raw.dtype)
+        spread = np.linspace(-2, 2, m + 2)[1:-1]
+        center = centers + spread.astype(raw.dtype)
         sharpness = _between(sharpnesses, 0.1, self.sharpest, self.first_sharpness)
         steepness = self._steepness(steepnesses)
-        slope, offset = jnp.exp(affine[..., 1]), affine[..., 0] - 0.5 * jnp.sum(height, axis=-1)
+        slope = jnp.exp(affine[..., 1])
+        offset = affine[..., 0] - 0.5 * jnp.sum(height, axis=-1)
         return RampMixture(slope, offset, height, center, sharpness, steepness, self.power, "line")
 
 
 def _between(raw: Array, low: float, high: float, initial: float) -> Array:
     """A number between low and high, on the scale of its logarithm; initial where raw is zero."""
     share = np.log(initial / low) / np.log(high / low)
-    return low * (high / low) ** jax.nn.sigmoid(raw + float(np.log(share / (1 - share))))
+    start = float(np.log(share / (1 - share)))
+    return low * (high / low) ** jax.nn.sigmoid(raw + start)

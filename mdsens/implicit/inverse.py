@@ -166,7 +166,8 @@ def _guard(
     reach = jnp.where(too_low | too_high, GROWTH * reach, reach)
     low = jnp.where(below, x, jnp.where(too_high, jnp.maximum(lower, x - reach), low))
     high = jnp.where(above, x, jnp.where(too_low, jnp.minimum(upper, x + reach), high))
-    low_known, high_known = (low_known & ~too_high) | below, (high_known & ~too_low) | above
+    low_known = (low_known & ~too_high) | below
+    high_known = (high_known & ~too_low) | above
     # closed up between two neighboring numbers: a root by continuity
     closed = (high - low <= 2 * eps * jnp.maximum(1, jnp.abs(x))) & low_known & high_known
 

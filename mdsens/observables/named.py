@@ -233,7 +233,8 @@ def _turned(C: Float[Array, "6 6"], axes: np.ndarray) -> Float[Array, "6 6"]:
     """The same tensor in other axes (rows): C'_ijkl = R_ia R_jb R_kc R_ld C_abcd."""
     tensor = C[VOIGT_PAIRS[:, :, None, None], VOIGT_PAIRS[None, None, :, :]]
     turned = jnp.einsum("ia,jb,kc,ld,abcd->ijkl", axes, axes, axes, axes, tensor)
-    i, j = np.array([0, 1, 2, 1, 0, 0]), np.array([0, 1, 2, 2, 2, 1])
+    i = np.array([0, 1, 2, 1, 0, 0])
+    j = np.array([0, 1, 2, 2, 2, 1])
     return turned[i[:, None], j[:, None], i[None], j[None]]
 
 

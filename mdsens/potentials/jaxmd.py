@@ -181,10 +181,8 @@ def _neighbor_list(structure: Structure, neighbors: Neighbors, cutoff: float, fo
         pairs = jnp.stack([jnp.minimum(neighbors.i, neighbors.j), jnp.maximum(neighbors.i, neighbors.j)])
         index, kind = jnp.where(keep, pairs, spare), NeighborListFormat.OrderedSparse
         if form == "sparse":
-            index, kind = (
-                jnp.concatenate([index, jnp.where(keep, pairs[::-1], spare)], axis=1),
-                NeighborListFormat.Sparse,
-            )
+            index = jnp.concatenate([index, jnp.where(keep, pairs[::-1], spare)], axis=1)
+            kind = NeighborListFormat.Sparse
 
     def update(*_: Any, **__: Any) -> "NeighborList":
         raise InputError(

@@ -191,7 +191,8 @@ def _stillinger_weber(
 
 
 def _two_body(entries: dict[Triple, SWEntry], a: str, b: str, *, bent: bool) -> dict[str, float]:
-    one, other = entries[a, b, b], entries[b, a, a]
+    one = entries[a, b, b]
+    other = entries[b, a, a]
     for column in TWO_BODY:
         x, y = one.numbers[column], other.numbers[column]
         if not np.isclose(x, y, rtol=1e-12, atol=0):
@@ -216,7 +217,8 @@ def _two_body(entries: dict[Triple, SWEntry], a: str, b: str, *, bent: bool) -> 
 
 def _three_body(entries: dict[Triple, SWEntry], i: str, j: str, k: str) -> tuple[float, float]:
     """Product lambda epsilon (eV) and costheta0 of a triple with the center i."""
-    one, other = entries[i, j, k], entries[i, k, j]
+    one = entries[i, j, k]
+    other = entries[i, k, j]
     strengths = _product(entries, (i, j, k)), _product(entries, (i, k, j))
     angles = one.numbers["costheta0"], other.numbers["costheta0"]
     if strengths == (0.0, 0.0):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -60,6 +60,13 @@ def parameter_entries(potential: Potential) -> list[Entry]:
     return [d.entry(index) for d in _declared(potential, (), ()) for index in np.ndindex(d.values.shape)]
 
 
+class _WithParts(Protocol):
+    """A module with a field of potentials, marked by "parts": `SumPotential`."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]: ...
+
+
 def _declared(module: eqx.Module, path: FieldPath, names: tuple[str, ...]) -> Iterator[_Declared]:
     """Every parameter array below a module; `names` are those of the modules on the way to it."""
     for field in dataclasses.fields(module):
@@ -67,7 +74,8 @@ def _declared(module: eqx.Module, path: FieldPath, names: tuple[str, ...]) -> It
         if isinstance(value, eqx.Module):
             yield from _declared(value, here, (*names, field.name))
         elif "parts" in field.metadata:
-            for k, (part, name) in enumerate(zip(value, module.part_names, strict=True)):  # type: ignore
+            part_names = cast("_WithParts", module).part_names
+            for k, (part, name) in enumerate(zip(value, part_names, strict=True)):
                 yield from _declared(part, (*here, k), (*names, name))
         elif "unit" in field.metadata:
             yield from _arrays(module, field, here, names)

@@ -377,7 +377,8 @@ def _lines(potential: Potential, prefix: str) -> list[str]:
     lines += ["", f"[{prefix}parameters]"]
     tables = []
     for key, f in _parameters(form).items():
-        values, labels = np.asarray(getattr(potential, f.name)), potential.labels(f.name)
+        values = np.asarray(getattr(potential, f.name))
+        labels = potential.labels(f.name)
         if labels and np.any(values != values[0]):
             entries = zip(labels, values.tolist(), strict=True)
             tables += ["", f"[{prefix}parameters.{key}]"]

@@ -153,24 +153,23 @@ class Equilibrium:
         return self.landscape.coordinates.reference.n_atoms
 
     @functools.cached_property
+    def _left(self) -> tuple[Vector, Array, Array]:
+        return _left_over(self.landscape, self.gauge, self.w)
+
+    @property
     def gradient(self) -> Vector:
         """F at w, eV/Å: what is left of the forces."""
-        return _gradient(self.landscape, self.gauge, self.w)
-
-    @functools.cached_property
-    def _residual(self) -> tuple[float, float]:
-        fmax, stress = _residual(self.landscape, self.w, self.gradient)
-        return float(fmax), float(stress)
+        return self._left[0]
 
     @property
     def fmax(self) -> float:
         """Largest force on a free atom, eV/Å."""
-        return self._residual[0]
+        return float(self._left[1])
 
     @property
     def stress_error(self) -> float:
         """Largest stress off target, eV/Å³."""
-        return self._residual[1]
+        return float(self._left[2])
 
     # --- how it moves ---------------------------------------------------------------------------------
 
@@ -180,13 +179,13 @@ class Equilibrium:
         return preconditioner_of(self.landscape, self.w, grid_of(self.structure))
 
     @functools.cached_property
-    def hessian(self) -> tuple[Array, Array] | None:
-        """P H P and P as matrices, up to DENSE_LIMIT unknowns; None beyond."""
+    def hessian(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """P H P and P as matrices on the host, up to DENSE_LIMIT unknowns; None beyond."""
         if len(self.w) > DENSE_LIMIT:
             return None
-        projector = np.asarray(_project_all(self.gauge, np.eye(len(self.w))))
+        projector = self.gauge.matrix
         products = hessian_times(self.landscape, self.w, projector)
-        return jnp.asarray(projector @ products.T), jnp.asarray(projector)
+        return projector @ products.T, projector
 
     @functools.cached_property
     def factor(self) -> Factorized | None:
@@ -197,7 +196,7 @@ class Equilibrium:
     def spectrum(self) -> Spectrum:
         """Lowest and highest curvature, eV/Å²."""
         if self.hessian:
-            return _dense_spectrum(*self.hessian, self.gauge.rank)
+            return dense_spectrum(*self.hessian, self.gauge.rank)
         return _iterative_spectrum(self.landscape, self.gauge, self.preconditioner, self.w)
 
     @property
@@ -329,8 +328,10 @@ def preconditioner_of(landscape: Landscape, w: Vector, grid: tuple[int, int, int
 
 # --- compiled once for each size ------------------------------------------------------------------
 
-_factorize = eqx.filter_jit(Factorized.of)
-_dense_spectrum = eqx.filter_jit(dense_spectrum)
+
+@eqx.filter_jit
+def _factorize(matrix: Any, projector: Any) -> Factorized:
+    return Factorized.of(matrix, projector)
 
 
 @eqx.filter_jit
@@ -353,22 +354,14 @@ def _products(landscape: Landscape, w: Vector, vectors: Rows) -> Rows:
 
 
 @eqx.filter_jit
-def _gradient(landscape: Landscape, gauge: Gauge, w: Vector) -> Vector:
-    return jnp.where(gauge.free, landscape.gradient(w), 0.0)
+def _left_over(landscape: Landscape, gauge: Gauge, w: Vector) -> tuple[Vector, Array, Array]:
+    """Generalised forces at w, with the largest force and the largest stress off target."""
+    gradient = jnp.where(gauge.free, landscape.gradient(w), 0.0)
+    return gradient, *landscape.residual(w, gradient)
 
 
 @eqx.filter_jit
-def _residual(landscape: Landscape, w: Vector, gradient: Vector) -> tuple[Array, Array]:
-    return landscape.residual(w, gradient)
-
-
-@eqx.filter_jit
-def _project_all(gauge: Gauge, vectors: Any) -> Array:
-    return jax.vmap(gauge.project)(vectors)
-
-
-@eqx.filter_jit
-def _unstrained(coordinates: Coordinates, w: Vector, matrix: Array, projector: Array) -> tuple[Array, Array]:
+def _unstrained(coordinates: Coordinates, w: Vector, matrix: Any, projector: Any) -> tuple[Array, Array]:
     """H_uu and its projector for displacements of the strained cell itself."""
     # x = (x0 + u) F: a displacement d of the cell as it stands is u = d F^-1, so H_dd = F^-1 H_uu F^-T for
     # each pair of atoms. Shifts stay shifts; where coordinates are fixed the frame of u is kept, which F only

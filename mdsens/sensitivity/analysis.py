@@ -17,14 +17,12 @@ from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.sensitivity.finite_steps import Steps, fold_distances, largest_range, re_relax, second_differences
 from mdsens.sensitivity.first_order import (
     Parts,
-    SensitivityProblem,
     cartesian,
     checked_derivative,
     chosen_mode,
-    chosen_observables,
     differentiate,
-    select,
 )
+from mdsens.sensitivity.problem import SensitivityProblem, chosen_observables, select
 from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, require_structure
 

@@ -24,7 +24,8 @@ from mdsens.quantities import neighbors_of
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin
 from mdsens.relaxation.landscape import Landscape, Vector
 from mdsens.relaxation.relax import Relaxed, follow
-from mdsens.sensitivity.first_order import Selection, SensitivityProblem, View, observe, pull_parameters
+from mdsens.sensitivity.first_order import pull_parameters
+from mdsens.sensitivity.problem import Selection, SensitivityProblem, View, observe
 from mdsens.sensitivity.report import ReRelaxation
 from mdsens.structure import Structure
 
@@ -176,7 +177,8 @@ def re_relax(
             potential.
         radius: range of first order, to be tried too; None if it is not known.
     """
-    derivative, at_range = np.zeros(steps.derivative.shape), np.full(steps.derivative.shape, np.nan)
+    derivative = np.zeros(steps.derivative.shape)
+    at_range = np.full(steps.derivative.shape, np.nan)
     elsewhere: list[str] = []
     names = steps.problem.selection.names
 

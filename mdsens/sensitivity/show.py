@@ -50,7 +50,8 @@ def _plain(text: str) -> str:
 
 def _part(report: SensitivityReport, kind: Kind, part: str) -> tuple[str, list[list[str]]]:
     """Title and cells of one table."""
-    name, errors = KINDS.get(kind, ""), np.abs(report.matrix(kind, report.errors))
+    name = KINDS.get(kind, "")
+    errors = np.abs(report.matrix(kind, report.errors))
     derivatives = {
         "total": (report.derivative, f"{name} (error bars: {_largest(errors)} or less)"),
         "clamped": (report.clamped, f"{name}, atoms and cells held"),
@@ -180,7 +181,8 @@ def heat_map(report: SensitivityReport, path: str | Path | None, kind: Kind, ove
     """Map of the derivatives (see `SensitivityReport.plot`)."""
     from matplotlib.figure import Figure
 
-    numbers, errors = report.matrix(kind), np.abs(report.matrix(kind, report.errors))
+    numbers = report.matrix(kind)
+    errors = np.abs(report.matrix(kind, report.errors))
     known = np.isfinite(numbers) & np.isfinite(errors) & (errors < np.maximum(0.5, np.abs(numbers) / 2))
     shown = np.where(known, numbers, 0.0)
     width, height = len(report.parameters), len(report.observables)

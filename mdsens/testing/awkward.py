@@ -91,7 +91,8 @@ def cutoff_smoothness(potential: Potential, structure: Structure) -> str:
         return "there is none"
     if not potential.local:
         return "not looked at, as the interaction does not end there"
-    still, along = filled(potential, 0.0), jnp.asarray(np.eye(1, 9, 3).reshape(3, 3))
+    still = filled(potential, 0.0)
+    along = jnp.asarray(np.eye(1, 9, 3).reshape(3, 3))
     jumps = set()
     for kinds in _kinds(potential, structure):
         end = _range(potential, kinds)

@@ -109,8 +109,8 @@ class _Bench:
         # room for the steps of all differences, also for those the cutoff takes when it moves with a
         # parameter
         self.skin, self.large_skin = skin_for(self.cutoff, 0.05), skin_for(self.cutoff, 0.25)
-        pairs, width = find_neighbors(structure, self.cutoff, self.large_skin).capacity
-        self.capacity = Capacity(pairs + 16, width + 2)  # one shape of list for all
+        pairs, width, images = find_neighbors(structure, self.cutoff, self.large_skin).capacity
+        self.capacity = Capacity(pairs + 16, width + 2, images + 16)  # one shape of list for all
         self.neighbors = self.list_of(structure)
         self.here = jax.tree.map(np.asarray, evaluate(potential, structure, self.neighbors))
         r = np.linalg.norm(
@@ -189,7 +189,8 @@ def _strained(bench: _Bench, strain: np.ndarray) -> Path:
 
 def _forces(bench: _Bench) -> Check:
     n = bench.structure.n_atoms
-    units, forces = np.eye(3 * n).reshape(3 * n, n, 3), bench.here.forces.reshape(-1)
+    units = np.eye(3 * n).reshape(3 * n, n, 3)
+    forces = bench.here.forces.reshape(-1)
     found, allowed = [], bench.rtol * bench.force
     for k in _some_coordinates(bench):
         slope, used = bench.slope(_along(bench, units[k]), 3e-4 * bench.shortest)
@@ -214,7 +215,8 @@ def _hessian(bench: _Bench) -> Iterator[Check]:
     still = filled(potential, 0.0)
     one = probe(potential, structure, bench.neighbors, jnp.asarray(v), still)
     other = probe(potential, structure, bench.neighbors, jnp.asarray(w), still)
-    (vhw, size), (whv, _) = dot(v, other.product), dot(w, one.product)
+    vhw, size = dot(v, other.product)
+    whv, _ = dot(w, one.product)
     where = "along two random displacements"
     yield Check("the Hessian is symmetric", abs(vhw - whv), 1e-10 * size, "eV/Å²", where)
 
@@ -273,7 +275,8 @@ def _forward_and_reverse(found: Probe, v: Array, change: Potential) -> Iterator[
     value, terms = dot(found.reverse, change)
     error = abs(value - float(found.forward))
     yield Check("dE/dtheta is the same forward and in reverse", error, 1e-11 * terms, "eV", where)
-    (value, terms), (forward, scale) = dot(found.forces_reverse, change), dot(v, found.forces_forward)
+    value, terms = dot(found.forces_reverse, change)
+    forward, scale = dot(v, found.forces_forward)
     error, allowed = abs(value - forward), 1e-10 * max(terms, scale)
     yield Check("dF/dtheta is the same forward and in reverse", error, allowed, "eV/Å", where)
 
@@ -315,68 +318,79 @@ def _per_atom(s: Structure) -> tuple[Array, ...]:
 
 
 def _invariance(bench: _Bench) -> Iterator[Check]:
-    potential, structure, random, n = bench.potential, bench.structure, bench.random, bench.structure.n_atoms
-    x, cell = np.asarray(structure.positions), np.asarray(structure.cell)
-    energy, forces, stress = bench.here
-
-    def compare(claim: str, other: Structure, neighbors: Neighbors, wanted: EnergyForcesStress) -> Check:
-        found = jax.tree.map(np.asarray, evaluate(potential, other, neighbors))
-        # all three as energies, to be told apart on one scale
-        error, what = largest(
-            [
-                (abs(float(found.energy - wanted.energy)), "energy"),
-                (float(np.abs(found.forces - wanted.forces).max()) * bench.shortest, "forces"),
-                (float(np.abs(found.stress - wanted.stress).max()) * float(volume(other)), "stress"),
-            ]
-        )
-        return Check(claim, error, 100 * bench.rounding, "eV", what)
-
-    moved = structure.at(jnp.asarray(x + random.normal(size=3)))
-    yield compare("a shift of everything changes nothing", moved, bench.list_of(moved), bench.here)
-
-    turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
-    turn = turn * np.sign(np.linalg.det(turn))
-    moved = structure.deformed(jnp.asarray(turn))
-    wanted = EnergyForcesStress(energy, forces @ turn, turn.T @ stress @ turn)
-    yield compare("a turn of everything turns forces and stress", moved, bench.list_of(moved), wanted)
-
-    order = random.permutation(n)
-    moved = eqx.tree_at(
-        _per_atom, structure, tuple(jnp.asarray(np.asarray(leaf)[order]) for leaf in _per_atom(structure))
-    )
-    yield compare(
-        "the order of atoms does not matter",
-        moved,
-        bench.list_of(moved),
-        EnergyForcesStress(energy, forces[order], stress),
-    )
-
-    yield compare(
-        "spare slots and pairs beyond the cutoff change nothing",
-        structure,
-        bench.list_of(structure, bench.large_skin),
-        bench.here,
-    )
-
-    if not any(structure.pbc):
+    yield _shift(bench)
+    yield _turn(bench)
+    yield _order(bench)
+    claim = "spare slots and pairs beyond the cutoff change nothing"
+    spare = bench.list_of(bench.structure, bench.large_skin)
+    yield _compare(bench, claim, bench.structure, spare, bench.here)
+    if not any(bench.structure.pbc):
         bench.left_out.append("periodic images and a doubled cell: the structure is not periodic")
         return
-    images = random.integers(-2, 3, (n, 3)) * np.array(structure.pbc)
-    moved = structure.at(jnp.asarray(x + images @ cell))
-    yield compare(
-        "it does not matter which image of an atom is given", moved, bench.list_of(moved), bench.here
-    )
+    yield _images(bench)
+    yield _doubled(bench)
 
+
+def _compare(
+    bench: _Bench, claim: str, other: Structure, neighbors: Neighbors, wanted: EnergyForcesStress
+) -> Check:
+    """Energy, forces and stress of another structure against what they should be."""
+    found = jax.tree.map(np.asarray, evaluate(bench.potential, other, neighbors))
+    # all three as energies, to be told apart on one scale
+    energy = abs(float(found.energy - wanted.energy))
+    forces = float(np.abs(found.forces - wanted.forces).max()) * bench.shortest
+    stress = float(np.abs(found.stress - wanted.stress).max()) * float(volume(other))
+    error, what = largest([(energy, "energy"), (forces, "forces"), (stress, "stress")])
+    return Check(claim, error, 100 * bench.rounding, "eV", what)
+
+
+def _shift(bench: _Bench) -> Check:
+    x = np.asarray(bench.structure.positions)
+    moved = bench.structure.at(jnp.asarray(x + bench.random.normal(size=3)))
+    return _compare(bench, "a shift of everything changes nothing", moved, bench.list_of(moved), bench.here)
+
+
+def _turn(bench: _Bench) -> Check:
+    energy, forces, stress = bench.here
+    turn = np.linalg.qr(bench.random.normal(size=(3, 3)))[0]
+    turn = turn * np.sign(np.linalg.det(turn))
+    moved = bench.structure.deformed(jnp.asarray(turn))
+    # rows x -> x R: forces turn along, and the stress as a matrix does
+    wanted = EnergyForcesStress(energy, forces @ turn, turn.T @ stress @ turn)
+    claim = "a turn of everything turns forces and stress"
+    return _compare(bench, claim, moved, bench.list_of(moved), wanted)
+
+
+def _order(bench: _Bench) -> Check:
+    energy, forces, stress = bench.here
+    order = bench.random.permutation(bench.structure.n_atoms)
+    sorted_anew = tuple(jnp.asarray(np.asarray(leaf)[order]) for leaf in _per_atom(bench.structure))
+    moved = eqx.tree_at(_per_atom, bench.structure, sorted_anew)
+    wanted = EnergyForcesStress(energy, forces[order], stress)
+    return _compare(bench, "the order of atoms does not matter", moved, bench.list_of(moved), wanted)
+
+
+def _images(bench: _Bench) -> Check:
+    structure = bench.structure
+    x, cell = np.asarray(structure.positions), np.asarray(structure.cell)
+    images = bench.random.integers(-2, 3, (structure.n_atoms, 3)) * np.array(structure.pbc)
+    moved = structure.at(jnp.asarray(x + images @ cell))
+    claim = "it does not matter which image of an atom is given"
+    return _compare(bench, claim, moved, bench.list_of(moved), bench.here)
+
+
+def _doubled(bench: _Bench) -> Check:
+    structure, (energy, forces, stress) = bench.structure, bench.here
+    x, cell = np.asarray(structure.positions), np.asarray(structure.cell)
     axis = structure.pbc.index(True)
     twice = tuple(jnp.asarray(np.concatenate([leaf, leaf])) for leaf in _per_atom(structure))
-    longer = cell * np.where(np.arange(3) == axis, 2.0, 1.0)[:, None]
-    doubled = eqx.tree_at(_per_atom, structure, twice).at(
-        jnp.asarray(np.concatenate([x, x + cell[axis]])), jnp.asarray(longer)
-    )
+    longer = cell.copy()
+    longer[axis] *= 2
+    places = np.concatenate([x, x + cell[axis]])
+    doubled = eqx.tree_at(_per_atom, structure, twice).at(jnp.asarray(places), jnp.asarray(longer))
     wanted = EnergyForcesStress(2 * energy, jnp.concatenate([forces, forces]), stress)
-    yield compare(
-        "a cell twice as long has twice the energy", doubled, find_neighbors(doubled, bench.cutoff), wanted
-    )
+    neighbors = find_neighbors(doubled, bench.cutoff)
+    return _compare(bench, "a cell twice as long has twice the energy", doubled, neighbors, wanted)
 
 
 def _locality(bench: _Bench) -> Iterator[Check]:

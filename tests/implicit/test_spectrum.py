@@ -17,12 +17,21 @@ Q, _ = np.linalg.qr(rng.normal(size=(N, N)))
 
 
 @jax.jit
+def from_products(A, projector, diagonal):
+    return iterative_spectrum(lambda v: A @ v, N, lambda v: projector @ v, lambda v: v / diagonal)
+
+
 def both(A, null, diagonal):
     """Dense and iterative, off the (unit or zero) vector `null`, with a diagonal preconditioner."""
     projector = jnp.eye(N) - jnp.outer(null, null)
-    rank = N - jnp.sum(null**2 > 0).clip(0, 1)
-    products = iterative_spectrum(lambda v: A @ v, N, lambda v: projector @ v, lambda v: v / diagonal)
-    return dense_spectrum(projector @ A @ projector, projector, rank), products
+    rank = N - bool(np.any(null))
+    dense = dense_spectrum(np.asarray(projector @ A @ projector), np.asarray(projector), rank)
+    return dense, from_products(A, projector, diagonal)
+
+
+def test_a_matrix_that_is_not_finite_has_no_curvatures():
+    found = dense_spectrum(np.full((3, 3), np.nan), np.eye(3), 3)
+    assert np.isnan(found.lowest) and np.isnan(found.highest) and np.isnan(found.mode).all()
 
 
 @pytest.mark.parametrize(

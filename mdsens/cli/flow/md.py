@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def md(
     model: inputs.Model,
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps of the integrator.")] = 10_000,
+    steps: Annotated[int, options.count("Steps of the integrator.")] = 10_000,
     timestep: Annotated[float, typer.Option(metavar="FS", help="Step in fs.")] = 1.0,
     friction: Annotated[
         float, typer.Option(metavar="1/PS", help="Langevin bath; 0 for constant energy.")
@@ -31,8 +31,8 @@ def md(
             show_default=False,
         ),
     ] = None,
-    replicas: Annotated[int, typer.Option(min=1, metavar="N", help="Independent runs, side by side.")] = 1,
-    record_every: Annotated[int, typer.Option(min=1, metavar="N", help="Steps between records.")] = 10,
+    replicas: Annotated[int, options.count("Independent runs, side by side.")] = 1,
+    record_every: Annotated[int, options.count("Steps between records.")] = 10,
     temperature: Annotated[
         float | None,
         typer.Option(

@@ -35,6 +35,14 @@ def train(
             show_default=False,
         ),
     ],
+    topology_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="Format of the file of --topology, if its name misleads.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -49,24 +57,16 @@ def train(
             show_default=False,
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Steps of the optimizer.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Frames in a step.")] = 128,
-    learning_rate: Annotated[
-        float, typer.Option(metavar="X", help="The highest; it rises and falls along a cosine.")
-    ] = 1e-3,
-    warmup: Annotated[int, typer.Option(min=0, metavar="N", help="Steps of its rise.")] = 100,
-    final: Annotated[float, typer.Option(metavar="X", help="The last one, relative to the highest.")] = 1e-2,
-    clip: Annotated[
-        float, typer.Option(metavar="X", help="Norm beyond which a gradient is shortened.")
-    ] = 10.0,
-    likelihood_weight: Annotated[
-        float, typer.Option(metavar="X", help="Of the negative log-likelihood.")
-    ] = 1.0,
-    force_weight: Annotated[
-        float, typer.Option(metavar="X", help="Of the mean squared force error, (kT/nm)⁻².")
-    ] = 0.05,
+    steps: Annotated[int, options.count("Steps of the optimizer.")] = 1000,
+    batch: Annotated[int, options.count("Frames in a step.")] = 128,
+    learning_rate: Annotated[float, options.factor("The highest; it rises and falls along a cosine.")] = 1e-3,
+    warmup: Annotated[int, options.count("Steps of its rise.", at_least=0)] = 100,
+    final: Annotated[float, options.factor("The last one, relative to the highest.")] = 1e-2,
+    clip: Annotated[float, options.factor("Norm beyond which a gradient is shortened.")] = 10.0,
+    likelihood_weight: Annotated[float, options.factor("Of the negative log-likelihood.")] = 1.0,
+    force_weight: Annotated[float, options.factor("Of the mean squared force error, (kT/nm)⁻².")] = 0.05,
     reverse_kl_weight: Annotated[
-        float, typer.Option(metavar="X", help="Of the reverse KL divergence; needs --force-field.")
+        float, options.factor("Of the reverse KL divergence; needs --force-field.")
     ] = 0.0,
     force_field: inputs.ForceField = None,
     block: Annotated[
@@ -91,36 +91,21 @@ def train(
     hidden: Annotated[
         str, typer.Option(metavar="N,N,...", help="Sizes of the networks' hidden layers.")
     ] = "128,128",
-    harmonics: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Of the torsions that the networks see.")
-    ] = 3,
-    soft_layers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Coupling layers among the soft torsions.")
-    ] = 6,
+    harmonics: Annotated[int, options.count("Of the torsions that the networks see.")] = 3,
+    soft_layers: Annotated[int, options.count("Coupling layers among the soft torsions.", at_least=0)] = 6,
     stiff_layers: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Coupling layers among bonds, angles and stiff torsions.")
+        int, options.count("Coupling layers among bonds, angles and stiff torsions.", at_least=0)
     ] = 6,
-    circle_ramps: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Ramps of a smooth function of a soft torsion.")
-    ] = 12,
-    line_ramps: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Ramps of a smooth function of a stiff coordinate.")
-    ] = 3,
-    held_out: Annotated[
-        float, typer.Option(metavar="X", help="Share of the frames, the last ones, never trained on.")
-    ] = 0.1,
+    circle_ramps: Annotated[int, options.count("Ramps of a smooth function of a soft torsion.")] = 12,
+    line_ramps: Annotated[int, options.count("Ramps of a smooth function of a stiff coordinate.")] = 3,
+    held_out: Annotated[float, options.factor("Share of the frames, the last ones, never trained on.")] = 0.1,
     drop_outliers: inputs.DropOutliers = False,
     evaluate_every: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Steps between looks at the held-out frames, and checkpoints."),
+        int, options.count("Steps between looks at the held-out frames, and checkpoints.")
     ] = 100,
     patience: Annotated[
         int,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Looks without a lower held-out loss after which training ends; 0: never.",
-        ),
+        options.count("Looks without a lower held-out loss after which training ends; 0: never.", at_least=0),
     ] = 10,
     stride: inputs.Stride = 1,
     temperature: inputs.Temperature = None,
@@ -152,7 +137,7 @@ def train(
     if not resume:
         check_free(output, overwrite)
         check_free(picture, overwrite)
-    molecule = read_molecule(topology)
+    molecule = read_molecule(topology, format=topology_format)
 
     def read(path: Path, kelvins: float | None) -> "ForceData":
         return read_force_data(

@@ -1,0 +1,255 @@
+"""What is differentiated, by what, around which states: checked, with names and units of every number."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.checks import instance, nearest
+from mdsens.errors import InputError, NonFiniteError
+from mdsens.implicit.linear import AbstractLinearSolver
+from mdsens.neighbors import Neighbors
+from mdsens.observables.named import CONSTANT, named
+from mdsens.observables.observable import Observable, State, measure_all, row_names, shapes_of
+from mdsens.potentials.base import Potential
+from mdsens.potentials.parameters import parameter_entries, parameter_values, replace_parameters
+from mdsens.relaxation.coordinates import Coordinates
+from mdsens.relaxation.equilibrium import Equilibrium, Internal
+from mdsens.relaxation.landscape import Vector
+from mdsens.relaxation.relax import Relaxed
+
+Theta = Float[Array, "parameters"]
+AnyState = Relaxed | Equilibrium
+
+
+class Selection(NamedTuple):
+    """Parameters to differentiate w.r.t.; hashable."""
+
+    names: tuple[str, ...]
+
+    def replaced(self, potential: Potential, theta: Theta) -> Potential:
+        """The potential with these parameters replaced."""
+        return replace_parameters(potential, {name: theta[k] for k, name in enumerate(self.names)})
+
+    def values(self, potential: Potential) -> np.ndarray:
+        """Their values in a potential."""
+        known = parameter_values(potential)
+        return np.array([known[name] for name in self.names])
+
+
+class View(NamedTuple):
+    """What observables see of a state: coordinates, neighbor list, and how its atoms settle."""
+
+    coordinates: Coordinates
+    neighbors: Neighbors
+    internal: Internal | None
+
+    def state(self, w: Vector) -> State:
+        """The state at w."""
+        return State(self.coordinates.structure(w), self.neighbors, self.internal)
+
+
+@dataclasses.dataclass(frozen=True)
+class SensitivityProblem:
+    """What is differentiated, by what, around which states.
+
+    Attributes:
+        names, units: of each number, arrays spelled out.
+        shapes: of the result of each observable.
+    """
+
+    observables: tuple[Observable, ...]
+    selection: Selection
+    potential: Potential
+    states: dict[str, Equilibrium]
+    linear_solver: AbstractLinearSolver | None
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        states: AnyState | Mapping[str, AnyState],
+        observables: Any,
+        parameters: Sequence[str] | None,
+        linear_solver: AbstractLinearSolver | None = None,
+    ) -> "SensitivityProblem":
+        """Check what is asked for, and look once at every observable.
+
+        Raises:
+            InputError: no states, observables or parameters; unknown or doubled names; states of different
+                potentials; an observable that has no meaning on its states, or returns something else than it
+                says.
+        """
+        equilibria = equilibria_of(states)
+        potential = next(iter(equilibria.values())).potential
+        selection = select(potential, parameters)
+        chosen = tuple(o.bound(equilibria) for o in chosen_observables(observables, tuple(equilibria)))
+        problem = cls(chosen, selection, potential, equilibria, linear_solver, (), ())
+        seen = {key: view.state(problem.origin[key]) for key, view in problem.views.items()}
+        rows = row_names(chosen, shapes_of(chosen, potential, seen))
+        names = tuple(name for name, _ in rows)
+        units = tuple(unit for _, unit in rows)
+        return dataclasses.replace(problem, names=names, units=units)
+
+    @functools.cached_property
+    def theta(self) -> Theta:
+        """Values of the selected parameters."""
+        return jnp.asarray(self.selection.values(self.potential))
+
+    @functools.cached_property
+    def origin(self) -> dict[str, Vector]:
+        """w of each state."""
+        return {key: state.w for key, state in self.states.items()}
+
+    @functools.cached_property
+    def views(self) -> dict[str, View]:
+        """What observables see of each state."""
+        return {key: view_of(state) for key, state in self.states.items()}
+
+    def values(self) -> np.ndarray:
+        """All numbers.
+
+        Raises:
+            NonFiniteError: one is NaN or infinite; named.
+        """
+        found = np.asarray(
+            observe(self.observables, self.selection, self.potential, self.views, self.theta, self.origin)
+        )
+        bad = np.flatnonzero(~np.isfinite(found))
+        if len(bad):
+            raise NonFiniteError(
+                f"the observable {self.names[bad[0]]} is {found[bad[0]]} at the relaxed state: it has no "
+                "meaning there, or "
+                "divides by zero. Leave it out, or mask before you divide."
+            )
+        return found
+
+
+def equilibria_of(states: AnyState | Mapping[str, AnyState]) -> dict[str, Equilibrium]:
+    """States by name.
+
+    Raises:
+        InputError: none, or something that is no state.
+    """
+    by_name = dict(states) if isinstance(states, Mapping) else {"structure": states}
+    if not by_name:
+        raise InputError(
+            'no states are given: pass one relaxed state, or several by name, {"defect": ..., "bulk": ...}.'
+        )
+    hint = "mdsens.relax(potential, structure) gives one."
+    return {key: state_of(value, key, hint) for key, value in by_name.items()}
+
+
+def state_of(value: Any, name: str, hint: str) -> Equilibrium:
+    """The equilibrium that a state carries, or is."""
+    if isinstance(value, Equilibrium):
+        return value
+    return instance(f"the state '{name}'", value, Relaxed, hint).equilibrium
+
+
+def select(potential: Potential, parameters: Sequence[str] | None) -> Selection:
+    """The parameters asked for, by default all.
+
+    Raises:
+        InputError: none, unknown or doubled names.
+    """
+    known = [entry.name for entry in parameter_entries(potential)]
+    if isinstance(parameters, str):
+        raise InputError(f"parameters = '{parameters}': give a list of names, such as ['{parameters}'].")
+    names = tuple(known if parameters is None else parameters)
+    if not names:
+        raise InputError(
+            "no parameters to differentiate by: leave parameters out for all, or name some of "
+            f"{', '.join(known)}."
+        )
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"{type(potential).__name__} has no parameter '{name}'.{nearest(str(name), known, 0.3)} Its "
+                "parameters: "
+                f"{', '.join(known)}."
+            )
+        if names.count(name) > 1:
+            raise InputError(f"the parameter {name} is named {names.count(name)} times: name each once.")
+    return Selection(names)
+
+
+def chosen_observables(observables: Any, states: tuple[str, ...]) -> list[Observable]:
+    """Observable objects, names among them resolved.
+
+    Raises:
+        InputError: none, or something that is neither an observable nor the name of one.
+    """
+    items = [observables] if isinstance(observables, str | Observable) else list(observables)
+    if not items:
+        raise InputError('no observables are given: name some, such as ["energy", "volume"].')
+    # elastic constants that follow each other are computed together
+    chosen: list[Observable] = []
+    for constants, run in itertools.groupby(items, key=_is_constant):
+        if constants:
+            chosen += named([str(name) for name in run], main_state(states))
+        else:
+            chosen += [_observable(item, states) for item in run]
+    return chosen
+
+
+def _is_constant(item: Any) -> bool:
+    return isinstance(item, str) and CONSTANT.fullmatch(item) is not None
+
+
+def _observable(item: Any, states: tuple[str, ...]) -> Observable:
+    if isinstance(item, str):
+        return named([item], main_state(states))[0]
+    return instance("an observable", item, Observable, "mdsens.Observable(names, units, function) makes one.")
+
+
+def main_state(states: tuple[str, ...]) -> str:
+    """The state that observables given by name are measured on.
+
+    The only one, "structure", or "bulk" beside a defect.
+
+    Raises:
+        InputError: it is not clear which.
+    """
+    if len(states) == 1:
+        return states[0]
+    for name in ("structure", "bulk"):
+        if name in states:
+            return name
+    raise InputError(
+        "an observable given by name is measured on the state 'structure' or 'bulk', and the states are "
+        f"{', '.join(states)}: "
+        "name one of them so, or pass the observable itself with its state, such as "
+        "mdsens.observables.energy(state='...')."
+    )
+
+
+def view_of(state: Equilibrium) -> View:
+    """What observables see of a state."""
+    return View(state.landscape.coordinates, state.landscape.neighbors, state.internal)
+
+
+def measured(observables, selection: Selection, potential: Potential, views: Mapping[str, View], theta, ws):
+    """Values of all observables at theta and w; not compiled."""
+    states = {key: view.state(ws[key]) for key, view in views.items()}
+    return measure_all(observables, selection.replaced(potential, theta), states)
+
+
+@eqx.filter_jit
+def observe(
+    observables: tuple[Observable, ...],
+    selection: Selection,
+    potential: Potential,
+    views: Mapping[str, View],
+    theta: Theta,
+    ws: Mapping[str, Vector],
+) -> Float[Array, "numbers"]:
+    """Values of all observables."""
+    return measured(observables, selection, potential, views, theta, ws)
