@@ -49,7 +49,8 @@ def map_pieces(
     for start in range(0, n, size):
         here = np.minimum(np.arange(start, start + size), n - 1)
         count = min(size, n - start)
-        parts.append([np.asarray(result)[:count] for result in function(*(row[here] for row in rows))])
+        results = function(*(row[here] for row in rows))
+        parts.append([np.asarray(result)[:count] for result in results])
         if progress is not None:
             progress(start + count)
     return tuple(np.concatenate(results) for results in zip(*parts, strict=True))

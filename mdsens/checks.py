@@ -48,7 +48,8 @@ def number(
     shown = f"{name} = {value!r}"
     try:
         array = np.asarray(value)
-        real = array.shape == () and array.dtype.kind in "iuf" and not isinstance(value, (str, bytes))
+        text = isinstance(value, (str, bytes))
+        real = array.shape == () and array.dtype.kind in "iuf" and not text
         result = float(array) if real else np.nan
     except (TypeError, ValueError):
         real, result = False, np.nan

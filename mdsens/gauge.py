@@ -34,7 +34,8 @@ class Gauge(eqx.Module):
         """Remove what is fixed, and the rigid motions: P v = m v - sum_k t_k (t_k . m v)."""
         v = jnp.where(self.free, v, 0.0)
         n = self.rigid.shape[1]
-        return v.at[:n].add(-self.rigid.T @ (self.rigid @ v[:n]))
+        along = self.rigid @ v[:n]
+        return v.at[:n].add(-self.rigid.T @ along)
 
     @property
     def matrix(self) -> np.ndarray:
@@ -48,7 +49,8 @@ class Gauge(eqx.Module):
     @property
     def rank(self) -> int:
         """How many directions are left (for concrete values)."""
-        return int(np.sum(np.asarray(self.free)) - np.sum(np.sum(np.asarray(self.rigid) ** 2, axis=1) > 0.5))
+        squares = np.sum(np.asarray(self.rigid) ** 2, axis=1)
+        return int(np.sum(np.asarray(self.free)) - np.sum(squares > 0.5))
 
 
 def find_gauge(
@@ -79,7 +81,8 @@ def find_gauge(
     free = touching[:, None] & ~structure.fixed
     motions = _rigid_motions(structure) * jnp.repeat(touching, 3)
     motions = _leave_alone(motions, structure.fixed.reshape(-1)) * free.reshape(-1)
-    return Gauge(jnp.concatenate([free.reshape(-1), jnp.ones(n_strains, bool)]), _orthonormal(motions))
+    unknowns = jnp.concatenate([free.reshape(-1), jnp.ones(n_strains, bool)])
+    return Gauge(unknowns, _orthonormal(motions))
 
 
 def _held(tree: Any) -> Any:

@@ -126,9 +126,8 @@ class Structure(eqx.Module):
         # one constraint for each pattern of held coordinates
         for mask in np.unique(fixed[fixed.any(1)], axis=0):
             index = np.flatnonzero((fixed == mask).all(1))
-            constraints.append(
-                FixAtoms(index) if mask.all() else FixCartesian(index, tuple(bool(m) for m in mask))
-            )
+            axes = tuple(bool(m) for m in mask)
+            constraints.append(FixAtoms(index) if mask.all() else FixCartesian(index, axes))
         atoms.set_constraint(constraints)
         return atoms
 
@@ -172,9 +171,11 @@ class Structure(eqx.Module):
         counts = _counts(times, self.pbc)
         copies = int(np.prod(counts))
         # the copy (a, b, c) of the cell is shifted by a A + b B + c C
-        shifts = np.stack(np.meshgrid(*map(np.arange, counts), indexing="ij"), -1).reshape(copies, 3)
+        steps = np.meshgrid(*map(np.arange, counts), indexing="ij")
+        shifts = np.stack(steps, -1).reshape(copies, 3)
         vectors = shifts @ self.cell
-        positions = (vectors[:, None, :] + self.positions[None, :, :]).reshape(-1, 3)
+        places = vectors[:, None, :] + self.positions[None, :, :]
+        positions = places.reshape(-1, 3)
         return type(self)(
             positions=jnp.asarray(positions),
             cell=jnp.asarray(counts)[:, None] * self.cell,
@@ -342,7 +343,8 @@ def _independent(cell: np.ndarray, periodic: Sequence[bool]) -> np.ndarray:
         if length == 0:
             continue
         others = [row / np.linalg.norm(row) for row in kept if np.any(row)]
-        smallest = np.linalg.svd(np.array([*others, cell[k] / length]), compute_uv=False)[-1]
+        rows = np.array([*others, cell[k] / length])
+        smallest = np.linalg.svd(rows, compute_uv=False)[-1]
         if smallest > 1e-10:
             kept[k] = cell[k]
         elif periodic[k]:

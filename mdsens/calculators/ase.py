@@ -131,7 +131,8 @@ class MDSens(Calculator):
         self.skin = skin
         self.potential = replaced
         self._lists.clear()
-        return {name: value for name, value in self.todict().items() if before.get(name) != value}
+        after = self.todict()
+        return {name: value for name, value in after.items() if before.get(name) != value}
 
     def __repr__(self) -> str:
         """Form, elements, values and skin."""
@@ -240,7 +241,8 @@ def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
     if (old.n_atoms, old.pbc) != (len(atoms), tuple(atoms.pbc)):
         return False
     same_species = np.array_equal(np.asarray(old.species), atoms.numbers)
-    return same_species and np.array_equal(np.any(np.asarray(old.cell), 1), np.any(atoms.cell.array, 1))
+    there = np.any(atoms.cell.array, 1)
+    return same_species and np.array_equal(np.any(np.asarray(old.cell), 1), there)
 
 
 def _described(potential: Potential) -> dict[str, Any]:

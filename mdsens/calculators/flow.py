@@ -104,7 +104,8 @@ class FlowCalculator(Calculator):
             )
         if generator is not None:
             self.generator = generator
-        return {name: value for name, value in self.todict().items() if before.get(name) != value}
+        after = self.todict()
+        return {name: value for name, value in after.items() if before.get(name) != value}
 
     def __repr__(self) -> str:
         """Molecule and temperature."""
@@ -126,9 +127,8 @@ class FlowCalculator(Calculator):
             )
         self._check(self.atoms)
         temperature = self._generator.temperature
-        energies, forces = energies_and_forces(
-            self._generator.flow, jnp.asarray(to_nm(self.atoms.positions[None]))
-        )
+        positions = jnp.asarray(to_nm(self.atoms.positions[None]))
+        energies, forces = energies_and_forces(self._generator.flow, positions)
         energy = from_kT(float(energies[0]), temperature)
         forces = from_kT_per_nm(np.asarray(forces[0]), temperature)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):

@@ -316,6 +316,12 @@ def structure_files(prefix: Path, others: Sequence[str], form: str | None) -> di
     return {name: prefix.with_name(f"{prefix.name}.{ending}") for name, ending in endings.items()}
 
 
+def say_files(console: Any, files: Mapping[str, Path]) -> None:
+    """What was written, in one line that no terminal breaks."""
+    names = ", ".join(str(file) for file in files.values())
+    console.print(f"wrote {names}", soft_wrap=True, markup=False, highlight=False)
+
+
 def species_of(path: Path, form: str | None, text: str | None) -> list[str] | None:
     """The elements of --species, for a file beside STRUCTURE: only LAMMPS data leave them open."""
     from mdsens.io.structures import LAMMPS, format_of
@@ -378,4 +384,5 @@ def output_prefix(output: str | None, structure: Path, ending: str) -> Path:
     default = f"{structure.name.split('.')[0]}-{ending}"
     if output is None:
         return Path(default)
-    return Path(output) / default if output.endswith("/") or Path(output).is_dir() else Path(output)
+    folder = output.endswith("/") or Path(output).is_dir()
+    return Path(output) / default if folder else Path(output)

@@ -35,6 +35,7 @@ def potentials(
     table.add_column("elements")
     table.add_column("source", overflow="fold")
     for record in available_potentials():
-        table.add_row(record.name, record.form, " ".join(record.elements) or "any", escape(record.source))
+        elements = " ".join(record.elements) or "any"
+        table.add_row(record.name, record.form, elements, escape(record.source))
     console.print(table)
     console.print("`mdsens potentials NAME` describes one of them.")

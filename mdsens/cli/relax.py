@@ -114,12 +114,7 @@ def relax(
             files["png"], line.course, fmax, with_cell=strains is not None, merit=merit, overwrite=overwrite
         )
     console.print(summary(start, relaxed, structure.name))
-    console.print(
-        f"wrote {', '.join(str(file) for file in files.values())}",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
+    options.say_files(console, files)
     if problem is not None:
         raise problem
 

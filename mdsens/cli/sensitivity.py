@@ -219,12 +219,7 @@ def sensitivity(
         format=output_format,
         overwrite=overwrite,
     )
-    console.print(
-        f"wrote {', '.join(str(file) for file in files.values())}",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
+    options.say_files(console, files)
 
 
 def _default_names(start: "Structure", crystal: "Structure | None") -> list[str]:
@@ -262,7 +257,8 @@ def _states(
     if crystal is None:
         return {"structure": start}
     named = {element: _number(text, f"reservoir {element}") for element, text in elements.items()}
-    reservoirs = {name: read(elements[element]) for element, name in named.items() if isinstance(name, str)}
+    files = {name: elements[element] for element, name in named.items() if isinstance(name, str)}
+    reservoirs = {name: read(file) for name, file in files.items()}
     return {"defect": start, "bulk": crystal, **reservoirs}
 
 

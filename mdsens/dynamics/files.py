@@ -87,7 +87,8 @@ def _write_convention(file: Any, trajectory: Trajectory) -> None:
     each = trajectory.potential.shape  # records, and replicas
 
     def spread(values: np.ndarray) -> np.ndarray:
-        lead = values.reshape(len(values), *[1] * (len(each) - 1), *values.shape[1:])
+        between = [1] * (len(each) - 1)
+        lead = values.reshape(len(values), *between, *values.shape[1:])
         return np.broadcast_to(lead, (*each, *values.shape[1:]))
 
     put("coordinates", to_nm(trajectory.positions), "nanometers")
@@ -171,9 +172,8 @@ def _write_mdtraj(trajectory: Trajectory, path: str | Path, overwrite: bool) -> 
     import mdtraj
 
     topology = mdtraj_topology(trajectory.species, trajectory.topology)
-    frames: Any = mdtraj.Trajectory(
-        to_nm(trajectory.positions).astype(np.float32), topology, trajectory.time / PS
-    )
+    places = to_nm(trajectory.positions).astype(np.float32)
+    frames: Any = mdtraj.Trajectory(places, topology, trajectory.time / PS)
     if all(trajectory.pbc):
         lengths, frames.unitcell_angles = _lengths_and_angles(trajectory)
         frames.unitcell_lengths = to_nm(lengths)

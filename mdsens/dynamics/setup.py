@@ -113,7 +113,8 @@ class Setup:
     @property
     def keys(self) -> Array:
         """Random numbers of each replica; they do not depend on how many there are."""
-        words = np.array([(self.run.seed, k) for k in range(len(self.positions))], np.uint32)
+        replicas = range(len(self.positions))
+        words = np.array([(self.run.seed, k) for k in replicas], np.uint32)
         return jax.random.wrap_key_data(jnp.asarray(words), impl="threefry2x32")
 
     def of(self, replica: int) -> str:
@@ -245,9 +246,8 @@ def _crystal(energy: Any, start: Any, masses: Any) -> tuple[Structure, np.ndarra
 
 def _alike(one: Structure, other: Structure) -> bool:
     names = ("cell", "species", "masses", "fixed")
-    same = [
-        np.array_equal(np.asarray(getattr(one, name)), np.asarray(getattr(other, name))) for name in names
-    ]
+    values = ((np.asarray(getattr(one, name)), np.asarray(getattr(other, name))) for name in names)
+    same = [np.array_equal(mine, theirs) for mine, theirs in values]
     return all(same) and one.pbc == other.pbc
 
 
@@ -312,8 +312,10 @@ def _drawn(structure: Structure, replicas: int, run: Run) -> Float[np.ndarray, "
         raise InputError("velocities are drawn at a temperature: give temperature= in K, or velocities=.")
     masses, held = np.asarray(structure.masses), np.asarray(structure.fixed)
     shape = (structure.n_atoms, 3)
-    normal = np.stack([np.random.default_rng((run.seed, k)).normal(size=shape) for k in range(replicas)])
-    velocities = normal * np.sqrt(BOLTZMANN * run.temperature * ACCELERATION / masses)[:, None]
+    generators = [np.random.default_rng((run.seed, k)) for k in range(replicas)]
+    normal = np.stack([generator.normal(size=shape) for generator in generators])
+    spread = np.sqrt(BOLTZMANN * run.temperature * ACCELERATION / masses)
+    velocities = normal * spread[:, None]
     if held.any():
         return np.where(held, 0.0, velocities)
     if run.friction is None and structure.n_atoms > 1:

@@ -281,7 +281,8 @@ class _Simulation:
     def _widen_skin(self, reached: Reached) -> None:
         cutoff = float(self.setup.system.potential.cutoff)
         if self.skin > cutoff:
-            v = np.linalg.norm(np.asarray(reached.state.momentum / reached.state.mass), axis=-1)
+            velocities = np.asarray(reached.state.momentum / reached.state.mass)
+            v = np.linalg.norm(velocities, axis=-1)
             replica, atom = np.unravel_index(np.argmax(v), v.shape)
             timestep = self.setup.run.timestep
             raise NonFiniteError(
@@ -330,7 +331,8 @@ class _Simulation:
         now = self._trajectory([last], range(1))
         means = [float(value.mean()) for value in (now.potential, now.total, now.temperatures)]
         run = self.setup.run
-        return SimulationProgress(self.done, run.steps, run.begun + self.done * run.timestep, *means)
+        now_at = run.begun + self.done * run.timestep
+        return SimulationProgress(self.done, run.steps, now_at, *means)
 
     def _what_is_wrong(self, reached: Reached) -> str:
         potential = np.asarray(reached.records.potential)[int(reached.good)]

@@ -81,7 +81,8 @@ class Trajectory(eqx.Module):
         if self.fixed is not None:
             return n - int(self.fixed.sum())
         weighted = self.masses[:, None] * self.velocities
-        rests = np.abs(weighted.sum(-2)).max() <= 1e-9 * np.abs(weighted).max()
+        momentum = np.abs(weighted.sum(-2)).max()
+        rests = momentum <= 1e-9 * np.abs(weighted).max()
         return n - 3 if rests and n > 3 else n
 
     @property
@@ -112,7 +113,8 @@ class Trajectory(eqx.Module):
             raise InputError(f"degrees_of_freedom = {freedom}: it must be positive.")
         total = to_kJ_per_mol(self.total - self.total[0]) / freedom  # the constant would cost digits
         ns = (self.time - self.time.mean()) * 1e-6
-        return Drift(total.std(0), np.tensordot(ns, total, 1) / np.sum(ns**2), freedom)
+        slope = np.tensordot(ns, total, 1) / np.sum(ns**2)
+        return Drift(total.std(0), slope, freedom)
 
     def of_replica(self, replica: int | None = None) -> "Trajectory":
         """One of the runs, alone.

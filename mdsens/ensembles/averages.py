@@ -64,7 +64,8 @@ def mean_and_error(weights: Array, values: Array) -> tuple[Array, Array]:
     W, n = along(weights, values), weights.size
     values = jnp.where(W > 0, values, 0)  # a clash: no weight, and no finite value
     mean = jnp.sum(W * values, axis=0)
-    error = jnp.sqrt(n / (n - 1) * jnp.sum(jax.lax.stop_gradient(W * (values - mean)) ** 2, axis=0))
+    spread = jax.lax.stop_gradient(W * (values - mean))
+    error = jnp.sqrt(n / (n - 1) * jnp.sum(spread**2, axis=0))
     return mean, error
 
 

@@ -110,7 +110,8 @@ def perturbation(log_w: Array) -> FreeEnergy:
     value = np.log(n).item() - logsumexp(log_w)
     # var(-log <w>) = var(w) / (n <w>²), with the variance from n - 1
     w = jnp.exp(jax.lax.stop_gradient(log_w - jnp.max(log_w)))
-    error = jnp.sqrt(jnp.sum((w / jnp.mean(w) - 1) ** 2) / (n * (n - 1)))
+    relative = w / jnp.mean(w) - 1
+    error = jnp.sqrt(jnp.sum(relative**2) / (n * (n - 1)))
     return FreeEnergy(value, error, effective(log_w))
 
 
@@ -152,7 +153,9 @@ def _balance_point(log_w_reference: Array, log_w_target: Array) -> Array:
     c = np.log(n).item() + 1
     M = np.log(log_w_reference.size / log_w_target.size).item()
     balance = _Balance(log_w_reference, log_w_target)
-    return inverse(balance, jnp.zeros((), t.dtype), M - c - jnp.maximum(t, b), M + c - jnp.minimum(t, b))
+    lower = M - c - jnp.maximum(t, b)
+    upper = M + c - jnp.minimum(t, b)
+    return inverse(balance, jnp.zeros((), t.dtype), lower, upper)
 
 
 @jax.jit

@@ -123,11 +123,11 @@ def _neighborhood(
         below = coarse(middle) < y32
         return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-    low, high = jax.lax.fori_loop(
-        0, bisections, halve, (lower.astype(jnp.float32), upper.astype(jnp.float32))
-    )
+    ends = (lower.astype(jnp.float32), upper.astype(jnp.float32))
+    low, high = jax.lax.fori_loop(0, bisections, halve, ends)
     low, high = low.astype(y.dtype), high.astype(y.dtype)
-    width = jnp.maximum(high - low, 4 * jnp.finfo(jnp.float32).eps * jnp.maximum(jnp.abs(low), jnp.abs(high)))
+    size = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    width = jnp.maximum(high - low, 4 * jnp.finfo(jnp.float32).eps * size)
     no = jnp.zeros(y.shape, bool)
     start = jnp.clip(0.5 * (low + high), lower, upper)
     return _Search(
@@ -156,7 +156,8 @@ def _guard(
 
     # the root is as good as rounding allows
     eps = jnp.finfo(y.dtype).eps
-    rounding = eps * (jnp.maximum(1, jnp.abs(y)) + slope * jnp.maximum(1, jnp.abs(x)))
+    in_y, in_x = jnp.maximum(1, jnp.abs(y)), jnp.maximum(1, jnp.abs(x))
+    rounding = eps * (in_y + slope * in_x)
     at_end = (below & (x >= upper)) | (above & (x <= lower))
     there = jnp.abs(residual) < jnp.where(at_end, ROUNDINGS_AT_END, ROUNDINGS) * rounding
     lost = lost | (~done & ((at_end & ~there) | jnp.isnan(residual)))
@@ -164,12 +165,15 @@ def _guard(
     # what was taken for an end of the bracket is not: the root lies farther out
     too_low, too_high = below & (x >= high), above & (x <= low)
     reach = jnp.where(too_low | too_high, GROWTH * reach, reach)
-    low = jnp.where(below, x, jnp.where(too_high, jnp.maximum(lower, x - reach), low))
-    high = jnp.where(above, x, jnp.where(too_low, jnp.minimum(upper, x + reach), high))
+    beyond = jnp.maximum(lower, x - reach)
+    low = jnp.where(below, x, jnp.where(too_high, beyond, low))
+    beyond = jnp.minimum(upper, x + reach)
+    high = jnp.where(above, x, jnp.where(too_low, beyond, high))
     low_known = (low_known & ~too_high) | below
     high_known = (high_known & ~too_low) | above
     # closed up between two neighboring numbers: a root by continuity
-    closed = (high - low <= 2 * eps * jnp.maximum(1, jnp.abs(x))) & low_known & high_known
+    narrow = high - low <= 2 * eps * jnp.maximum(1, jnp.abs(x))
+    closed = narrow & low_known & high_known
 
     newton = x - residual / slope
     stalls = jnp.abs(residual) > 0.5 * last
@@ -180,7 +184,8 @@ def _guard(
     )
     x = jnp.where(done, x, jnp.where(steps, newton, other))
     last = jnp.where(steps, jnp.abs(residual), jnp.inf)
-    return _Search(root, x, low, high, low_known, high_known, reach, last, done | there | closed | lost, lost)
+    done = done | there | closed | lost
+    return _Search(root, x, low, high, low_known, high_known, reach, last, done, lost)
 
 
 def value_and_slope(
@@ -308,13 +313,15 @@ class _Component(eqx.Module):
     i: Array
 
     def __call__(self, x_i: Float[Array, ""]) -> Float[Array, ""]:
-        return self.function(self.x.at[self.i].set(x_i).astype(x_i.dtype))[self.i]
+        x = self.x.at[self.i].set(x_i)
+        return self.function(x.astype(x_i.dtype))[self.i]
 
 
 @eqx.filter_custom_jvp
 def _triangular_inverse(function: Any, y: Array, lower: Array, upper: Array, solver: Any) -> Array:
     def place(i: Array, x: Array) -> Array:
-        return x.at[i].set(solver(_Component(function, x, i), y[i], lower[i], upper[i]))
+        function_of_one = _Component(function, x, i)
+        return x.at[i].set(solver(function_of_one, y[i], lower[i], upper[i]))
 
     return jax.lax.fori_loop(0, y.size, place, 0.5 * (lower + upper))
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+WRITTEN_FIRST = ("numbers", "positions")
+
+
 def write_extxyz(path: Path, frames: "list[Atoms]") -> None:
     """Write frames with their arrays, info, held coordinates and the results of their calculator."""
     from ase.io.formats import open_with_compression
@@ -40,9 +43,8 @@ def _write_frame(file: TextIO, atoms: "Atoms") -> None:
     arrays: dict[str, Any] = {"symbols": np.array(atoms.symbols), "positions": atoms.positions}
     if moving is not None:
         arrays["move_mask"] = moving
-    arrays.update(
-        {name: array for name, array in atoms.arrays.items() if name not in ("numbers", "positions")}
-    )
+    others = {name: array for name, array in atoms.arrays.items() if name not in WRITTEN_FIRST}
+    arrays.update(others)
     comment, _, _, line = output_column_format(atoms, list(arrays), arrays, True)
     # 17 significant digits are a float64
     line = line.replace("%16.8f", "%25.17g")

@@ -55,7 +55,8 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     with _errors_in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
-        unfinished = path.with_name(f".{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}-{path.name}")
+        mark = f".{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+        unfinished = path.with_name(f"{mark}-{path.name}")
         try:
             yield unfinished
             check_free(path, overwrite)  # another process may have been faster

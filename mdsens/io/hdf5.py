@@ -161,9 +161,8 @@ def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
             case Structure():
                 part = group.create_group(name)
                 part.attrs["pbc"] = value.pbc
-                _write(
-                    part, {key: Quantity(getattr(value, key), unit) for key, unit in STRUCTURE_UNITS.items()}
-                )
+                arrays = {key: Quantity(getattr(value, key), unit) for key, unit in STRUCTURE_UNITS.items()}
+                _write(part, arrays)
             case Quantity():
                 _write(group, {name: value.value})
                 for key in ("unit", "axes"):

@@ -236,9 +236,8 @@ def _check_occupancy(path: Path, atoms: "Atoms") -> None:
             continue
         text = " ".join(f"{symbol} {share:g}" for symbol, share in holds.items())
         # a shared site is listed once for each of its elements, and has atoms once
-        partial += [
-            f"{text} at {_place(atoms, row)}" for row in np.flatnonzero(np.asarray(kinds) == int(kind))[:1]
-        ]
+        rows = np.flatnonzero(np.asarray(kinds) == int(kind))[:1]
+        partial += [f"{text} at {_place(atoms, row)}" for row in rows]
     if partial:
         raise FileFormatError(
             f"'{path}' has {len(partial)} sites that are occupied in part or shared: {_first(partial)}. A "
@@ -247,7 +246,8 @@ def _check_occupancy(path: Path, atoms: "Atoms") -> None:
 
 
 def _place(atoms: "Atoms", row: int) -> str:
-    return "(" + ", ".join(f"{x:.4f}" for x in atoms.get_scaled_positions(wrap=False)[row]) + ")"
+    place = atoms.get_scaled_positions(wrap=False)[row]
+    return "(" + ", ".join(f"{x:.4f}" for x in place) + ")"
 
 
 def _first(items: Sequence[str], most: int = 4) -> str:
@@ -260,7 +260,8 @@ def _check_apart(path: Path, atoms: "Atoms") -> None:
     if np.any(atoms.pbc) and not np.isfinite(atoms.cell.array).all():
         return
     first, second = neighbor_list("ij", atoms, CLOSEST) if len(atoms) > 1 else ((), ())
-    pairs = [(int(i), int(j)) for i, j in zip(first, second, strict=True) if i < j]
+    found = zip(first, second, strict=True)
+    pairs = [(int(i), int(j)) for i, j in found if i < j]
     if pairs:
         i, j = pairs[0]
         raise FileFormatError(
@@ -346,7 +347,8 @@ def _with_numbers(text: str, labels: Mapping[int, str]) -> str:
         if number > 0 and TITLE.fullmatch(title):
             section = title
         elif section == "Masses" and words:
-            line = " ".join([numbers.get(words[0], words[0]), *words[1:]])
+            kind = numbers.get(words[0], words[0])
+            line = " ".join([kind, *words[1:]])
         elif section == "Atoms" and words:
             # the type is the second word, or the third after the number of the molecule
             line = " ".join([words[0], *(numbers.get(word, word) for word in words[1:3]), *words[3:]])

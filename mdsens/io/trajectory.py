@@ -181,13 +181,14 @@ def _with_flags(atoms: "Atoms") -> "Atoms":
     whole = np.flatnonzero(fixed.all(1))
     partly = np.flatnonzero(fixed.any(1) & ~fixed.all(1))
     constraints: list[Any] = [FixAtoms(whole)] if len(whole) else []
-    atoms.set_constraint(constraints + [FixScaled(k, _flags(int(k), fixed[k], atoms)) for k in partly])
+    scaled = [FixScaled(k, _flags(int(k), fixed[k], atoms)) for k in partly]
+    atoms.set_constraint(constraints + scaled)
     return atoms
 
 
 def _flags(row: int, axes: np.ndarray, atoms: "Atoms") -> np.ndarray:
     for bits in range(1, 7):
-        mask = np.array([bool(bits & 1), bool(bits & 2), bool(bits & 4)])
+        mask = np.array([bool(bits & bit) for bit in (1, 2, 4)])
         held = held_axes_of(mask, atoms.cell.array)
         if held is not None and np.array_equal(held, axes):
             return mask

@@ -38,7 +38,8 @@ class Bonds(NamedTuple):
 
     def name(self, *atoms: int) -> str:
         """Names and indices for a message; long lists are cut."""
-        shown = ", ".join(f"{self.names[i]} (index {i})" for i in atoms[:SHOWN])
+        first = atoms[:SHOWN]
+        shown = ", ".join(f"{self.names[i]} (index {i})" for i in first)
         more = len(atoms) - SHOWN
         return f"{shown} and {more} more" if more > 0 else shown
 
@@ -81,7 +82,8 @@ def _of_openmm(topology: Any) -> Bonds:
     atoms = list(topology.atoms())
     pairs = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
     numbers = [0 if atom.element is None else atom.element.atomic_number for atom in atoms]
-    return _bonds(pairs, numbers, [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in atoms])
+    names = [f"{atom.residue.name}{atom.residue.id}-{atom.name}" for atom in atoms]
+    return _bonds(pairs, numbers, names)
 
 
 def _of_ase(atoms: "Atoms") -> Bonds:
@@ -99,7 +101,8 @@ def _of_pairs(n_atoms: int, pairs: Any, numbers: Any = None) -> Bonds:
     known = [0] * n if numbers is None else [int(z) for z in numbers]
     if len(known) != n:
         raise InputError(f"{len(known)} atomic numbers for {n} atoms: give one per atom.")
-    return _bonds([(int(i), int(j)) for i, j in pairs], known, [f"atom {i}" for i in range(n)])
+    plain = [(int(i), int(j)) for i, j in pairs]
+    return _bonds(plain, known, [f"atom {i}" for i in range(n)])
 
 
 def _bonds(pairs: list[tuple[int, int]], numbers: list[int], names: list[str]) -> Bonds:

@@ -60,7 +60,8 @@ def middle(graph: "Graph", light: list[bool]) -> int:
 
     def rank(atom: int) -> tuple[int, int, int]:
         distances = single_source_shortest_path_length(graph, atom)
-        farthest = max(distances[j] for j in distances if j == atom or not light[j])
+        ends = [distances[j] for j in distances if j == atom or not light[j]]
+        farthest = max(ends)
         heavy_bonds = sum(not light[j] for j in graph[atom])
         return farthest, -heavy_bonds, atom
 

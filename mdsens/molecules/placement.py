@@ -57,7 +57,8 @@ def place_atoms(topology: Any, block: tuple[int, ...] = ()) -> Placement:
     grown = [tree.grow() for _ in range(bonds.n_atoms - len(tree.rank))]
     root = [] if block else [(tree.first, MISSING, MISSING, MISSING)]
     proper = [c not in tree.graph[a] for _, a, _, c in grown if c != MISSING]
-    return Placement(np.array(root + grown, np.int64).reshape(-1, 4), np.array(proper, bool))
+    rows = np.array(root + grown, np.int64)
+    return Placement(rows.reshape(-1, 4), np.array(proper, bool))
 
 
 class _Tree:
@@ -108,9 +109,11 @@ class _Tree:
         for other in self.bonds.neighbors[atom]:
             if other in self._depth:
                 continue
-            self._depth[other], self._parent[other] = self._depth[atom] + 1, atom
+            self._depth[other] = self._depth[atom] + 1
+            self._parent[other] = atom
             size = carried(self.graph, atom, other)
-            heapq.heappush(self._queue, (self.light[other], self._depth[other], -size, other))
+            order = (self.light[other], self._depth[other], -size, other)
+            heapq.heappush(self._queue, order)
 
     def _third(self, a: int, b: int) -> int:
         """A sibling, bonded to a; else the next atom of the chain, bonded to b."""

@@ -81,7 +81,8 @@ def conventional(structure: Structure, what: str, *, perfect: bool = False) -> C
     # spglib has columns: (a_s, b_s, c_s) = (a, b, c) P^-1, so rows are multiplied by P^-T
     matrix = _rational(np.linalg.inv(np.asarray(found.transformation_matrix)).T)
     vectors = matrix @ cell
-    U, _, V = np.linalg.svd(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    U, _, V = np.linalg.svd(vectors / lengths)
     return Conventional(int(found.number), str(found.international), _rows(matrix), _rows(U @ V))
 
 

@@ -45,10 +45,10 @@ class Formation:
     with_volume: bool = True
 
     def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
-        energy = self._energy(potential, states, self.defect) - self.cells * self._energy(
-            potential, states, self.bulk
-        )
-        size = volume(states[self.defect].structure) - self.cells * volume(states[self.bulk].structure)
+        host = self.cells * self._energy(potential, states, self.bulk)
+        energy = self._energy(potential, states, self.defect) - host
+        host = self.cells * volume(states[self.bulk].structure)
+        size = volume(states[self.defect].structure) - host
         for _, atoms, reservoir in self.taken:
             if not isinstance(reservoir, str):
                 energy = energy - atoms * reservoir
@@ -85,7 +85,8 @@ class CompareCompositions:
         if self.cells is None and _is_multiple(there, host, ratio):
             return self._observable(Formation(self.defect, self.bulk, ratio))
         cells = round(float(volume(defect) / volume(bulk))) if self.cells is None else self.cells
-        changed = {s: there[s] - cells * host[s] for s in sorted({*there, *host})}
+        species = sorted({*there, *host})
+        changed = {s: there[s] - cells * host[s] for s in species}
         known = dict(self.references)
         missing = [s for s, atoms in changed.items() if atoms and s not in known]
         if missing:
@@ -100,12 +101,14 @@ class CompareCompositions:
     def _observable(self, function: Formation) -> Observable:
         names, units = ("formation_energy", "formation_volume"), ("eV", "Å³")
         n = 2 if function.with_volume else 1
-        states = (self.defect, self.bulk, *(r for _, _, r in function.taken if isinstance(r, str)))
+        reservoirs = [r for _, _, r in function.taken if isinstance(r, str)]
+        states = (self.defect, self.bulk, *reservoirs)
         return Observable(names[:n], units[:n], function, states)
 
 
 def _is_multiple(there: Counter[str], host: Counter[str], ratio: float) -> bool:
-    return set(there) == set(host) and all(abs(there[s] - ratio * host[s]) < 1e-9 for s in there)
+    same = set(there) == set(host)
+    return same and all(abs(there[s] - ratio * host[s]) < 1e-9 for s in there)
 
 
 def _ask_for(missing: list[str], changed: Mapping[str, int], cells: int) -> str:
@@ -153,7 +156,8 @@ def formation(
         instance("references", references, Mapping, 'Give {"Cd": state or energy per atom in eV, ...}.')
     if cells is not None:
         cells = whole("cells", cells, at_least=1)
-    pairs = tuple((s, _reservoir(s, r)) for s, r in (references or {}).items())
+    given = (references or {}).items()
+    pairs = tuple((s, _reservoir(s, r)) for s, r in given)
     states = (defect, bulk, *(r for _, r in pairs if isinstance(r, str)))
     compare = CompareCompositions(defect, bulk, pairs, cells)
     names, units = ("formation_energy", "formation_volume"), ("eV", "Å³")

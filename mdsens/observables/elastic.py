@@ -72,7 +72,8 @@ def elastic_constants(
         check_elements(potential, atoms)
         check_parameters(concrete(potential))
         neighbors = structure.neighbors if isinstance(structure, Relaxed) else neighbors_of(potential, atoms)
-    traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((potential, atoms, neighbors)))
+    leaves = jax.tree.leaves((potential, atoms, neighbors))
+    traced = any(isinstance(leaf, Tracer) for leaf in leaves)
     if not traced and not clamped:
         _require_rest(potential, atoms, neighbors, check)
     if linear_solver is not None or clamped or (state is None and traced):
@@ -98,7 +99,8 @@ def require_bulk(structure: Structure, what: str) -> None:
 
 def _require_rest(potential: Potential, structure: Structure, neighbors: Neighbors, check: bool) -> None:
     result = evaluate(potential, structure, neighbors)
-    forces = np.linalg.norm(np.where(np.asarray(structure.fixed), 0, np.asarray(result.forces)), axis=1)
+    free = np.where(np.asarray(structure.fixed), 0, np.asarray(result.forces))
+    forces = np.linalg.norm(free, axis=1)
     worst = int(np.argmax(forces))
     if forces[worst] <= STILL:
         return
@@ -150,7 +152,8 @@ def measure_elastic(
             return potential.energy(strained.deformed(jnp.eye(3) + strain_matrix(eta)), neighbors)
 
         g, virial = jax.grad(energy, argnums=(0, 1))(u, jnp.zeros(6))
-        volume = volume_of(structure.cell) * jnp.linalg.det(jnp.eye(3) + strain_matrix(strain))
+        deformation = jnp.eye(3) + strain_matrix(strain)
+        volume = volume_of(structure.cell) * jnp.linalg.det(deformation)
         # the virial of an engineering shear is the tensor component itself
         return g, virial / volume
 

@@ -113,7 +113,8 @@ class FindCubicEdge:
             "ask for a, b, c, alpha, beta, gamma, or give the number of cells: lattice_constant(cells=...)."
         )
         require_cubic(found, "lattice_constant", instead)
-        return lattice_constant(self.state, 1 / abs(float(np.linalg.det(np.asarray(found.matrix)))))
+        cells = abs(float(np.linalg.det(np.asarray(found.matrix))))
+        return lattice_constant(self.state, 1 / cells)
 
 
 def lattice_constant(state: str = "structure", cells: float | None = None) -> Observable:
@@ -154,9 +155,11 @@ class CellParameters:
     def _component(self, cell: Float[Array, "3 3"], name: str) -> Float[Array, ""]:
         if name in EDGES:
             return jnp.linalg.norm(cell[EDGES.index(name)])
-        u, v = cell[jnp.array([k for k in range(3) if k != ANGLES.index(name)])]
+        others = [k for k in range(3) if k != ANGLES.index(name)]
+        u, v = cell[jnp.array(others)]
         # tan = |u x v| / u . v is smooth at every angle, also at 90°
-        return jnp.degrees(jnp.arctan2(jnp.linalg.norm(jnp.cross(u, v)), u @ v))
+        sine = jnp.linalg.norm(jnp.cross(u, v))
+        return jnp.degrees(jnp.arctan2(sine, u @ v))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +216,8 @@ class Elastic:
         clamped, relaxed = _both(potential, states[self.state])
         matrices = [clamped if name.endswith("_clamped") else relaxed for name in self.components]
         names = [name.removesuffix("_clamped") for name in self.components]
-        return tuple(GPA * self._component(C, name) for C, name in zip(matrices, names, strict=True))
+        parts = (self._component(C, name) for C, name in zip(matrices, names, strict=True))
+        return tuple(GPA * part for part in parts)
 
     def _component(self, C: Float[Array, "6 6"], name: str) -> Float[Array, ""]:
         if name == "K":

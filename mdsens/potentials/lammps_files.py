@@ -162,14 +162,16 @@ def _stillinger_weber(
         if _product(entries, t) != 0
         for end in t[1:]
     }
-    two_body = {(a, b): _two_body(entries, a, b, bent=(a, b) in bent or (b, a) in bent) for a, b in pairs}
+    bends = lambda a, b: (a, b) in bent or (b, a) in bent
+    two_body = {(a, b): _two_body(entries, a, b, bent=bends(a, b)) for a, b in pairs}
     two_body |= {(b, a): numbers for (a, b), numbers in two_body.items()}
     strength, angle = {}, {}
     for i, j, k in triples:
         within_reach = two_body[i, j] is not ABSENT and two_body[i, k] is not ABSENT
         product, angle[i, j, k] = _three_body(entries, i, j, k) if within_reach else (0.0, 0.0)
         # ours is lambda sqrt(eps_ij eps_ik)
-        strength[i, j, k] = product / np.sqrt(two_body[i, j]["epsilon"] * two_body[i, k]["epsilon"])
+        scale = np.sqrt(two_body[i, j]["epsilon"] * two_body[i, k]["epsilon"])
+        strength[i, j, k] = product / scale
     # where no angle counts, files put any gamma, zero too
     gamma = [
         entries[i, j, j].numbers["gamma"] if (i, j) in bent and two_body[i, j] is not ABSENT else 1.0

@@ -112,11 +112,8 @@ def _items(tree: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str |
 
 def parameter_values(potential: Potential) -> dict[str, float]:
     """Parameter values by flat name."""
-    return {
-        d.entry(index).name: float(value)
-        for d in _declared(potential, (), ())
-        for index, value in np.ndenumerate(np.asarray(d.values))
-    }
+    numbers = ((d, np.ndenumerate(np.asarray(d.values))) for d in _declared(potential, (), ()))
+    return {d.entry(index).name: float(value) for d, values in numbers for index, value in values}
 
 
 def follow_path(potential: Potential, path: FieldPath) -> Any:
@@ -167,7 +164,8 @@ def _changed(array: Array, changes: list[tuple[tuple[int, ...], Any]]) -> Array:
     if not array.ndim:
         return array.at[()].set(changes[-1][1])
     index = tuple(np.transpose([index for index, _ in changes]))
-    return array.at[index].set(jnp.stack([jnp.asarray(value, array.dtype) for _, value in changes]))
+    values = [jnp.asarray(value, array.dtype) for _, value in changes]
+    return array.at[index].set(jnp.stack(values))
 
 
 def check_parameters(potential: Potential) -> None:

@@ -316,7 +316,8 @@ def _numbers(
         raise FileFormatError(f"parameter {key} lacks a value for {', '.join(missing)}.")
     values = [found[_canonical(label, per)] for label in wanted]
     if len({v.shape for v in values}) > 1:
-        shapes = ", ".join(f"{label} {v.shape}" for label, v in zip(wanted, values, strict=True))
+        each = zip(wanted, values, strict=True)
+        shapes = ", ".join(f"{label} {v.shape}" for label, v in each)
         raise FileFormatError(f"parameter {key}: all entries must have one shape; they have {shapes}.")
     return np.stack(values)
 

@@ -106,7 +106,8 @@ def second_differences(steps: Steps) -> tuple[Matrix, np.ndarray]:
     lengths = np.minimum(STEP, FOLD_SHARE * steps.folds)
     for k, length in enumerate(lengths):
         ends = [_along_branch(steps, k, step) for step in (length, -length)]
-        second[:, k] = (ends[0] - 2 * steps.values + ends[1]) / length**2
+        bend = ends[0] - 2 * steps.values + ends[1]
+        second[:, k] = bend / length**2
     return second, lengths
 
 
@@ -125,7 +126,8 @@ def fold_distances(problem: SensitivityProblem) -> np.ndarray:
     Inf if not near.
     """
     distance = np.full(len(problem.selection.names), np.inf)
-    scales = np.where(np.asarray(problem.theta) == 0, 1.0, np.abs(np.asarray(problem.theta)))
+    theta = np.asarray(problem.theta)
+    scales = np.where(theta == 0, 1.0, np.abs(theta))
     for state in problem.states.values():
         if state.gauge.rank == 0 or not state.symmetric:
             continue
@@ -201,14 +203,16 @@ def re_relax(
                 "its softest mode "
                 f"loses its curvature; differences were taken over {100 * step:.1g} %"
             )
-        derivative[:, k] = (relaxed_with(k, step) - relaxed_with(k, -step)) / (2 * step * steps.scales[k])
+        difference = relaxed_with(k, step) - relaxed_with(k, -step)
+        derivative[:, k] = difference / (2 * step * steps.scales[k])
         if radius is None:
             continue
         tried = _largest_step(radius[:, k])
         if tried:
             change = log[:, k] * tried
             # others do not move
-            counts = (radius[:, k] > 1e-4) & (np.abs(change) > 1e-9 * np.abs(steps.values))
+            counts = radius[:, k] > 1e-4
+            counts &= np.abs(change) > 1e-9 * np.abs(steps.values)
             off = np.abs(relaxed_with(k, tried) - steps.values - change)
             at_range[counts, k] = off[counts] / np.abs(change[counts])
     return ReRelaxation(derivative, CHECK_STEP, at_range, tuple(elsewhere))
@@ -264,5 +268,6 @@ def largest_range(
     noise = 4e-14 * np.abs(values[:, None]) / 4e-6 * (STEP / lengths) ** 2 + 1e-12
     curved = np.abs(second) > noise
     known = np.where(np.abs(first) > errors, np.abs(first), 0.0)
-    reach = np.where(curved, 0.2 * known / np.where(curved, np.abs(second), 1.0), np.inf)
+    slope = np.where(curved, np.abs(second), 1.0)
+    reach = np.where(curved, 0.2 * known / slope, np.inf)
     return np.minimum(reach, folds)

@@ -170,9 +170,8 @@ def _corrected(
     if previous is None:
         return solve(right), float("nan")
     rows = previous.rows[key]
-    off, residual = _remainder(
-        state.gauge, right, jnp.asarray(_product(state, w, np.asarray(rows), transposed))
-    )
+    product = _product(state, w, np.asarray(rows), transposed)
+    off, residual = _remainder(state.gauge, right, jnp.asarray(product))
     return rows + solve(off), float(residual)
 
 
@@ -184,8 +183,10 @@ def _product(state: Equilibrium, w: Vector, rows: np.ndarray, transposed: bool) 
             return np.asarray(_transposed_rows(state.landscape, w, jnp.asarray(rows)))
         # under a target stress with shear the strain block alone is not symmetric: rows H e_k of unit strains
         # show by how much
-        block = hessian_times(state.landscape, w, np.eye(len(w))[-strains:])[:, -strains:]
-        product[:, -strains:] += rows[:, -strains:] @ (block.T - block)
+        units = np.eye(len(w))[-strains:]
+        block = hessian_times(state.landscape, w, units)[:, -strains:]
+        asymmetry = block.T - block
+        product[:, -strains:] += rows[:, -strains:] @ asymmetry
     return product
 
 
@@ -226,9 +227,12 @@ def _transposed_rows(landscape: Landscape, w: Vector, rows: Block) -> Block:
 @eqx.filter_jit
 def _remainder(gauge: Gauge, right: Block, product: Block) -> tuple[Block, Float[Array, ""]]:
     """What a block of solves leaves undone, and its norm relative to the largest right-hand side."""
-    right, off = jax.vmap(gauge.project)(right), jax.vmap(gauge.project)(right - product)
+    project = jax.vmap(gauge.project)
+    off = project(right - product)
+    right = project(right)
     size = jnp.max(jnp.linalg.norm(right, axis=1))
-    return off, jnp.max(jnp.linalg.norm(off, axis=1)) / jnp.where(size > 0, size, 1.0)
+    left = jnp.max(jnp.linalg.norm(off, axis=1))
+    return off, left / jnp.where(size > 0, size, 1.0)
 
 
 @eqx.filter_jit
@@ -243,7 +247,8 @@ def _push(observables, selection: Selection, potential, views, theta, ws, moves:
     """Clamped part and relaxation part of dO/dtheta, each (parameters, numbers): one product a direction."""
     function = lambda theta, ws: measured(observables, selection, potential, views, theta, ws)
     still = jax.tree.map(jnp.zeros_like, moves)
-    directions = jnp.concatenate([jnp.eye(theta.size), jnp.zeros((theta.size, theta.size))])
+    units = jnp.eye(theta.size)
+    directions = jnp.concatenate([units, jnp.zeros_like(units)])
     motions = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), still, dict(moves))
     pushed = map_rows(lambda dt, dws: jax.jvp(function, (theta, ws), (dt, dws))[1], directions, motions)
     return pushed[: theta.size], pushed[theta.size :]

@@ -40,7 +40,8 @@ def derivative_table(report: SensitivityReport, kind: Kind, part: str) -> "Table
     for name in report.parameters:
         table.add_column(_plain(name), justify="right", no_wrap=True)
     for i, name in enumerate(report.observables):
-        table.add_row(_plain(name), f"{report.values[i]:.6g} {report.units[i]}", *cells[i])
+        value = f"{report.values[i]:.6g} {report.units[i]}"
+        table.add_row(_plain(name), value, *cells[i])
     return table
 
 
@@ -170,7 +171,8 @@ def _rows(report: SensitivityReport, i: int) -> list[list[Any]]:
     for k, parameter in enumerate(report.parameters):
         row: list[Any] = [report.observables[i], report.units[i], report.values[i]]
         row += [parameter, report.parameter_units[k], report.theta[k]]
-        row += [report.derivative[i, k], log[i, k], "" if np.isnan(elasticity[i, k]) else elasticity[i, k]]
+        row += [report.derivative[i, k], log[i, k]]
+        row.append("" if np.isnan(elasticity[i, k]) else elasticity[i, k])
         row += [report.clamped[i, k], report.relaxation[i, k], report.errors[i, k]]
         row += ["" if matrix is None else matrix[i, k] for matrix in optional]
         rows.append(row)
@@ -183,7 +185,8 @@ def heat_map(report: SensitivityReport, path: str | Path | None, kind: Kind, ove
 
     numbers = report.matrix(kind)
     errors = np.abs(report.matrix(kind, report.errors))
-    known = np.isfinite(numbers) & np.isfinite(errors) & (errors < np.maximum(0.5, np.abs(numbers) / 2))
+    accurate = errors < np.maximum(0.5, np.abs(numbers) / 2)
+    known = np.isfinite(numbers) & np.isfinite(errors) & accurate
     shown = np.where(known, numbers, 0.0)
     width, height = len(report.parameters), len(report.observables)
     figure = Figure(figsize=(1.6 + 0.75 * width, 1.2 + 0.42 * height), layout="constrained")

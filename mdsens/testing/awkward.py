@@ -56,7 +56,11 @@ def _places(r: float, far: float, end: float) -> dict[str, list[list[float]]]:
 def _not_finite(found: Probe) -> list[str]:
     """Names of the quantities that are not."""
     values = found._asdict().items()
-    return [name for name, tree in values if not all(np.isfinite(x).all() for x in jax.tree.leaves(tree))]
+    return [name for name, tree in values if not _finite(tree)]
+
+
+def _finite(tree: Any) -> bool:
+    return all(np.isfinite(x).all() for x in jax.tree.leaves(tree))
 
 
 def check_awkward_points(potential: Potential, structure: Structure) -> list[Check]:
@@ -100,7 +104,8 @@ def cutoff_smoothness(potential: Potential, structure: Structure) -> str:
         def dimer(r: float, kinds: tuple[int, int, int] = kinds) -> np.ndarray:
             trio = _three(potential, kinds, [[0, 0, 0], [r, 0, 0], [0, 9 * float(potential.cutoff), 0]])
             found = probe(potential, *trio, along, still)
-            return np.array([float(found.energy), -float(found.forces[1, 0]), float(found.product[1, 0])])
+            energy, force = float(found.energy), float(found.forces[1, 0])
+            return np.array([energy, -force, float(found.product[1, 0])])
 
         alone = dimer(1.5 * end)
         sizes = np.max([np.abs(dimer(part * end) - alone) for part in (0.5, 0.65, 0.8, 0.95)], axis=0)

@@ -50,7 +50,8 @@ def _slope_by(
         array = np.array(leaves[k], float)
         array[index] += s
         leaf = array.item() if isinstance(leaves[k], float) else jnp.asarray(array)
-        return f(tree.unflatten([*leaves[:k], leaf, *leaves[k + 1 :]]))
+        changed = [*leaves[:k], leaf, *leaves[k + 1 :]]
+        return f(tree.unflatten(changed))
 
     return slope_at_zero(moved, step, order)
 

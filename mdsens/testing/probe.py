@@ -95,4 +95,5 @@ def dot(a: Any, b: Any) -> tuple[float, float]:
     terms = [
         np.asarray(x) * np.asarray(y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     ]
-    return float(sum(t.sum() for t in terms)), float(sum(np.abs(t).sum() for t in terms))
+    total = float(sum(t.sum() for t in terms))
+    return total, float(sum(np.abs(t).sum() for t in terms))

@@ -92,7 +92,8 @@ class Checkpoint:
             write_module(file, model, self.form)
             file.create_group("notes").attrs.update({"step": state.best_step})
             part = file.create_group("training")
-            part.attrs["settings"], part.attrs["step"] = json.dumps(self.settings), state.step
+            part.attrs["settings"] = json.dumps(self.settings)
+            part.attrs["step"] = state.step
             write_arrays(part.create_group("optimizer"), jax.tree.leaves(state.optimizer))
             write_arrays(part.create_group("parameters"), jax.tree.leaves(state.parameters))
             log = file.create_group("history")

@@ -263,7 +263,8 @@ class _Run:
     def trained(self, state: TrainingState) -> Trained:
         """The result as it stands."""
         history = {name: np.array(values) for name, values in state.history.items()}
-        best, last = (eqx.combine(part, self.rest) for part in (state.best, state.parameters))
+        states = (state.best, state.parameters)
+        best, last = (eqx.combine(part, self.rest) for part in states)
         return Trained(best, history, last, state.best_step)
 
     def _row(

@@ -66,9 +66,8 @@ class Schedule(eqx.Module):
         import optax
 
         warmup = min(self.warmup, self.steps // 2)
-        return optax.warmup_cosine_decay_schedule(
-            self.learning_rate / 10, self.learning_rate, warmup, self.steps, self.final * self.learning_rate
-        )
+        peak = self.learning_rate
+        return optax.warmup_cosine_decay_schedule(peak / 10, peak, warmup, self.steps, self.final * peak)
 
     @property
     def optimizer(self) -> "optax.GradientTransformation":
@@ -78,10 +77,9 @@ class Schedule(eqx.Module):
     def rows(self, step: int, n_rows: int) -> Int[np.ndarray, " batch"]:
         """Which rows step number `step` sees: each once before any is seen again."""
         at = np.arange(step * self.batch, (step + 1) * self.batch)
-        orders = {
-            epoch: np.random.default_rng([self.seed, int(epoch)]).permutation(n_rows)
-            for epoch in np.unique(at // n_rows).tolist()
-        }
+        epochs = np.unique(at // n_rows).tolist()
+        generators = {epoch: np.random.default_rng([self.seed, int(epoch)]) for epoch in epochs}
+        orders = {epoch: generator.permutation(n_rows) for epoch, generator in generators.items()}
         return np.array([orders[k // n_rows][k % n_rows] for k in at.tolist()])
 
     def is_look(self, done: int) -> bool:
