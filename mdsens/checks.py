@@ -45,7 +45,7 @@ def number(
     Raises:
         InputError: no number (a text, None, complex, an array), NaN, or outside the bounds.
     """
-    shown = f"{name} = {value!r}"
+    shown = f"{name} = {short(value)}"
     try:
         array = np.asarray(value)
         text = isinstance(value, (str, bytes))
@@ -76,7 +76,7 @@ def whole(name: str, value: Any, *, at_least: int = 0) -> int:
         InputError: no whole number, or a smaller one.
     """
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < at_least:
-        raise InputError(f"{name} = {value!r}: give a whole number, {at_least} or more.")
+        raise InputError(f"{name} = {short(value)}: give a whole number, {at_least} or more.")
     return int(value)
 
 
