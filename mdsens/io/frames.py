@@ -59,9 +59,14 @@ def write_frames(
         pdb: the molecule as PDB text, for the names of atoms and residues in .pdb; may be empty.
         info: numbers of each frame, for formats that ASE writes and that have a place for them.
     Raises:
-        InputError: what the writer met.
+        InputError: positions of other atoms, or what the writer met.
         OutputExistsError: the file exists, and `overwrite` is False.
     """
+    if positions.shape[1:] != (len(species), 3):
+        raise InputError(
+            f"positions of shape {positions.shape} do not belong to {len(species)} atoms: give (frames, "
+            f"{len(species)}, 3)."
+        )
     ending = Path(path).suffix.lower()
     if ending in BY_MDTRAJ or (ending == ".pdb" and pdb):
         import mdtraj
