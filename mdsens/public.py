@@ -24,6 +24,8 @@ from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential, parameter
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
+from mdsens.potentials.eam import EAM
+from mdsens.potentials.eam_files import mix_funcfl
 from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
 from mdsens.potentials.parameter_sets import (
@@ -59,6 +61,7 @@ __all__ = [
     "Certificate",
     "ConjugateGradient",
     "Dense",
+    "EAM",
     "EnergyForcesStress",
     "Equilibrium",
     "FIRE",
@@ -100,6 +103,7 @@ __all__ = [
     "flows",
     "implicit",
     "load_potential",
+    "mix_funcfl",
     "neighbors_of",
     "observables",
     "parameter",

@@ -54,16 +54,17 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
     path = Path(path)
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     try:
-        _check_units(lines)
+        check_units(lines)
         entries = _entries(lines)
         return _stillinger_weber(
-            entries, _chosen(entries, elements), _citation(lines) or f"LAMMPS file {path.name}"
+            entries, _chosen(entries, elements), citation(lines) or f"LAMMPS file {path.name}"
         )
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
 
 
-def _check_units(lines: Sequence[str]) -> None:
+def check_units(lines: Sequence[str]) -> None:
+    """Raise if the first line of a file names other units than `metal`."""
     words = lines[0].replace("UNITS:", " UNITS: ").split() if lines else []
     if "UNITS:" in words[:-1] and (units := words[words.index("UNITS:") + 1]) != "metal":
         raise FileFormatError(
@@ -72,7 +73,8 @@ def _check_units(lines: Sequence[str]) -> None:
         )
 
 
-def _citation(lines: Sequence[str]) -> str:
+def citation(lines: Sequence[str]) -> str:
+    """The source that the first line of a file names; "" if there is none."""
     return lines[0].partition("CITATION:")[2].strip() if lines else ""
 
 

