@@ -12,7 +12,10 @@ from mdsens.errors import FileFormatError, InputError
 
 def nearest(word: str, known: Iterable[str], cutoff: float = 0.4) -> str:
     """The sentence " Did you mean ...?" if something known is spelled alike, else nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    words = list(known)
+    # capitals first: kr is Kr and not Zr
+    alike = [other for other in words if other.lower() == word.lower()]
+    close = alike or difflib.get_close_matches(word, words, n=1, cutoff=cutoff)
     return f" Did you mean '{close[0]}'?" if close else ""
 
 

@@ -113,7 +113,14 @@ def test_a_traced_value_is_not_printed():
 
 
 @pytest.mark.parametrize(
-    ("word", "suggested"), [("epsilno", "epsilon"), ("sigm", "sigma"), ("lambda_", "lambda")]
+    ("word", "suggested"),
+    [
+        ("epsilno", "epsilon"),
+        ("sigm", "sigma"),
+        ("lambda_", "lambda"),
+        ("SIGMA", "sigma"),
+        ("Lambda", "lambda"),
+    ],
 )
 def test_a_misspelled_word_gets_the_nearest_one(word, suggested):
     assert nearest(word, ["epsilon", "sigma", "lambda"]) == f" Did you mean '{suggested}'?"
