@@ -294,8 +294,8 @@ def _read_lammps(path: Path, species: Sequence[str] | None) -> "Atoms":
     labels = {int(row[0]): row[1] for row in sections.get(LABELS, ())}
     if 0 < len(sections.get("Masses", ())) < kinds and species is not None:
         raise InputError(
-            f"'{path}' has masses for {len(sections['Masses'])} of {kinds} atom types: add the others, or leave "
-            "the section Masses out."
+            f"'{path}' has masses for {len(sections['Masses'])} of {kinds} atom types: add the others, or "
+            "leave the section Masses out."
         )
     symbols = list(species) if species is not None else _symbols_of(path, sections, labels, kinds)
     if len(symbols) != kinds:
