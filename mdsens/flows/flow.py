@@ -116,7 +116,8 @@ class Flow(eqx.Module):
 
     def _with_base(self, z: Channels, start: Float[Array, ""]) -> Float[Array, ""]:
         """log q(z), added to something."""
-        return sum((q.log_density(z[name]) for name, q in self.base.items()), start=start)
+        parts = (q.log_density(z[name]) for name, q in self.base.items())
+        return sum(parts, start=start)
 
     def sample(
         self, key: PRNGKeyArray, n: int, *, batch: int = 1024

@@ -167,7 +167,8 @@ class ZMatrix(AbstractCoordinates):
 
 def whole_rows(placement: Placement) -> tuple[tuple[int, int, int, int], ...]:
     """Atom, a, b, c of each row, as plain numbers."""
-    return tuple((int(atom), int(a), int(b), int(c)) for atom, a, b, c in placement.rows)
+    rows = np.asarray(placement.rows).tolist()
+    return tuple((atom, a, b, c) for atom, a, b, c in rows)
 
 
 class GlobalFrame(eqx.Module):
@@ -187,7 +188,8 @@ class GlobalFrame(eqx.Module):
         # third column of R: (cos A sin B, sin A sin B, cos B); third row: (-sin B cos C, sin B sin C, cos B)
         square = R[0, 2] ** 2 + R[1, 2] ** 2
         sine = jnp.sqrt(square)
-        A, B = _atan2(R[1, 2], R[0, 2]), _atan2(sine, R[2, 2])
+        A = _atan2(R[1, 2], R[0, 2])
+        B = _atan2(sine, R[2, 2])
         C = _atan2(R[2, 1], -R[2, 0])
         orientation = jnp.stack([A, B, C])
         return {"origin": origin, "orientation": orientation, **fields}, log_det - jnp.log(sine)
@@ -264,7 +266,8 @@ def place(
         local = jnp.cos(angle) * u + jnp.sin(angle) * around
         return positions.at[atom].set(a + bond * local), None
 
-    atoms, parents = jnp.asarray(rows[:, 0]), jnp.asarray(rows[:, 1:])
+    atoms = jnp.asarray(rows[:, 0])
+    parents = jnp.asarray(rows[:, 1:])
     placed, _ = jax.lax.scan(attach, positions, (atoms, parents, bonds, angles, torsions))
     return placed
 
@@ -298,7 +301,8 @@ def check_frames(positions: np.ndarray, n_atoms: int) -> np.ndarray:
 def check_bonds(frames: np.ndarray, rows: np.ndarray) -> None:
     """Raise `InputError` if bonds are no bonds: Å instead of nm, or a molecule in pieces."""
     i, j = rows[:, 0], rows[:, 1]
-    lengths = np.linalg.norm(frames[:, i] - frames[:, j], axis=-1)
+    vectors = frames[:, i] - frames[:, j]
+    lengths = np.linalg.norm(vectors, axis=-1)
     typical = np.median(lengths)
     if typical > LONGEST_BOND:
         raise InputError(

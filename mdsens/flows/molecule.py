@@ -124,7 +124,8 @@ class MoleculeArchitecture(eqx.Module):
         sizes = {"a": n // 2, "b": n - n // 2, "soft": n_soft}
         for k in range(0, self.stiff_layers, 2):
             order = rng.permutation(n).tolist()
-            one, other = tuple(order[: n // 2]), tuple(order[n // 2 :])
+            one = tuple(order[: n // 2])
+            other = tuple(order[n // 2 :])
             halves = (("a", one), ("b", other))
             split = Split((("stiff", n),), halves)
             layers += [split, self._coupling("a", ("b", *given), sizes, self.line, keys[k])]

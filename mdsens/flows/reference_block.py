@@ -388,7 +388,8 @@ def _aligned(frames: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def _mixed_inertia(x0: np.ndarray, y: np.ndarray) -> np.ndarray:
     S = np.einsum("ia,...ib->...ab", x0, y)
     trace = np.trace(S, axis1=-2, axis2=-1)
-    return trace[..., None, None] * np.eye(3) - np.swapaxes(S, -1, -2)
+    diagonal = trace[..., None, None] * np.eye(3)
+    return diagonal - np.swapaxes(S, -1, -2)
 
 
 def _complement(reference: np.ndarray) -> np.ndarray:

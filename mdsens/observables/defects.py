@@ -107,8 +107,9 @@ class CompareCompositions:
 
 
 def _is_multiple(there: Counter[str], host: Counter[str], ratio: float) -> bool:
-    same = set(there) == set(host)
-    return same and all(abs(there[s] - ratio * host[s]) < 1e-9 for s in there)
+    if set(there) != set(host):
+        return False
+    return all(abs(there[s] - ratio * host[s]) < 1e-9 for s in there)
 
 
 def _ask_for(missing: list[str], changed: Mapping[str, int], cells: int) -> str:

@@ -172,7 +172,8 @@ def _stillinger_weber(
         within_reach = two_body[i, j] is not ABSENT and two_body[i, k] is not ABSENT
         product, angle[i, j, k] = _three_body(entries, i, j, k) if within_reach else (0.0, 0.0)
         # ours is lambda sqrt(eps_ij eps_ik)
-        scale = np.sqrt(two_body[i, j]["epsilon"] * two_body[i, k]["epsilon"])
+        one, other = two_body[i, j]["epsilon"], two_body[i, k]["epsilon"]
+        scale = np.sqrt(one * other)
         strength[i, j, k] = product / scale
     # where no angle counts, files put any gamma, zero too
     gamma = [

@@ -50,7 +50,8 @@ class _Declared(NamedTuple):
             places[0] = self.labels[index[0]]
         marks = [f"[{place}]" for place in places]
         labelled = 1 if self.labels else 0
-        array = "".join([self.name, *marks[:labelled]]) if len(marks) > labelled else ""
+        whole = "".join([self.name, *marks[:labelled]])
+        array = whole if len(marks) > labelled else ""
         name = "".join([self.name, *marks])
         return Entry(name, self.path, index, self.unit, self.lower, self.upper, self.text, array)
 

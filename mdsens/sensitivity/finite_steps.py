@@ -226,7 +226,8 @@ def _off_branch(steps: Steps, key: str, state: Relaxed, k: int, step: float) -> 
     here = np.asarray(steps.problem.states[key].structure.positions)
     expected = here
     if key in steps.moves:
-        expected = here + step * steps.scales[k] * steps.moves[key][k]
+        first_order = step * steps.scales[k] * steps.moves[key][k]
+        expected = here + first_order
     # first order itself is off by as much as the range of validity says: a tenth of the move
     off = _distance(np.asarray(state.structure.positions), expected)
     return off if off > 0.05 + 0.2 * _distance(expected, here) else 0.0

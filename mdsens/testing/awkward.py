@@ -33,7 +33,8 @@ def _range(potential: Potential, kinds: tuple[int, int, int]) -> float:
     cutoff = float(potential.cutoff)
     if np.isinf(cutoff):
         return cutoff
-    trio = _three(potential, kinds, [[0, 0, 0], [0.5 * cutoff, 0, 0], [9 * cutoff, 0, 0]])
+    places = [[0, 0, 0], [0.5 * cutoff, 0, 0], [9 * cutoff, 0, 0]]
+    trio = _three(potential, kinds, places)
     return float(np.ravel(potential.ranges(*trio))[0])
 
 
@@ -102,13 +103,15 @@ def cutoff_smoothness(potential: Potential, structure: Structure) -> str:
         end = _range(potential, kinds)
 
         def dimer(r: float, kinds: tuple[int, int, int] = kinds) -> np.ndarray:
-            trio = _three(potential, kinds, [[0, 0, 0], [r, 0, 0], [0, 9 * float(potential.cutoff), 0]])
+            far = 9 * float(potential.cutoff)
+            trio = _three(potential, kinds, [[0, 0, 0], [r, 0, 0], [0, far, 0]])
             found = probe(potential, *trio, along, still)
             energy, force = float(found.energy), float(found.forces[1, 0])
             return np.array([energy, -force, float(found.product[1, 0])])
 
         alone = dimer(1.5 * end)
-        sizes = np.max([np.abs(dimer(part * end) - alone) for part in (0.5, 0.65, 0.8, 0.95)], axis=0)
+        inner = [np.abs(dimer(part * end) - alone) for part in (0.5, 0.65, 0.8, 0.95)]
+        sizes = np.max(inner, axis=0)
         # what does not jump goes to zero, if only as a root of the distance from the cutoff
         near, nearest = (np.abs(dimer((1 - gap) * end) - alone) for gap in (1e-6, 1e-10))
         jumps |= {

@@ -113,12 +113,12 @@ class _Bench:
         self.capacity = Capacity(pairs + 16, width + 2, images + 16)  # one shape of list for all
         self.neighbors = self.list_of(structure)
         self.here = jax.tree.map(np.asarray, evaluate(potential, structure, self.neighbors))
-        r = np.linalg.norm(
-            np.asarray(self.neighbors.vectors(structure))[np.asarray(self.neighbors.valid)], axis=-1
-        )
+        vectors = np.asarray(self.neighbors.vectors(structure))
+        r = np.linalg.norm(vectors[np.asarray(self.neighbors.valid)], axis=-1)
         if not len(r) and not potential.local:  # the interaction is not that of the list
             x = np.asarray(structure.positions)
-            r = np.linalg.norm(x[:, None] - x, axis=-1)[np.triu_indices(len(x), 1)]
+            distances = np.linalg.norm(x[:, None] - x, axis=-1)
+            r = distances[np.triu_indices(len(x), 1)]
         if not len(r):
             raise InputError(
                 "no two atoms of this structure interact: take one whose atoms are within the cutoff of each "
@@ -126,13 +126,12 @@ class _Bench:
             )
         self.shortest = float(r.min())
         energy = abs(float(self.here.energy)) + 1e-300
-        self.rounding = 1e-14 * max(energy, float(np.sum(np.abs(self.here.forces))) * self.shortest)  # eV
-        self.force = max(
-            float(np.abs(self.here.forces).max()), energy / structure.n_atoms / self.shortest
-        )  # eV/Å, typical
-        self.energy = max(
-            energy, float(np.abs(self.here.stress).max()) * float(volume(structure))
-        )  # eV, typical
+        work = float(np.sum(np.abs(self.here.forces))) * self.shortest
+        self.rounding = 1e-14 * max(energy, work)  # eV
+        largest_force = float(np.abs(self.here.forces).max())
+        self.force = max(largest_force, energy / structure.n_atoms / self.shortest)  # eV/Å, typical
+        virial = float(np.abs(self.here.stress).max()) * float(volume(structure))
+        self.energy = max(energy, virial)  # eV, typical
         self.left_out: list[str] = []
 
     def list_of(self, structure: Structure, skin: float | None = None) -> Neighbors:
@@ -156,7 +155,8 @@ class _Bench:
 
 @eqx.filter_jit
 def _within_range(potential: Potential, structure: Structure, neighbors: Neighbors) -> Array:
-    return jnp.sum(neighbors.vectors(structure) ** 2, axis=-1) < potential.ranges(structure, neighbors) ** 2
+    squares = jnp.sum(neighbors.vectors(structure) ** 2, axis=-1)
+    return squares < potential.ranges(structure, neighbors) ** 2
 
 
 def _derivatives(bench: _Bench) -> Iterator[Check]:
@@ -182,7 +182,8 @@ def _strained(bench: _Bench, strain: np.ndarray) -> Path:
     """The structure deforms by a strain."""
 
     def at(s: float) -> tuple[Potential, Structure]:
-        return bench.potential, bench.structure.deformed(jnp.asarray(np.eye(3) + s * strain))
+        deformation = jnp.asarray(np.eye(3) + s * strain)
+        return bench.potential, bench.structure.deformed(deformation)
 
     return at
 
@@ -206,7 +207,9 @@ def _some_coordinates(bench: _Bench) -> np.ndarray:
     n = bench.structure.n_atoms
     if n <= 24:
         return np.arange(3 * n)
-    return np.unique(np.r_[0:3, 3 * n - 3 : 3 * n, bench.random.integers(0, 3 * n, 42)])
+    first, last = np.arange(3), np.arange(3 * n - 3, 3 * n)
+    between = bench.random.integers(0, 3 * n, 42)
+    return np.unique(np.concatenate([first, last, between]))
 
 
 def _hessian(bench: _Bench) -> Iterator[Check]:
@@ -222,7 +225,8 @@ def _hessian(bench: _Bench) -> Iterator[Check]:
 
     slope, used = bench.slope(_along(bench, v), 3e-4 * bench.shortest / 4)
     error = np.abs(slope.forces + np.asarray(one.product))
-    allowed = bench.rtol * float(np.abs(one.product).max()) + bench.rounding / bench.shortest / used
+    scale = float(np.abs(one.product).max())
+    allowed = bench.rtol * scale + bench.rounding / bench.shortest / used
     yield _of_atoms("the Hessian is the derivative of the forces", error, allowed, "eV/Å²")
 
 
@@ -231,7 +235,8 @@ def _of_atoms(claim: str, error: np.ndarray, allowed: float, unit: str) -> Check
 
 
 def _stress(bench: _Bench) -> Check:
-    virial = float(volume(bench.structure)) * np.array([bench.here.stress[a, b] for a, b in VOIGT])
+    stress = np.array([bench.here.stress[a, b] for a, b in VOIGT])
+    virial = float(volume(bench.structure)) * stress
     found, allowed = [], bench.rtol * bench.energy
     for k, strain in enumerate(UNIT_STRAINS):
         slope, used = bench.slope(_strained(bench, strain), 3e-4)
@@ -298,8 +303,10 @@ def _change_of_energy(bench: _Bench, exact: Probe) -> Check:
     for entry in (entries[k] for k in some):
         size = float(_size(np.asarray(follow_path(bench.potential, entry.path))[entry.index]))
         slope, used = bench.slope(_changed(bench, _unit_change(bench.potential, entry, size)), 3e-4)
-        wanted = size * float(np.asarray(follow_path(exact.reverse, entry.path))[entry.index])
-        allowed = max(allowed, bench.rtol * max(bench.energy, abs(wanted)) + bench.rounding / used)
+        slope_by = np.asarray(follow_path(exact.reverse, entry.path))
+        wanted = size * float(slope_by[entry.index])
+        scale = max(bench.energy, abs(wanted))
+        allowed = max(allowed, bench.rtol * scale + bench.rounding / used)
         found.append((abs(float(slope.energy) - wanted), entry.name))
     error, where = largest(found)
     return Check("theta dE/dtheta is what a change of theta does", error, allowed, "eV", where)
@@ -339,7 +346,8 @@ def _compare(
     # all three as energies, to be told apart on one scale
     energy = abs(float(found.energy - wanted.energy))
     forces = float(np.abs(found.forces - wanted.forces).max()) * bench.shortest
-    stress = float(np.abs(found.stress - wanted.stress).max()) * float(volume(other))
+    off = float(np.abs(found.stress - wanted.stress).max())
+    stress = off * float(volume(other))
     error, what = largest([(energy, "energy"), (forces, "forces"), (stress, "stress")])
     return Check(claim, error, 100 * bench.rounding, "eV", what)
 
@@ -364,7 +372,8 @@ def _turn(bench: _Bench) -> Check:
 def _order(bench: _Bench) -> Check:
     energy, forces, stress = bench.here
     order = bench.random.permutation(bench.structure.n_atoms)
-    sorted_anew = tuple(jnp.asarray(np.asarray(leaf)[order]) for leaf in _per_atom(bench.structure))
+    leaves = _per_atom(bench.structure)
+    sorted_anew = tuple(jnp.asarray(np.asarray(leaf)[order]) for leaf in leaves)
     moved = eqx.tree_at(_per_atom, bench.structure, sorted_anew)
     wanted = EnergyForcesStress(energy, forces[order], stress)
     return _compare(bench, "the order of atoms does not matter", moved, bench.list_of(moved), wanted)
@@ -373,7 +382,8 @@ def _order(bench: _Bench) -> Check:
 def _images(bench: _Bench) -> Check:
     structure = bench.structure
     x, cell = np.asarray(structure.positions), np.asarray(structure.cell)
-    images = bench.random.integers(-2, 3, (structure.n_atoms, 3)) * np.array(structure.pbc)
+    shifts = bench.random.integers(-2, 3, (structure.n_atoms, 3))
+    images = shifts * np.array(structure.pbc)
     moved = structure.at(jnp.asarray(x + images @ cell))
     claim = "it does not matter which image of an atom is given"
     return _compare(bench, claim, moved, bench.list_of(moved), bench.here)

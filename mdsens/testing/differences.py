@@ -32,7 +32,8 @@ def central_difference(f: Callable[[Any], Any], x: Any, step: float = 1e-4, *, o
     def block(output: int, k: int) -> np.ndarray | None:
         return _block([values[output] for values in outputs[k]], leaves[k])
 
-    by_output = [[block(output, k) for k in range(len(leaves))] for output in range(form.num_leaves)]
+    leaves_by = range(len(leaves))
+    by_output = [[block(output, k) for k in leaves_by] for output in range(form.num_leaves)]
     return form.unflatten([tree.unflatten(blocks) for blocks in by_output])
 
 
@@ -58,7 +59,10 @@ def _slope_by(
 
 def _block(slopes: list[np.ndarray], leaf: Any) -> np.ndarray | None:
     """The slopes of one output by every entry of a leaf, in the shape of output and leaf."""
-    return np.stack(slopes, -1).reshape((*slopes[0].shape, *np.shape(leaf))) if slopes else None
+    if not slopes:
+        return None
+    shape = (*slopes[0].shape, *np.shape(leaf))
+    return np.stack(slopes, -1).reshape(shape)
 
 
 def _is_float(leaf: Any) -> bool:
