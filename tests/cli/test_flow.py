@@ -297,3 +297,52 @@ def test_forces_come_from_the_force_field_where_a_file_has_none(tmp_path):
     assert with_forces(alanine, field) is alanine
     with pytest.raises(ms.errors.InputError, match="knows no residues"):
         force_field_energy("", 300.0, "amber99sbildn.xml", "")
+
+
+def test_md_that_is_interrupted_is_written_up_to_there(folder, model, monkeypatch):
+    from mdsens.cli.progress import LiveLine
+
+    def stop(self, text):
+        if text.startswith("step"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveLine, "__call__", stop)
+    out = folder / "interrupted.h5"
+    code, text = run("flow", "md", model, "--steps", "2000", "--record-every", "10", "-o", out)
+    assert code == 130, text
+    assert "interrupted. " in text and "interrupted.h5' holds the run up to" in text
+    kept = ms.dynamics.Trajectory.from_hdf5(out)
+    assert 1 < len(kept.time) < 201 and np.isfinite(kept.positions).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("md", "--replicas", "2", "-o", "md.dcd"), "only .h5 holds several runs"),
+        (("md", "-o", "md.txt"), "a trajectory is written as one of"),
+        (("md", "--steps", "0"), "--steps"),
+        (("md", "--replicas", "0"), "--replicas"),
+        (("md", "--start", "nothing.h5", "-o", "new.h5"), "no file 'nothing.h5'"),
+        (("sample", "-o", "samples.txt"), "a trajectory is written as one of"),
+        (("sample", "--samples", "1"), "--samples"),
+        (("sample", "--force-field", "amber99sbildn.xml", "-o", "new.h5"), "train with --topology FILE.pdb"),
+        (("evaluate", "nothing.h5"), "no file 'nothing.h5'"),
+        (("evaluate", "data.h5", "--stride", "0"), "--stride"),
+        (("evaluate", "data.h5", "--temperature", "500"), "says 300 K, and 500 K is asked for"),
+        (("train", "--topology", "molecule.xyz", "--topology-format", "xyzz"), "Did you mean 'xyz'"),
+        (("train", "--topology", "molecule.xyz", "--held-out", "1.5"), "held_out"),
+        (("train", "--topology", "molecule.xyz", "--learning-rate", "-1"), "learning_rate"),
+        (("train", "--topology", "molecule.xyz", "--block", "a,b"), "a list of atoms such as 0,1,5"),
+        (("train", "--topology", "molecule.xyz", "--transforms", "rough"), "--transforms"),
+        (("train", "--topology", "molecule.xyz", "--likelihood-weight", "-1"), "none may be negative"),
+    ],
+)
+def test_more_that_is_refused_before_any_work(folder, model, monkeypatch, words, message):
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    verb, *others = words
+    first = ["data.h5", "-o", "new.h5"] if verb == "train" else [model]
+    code, text = run("flow", verb, *first, *others)
+    assert code in (2, 5), text
+    assert message in text and "Traceback" not in text
+    assert sorted(folder.iterdir()) == before
