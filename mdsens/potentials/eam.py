@@ -56,9 +56,9 @@ class EAM(ShellPotential):
     )
     rphi: Float[Array, "..."] = parameter("eV Å", axes=("distance_knot",), text="distance times pair energy")
     elements: tuple[str, ...] = eqx.field(static=True)
-    drho: float = eqx.field(static=True)
-    dr: float = eqx.field(static=True)
-    cutoff_radius: float = eqx.field(static=True)
+    drho: float = eqx.field(static=True, kw_only=True)
+    dr: float = eqx.field(static=True, kw_only=True)
+    cutoff_radius: float = eqx.field(static=True, kw_only=True)
     finnis_sinclair: bool = eqx.field(static=True, default=False)
     source: str = eqx.field(static=True, default="")
 
