@@ -26,7 +26,9 @@ from mdsens.potentials.base import Potential, parameter
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
+from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.jaxmd import JaxMDPotential
+from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
 from mdsens.potentials.parameter_sets import (
     available_potentials,
@@ -66,8 +68,10 @@ __all__ = [
     "Equilibrium",
     "FIRE",
     "ForceShifted",
+    "Gupta",
     "JaxMDFIRE",
     "JaxMDPotential",
+    "Johnson",
     "LBFGS",
     "LennardJones",
     "Morse",

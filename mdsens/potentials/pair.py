@@ -77,7 +77,7 @@ class LennardJones(PairPotential):
         if self.mixing not in (None, "arithmetic", "geometric"):
             raise InputError(f"mixing '{self.mixing}' is unknown: use None, 'arithmetic' or 'geometric'.")
         self.check_shapes()
-        _check_cutoff(self.cutoff_radius, self.cut)
+        check_cutoff(self.cutoff_radius, self.cut)
 
     @property
     def cutoff(self) -> Float[Array, ""]:
@@ -99,7 +99,7 @@ class LennardJones(PairPotential):
             sixth = (sigma / r) ** 6
             return 4 * epsilon * (sixth * sixth - sixth)
 
-        return _cut_off(phi, r, self.cutoff_radius, self.cut)
+        return cut_off(phi, r, self.cutoff_radius, self.cut)
 
 
 class Morse(PairPotential):
@@ -121,7 +121,7 @@ class Morse(PairPotential):
 
     def __check_init__(self) -> None:
         self.check_shapes()
-        _check_cutoff(self.cutoff_radius, self.cut)
+        check_cutoff(self.cutoff_radius, self.cut)
 
     @property
     def cutoff(self) -> Float[Array, ""]:
@@ -134,7 +134,7 @@ class Morse(PairPotential):
             decay = jnp.exp(-alpha * (r - r0))
             return D0 * (decay * decay - 2 * decay)
 
-        return _cut_off(phi, r, self.cutoff_radius, self.cut)
+        return cut_off(phi, r, self.cutoff_radius, self.cut)
 
 
 class SoftSphere(PairPotential):
@@ -182,14 +182,20 @@ class SoftSphere(PairPotential):
         )
 
 
-def _cut_off(phi, r: Float[Array, "..."], cutoff: float, cut: AbstractCut) -> Float[Array, "..."]:
+def cut_off(phi, r: Float[Array, "..."], cutoff: float, cut: AbstractCut) -> Float[Array, "..."]:
+    """phi(r) brought to its end by the cut, and zero from the cutoff on."""
     if np.isinf(cutoff):
         return phi(r)
     inside = r < cutoff
     return jnp.where(inside, cut(phi, jnp.where(inside, r, cutoff), cutoff), 0.0)
 
 
-def _check_cutoff(cutoff: float, cut: AbstractCut) -> None:
+def check_cutoff(cutoff: float, cut: AbstractCut) -> None:
+    """Raise unless these two go together.
+
+    Raises:
+        InputError: says which of them cannot be.
+    """
     number("cutoff_radius", cutoff, "Å; inf for none", finite=False)
     instance("cut", cut, AbstractCut, "Write cut=ms.Smooth(), or ForceShifted(), Shifted(), Truncated().")
     if not cutoff > 0:

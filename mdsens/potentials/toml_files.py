@@ -37,6 +37,8 @@ from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import USER_FORMS, Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
 from mdsens.potentials.eam import EAM
+from mdsens.potentials.gupta import Gupta
+from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.stillinger_weber import StillingerWeber
@@ -44,7 +46,7 @@ from mdsens.potentials.sums import SumPotential
 
 # The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
 OWN_FORMS: dict[str, type[Potential]] = {
-    form.__name__: form for form in (EAM, LennardJones, Morse, SoftSphere, StillingerWeber)
+    form.__name__: form for form in (EAM, Gupta, Johnson, LennardJones, Morse, SoftSphere, StillingerWeber)
 }
 SUM = SumPotential.__name__
 

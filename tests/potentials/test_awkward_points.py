@@ -1,7 +1,10 @@
 """Every form, and every cut: finite derivatives where they are easily lost, the right jump at the cutoff."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from embedded import TWO, tables_of
 
 import mdsens as ms
 from mdsens.testing import check_awkward_points, cutoff_smoothness
@@ -22,6 +25,9 @@ FORMS = {
     ),
     "harmonic spheres": (ms.SoftSphere([1.0, 0.6], 1.0, 2.0, ("Ar", "Ne")), "the second derivative jumps"),
     "hertzian spheres": (ms.SoftSphere([1.0, 0.6], 1.0, 2.5, ("Ar", "Ne")), CONTINUOUS),
+    # the slope at the last knot is that towards the one before
+    "embedded-atom tables": (tables_of(TWO, 60), "the force jumps"),
+    "gupta truncated": (dataclasses.replace(TWO, cut=ms.Truncated()), "the energy jumps"),
     "stillinger-weber": (ms.load_potential("si-stillinger-weber-1985"), CONTINUOUS),
 }
 
