@@ -24,9 +24,12 @@ from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential, parameter
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
+from mdsens.potentials.damped import DampedShiftedForce, Wolf
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
+from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.gupta import Gupta
+from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
@@ -60,12 +63,16 @@ from mdsens.structure import Structure, volume
 
 __all__ = [
     "AutoRelaxer",
+    "BornMayerHuggins",
+    "Buckingham",
     "Certificate",
     "ConjugateGradient",
+    "DampedShiftedForce",
     "Dense",
     "EAM",
     "EnergyForcesStress",
     "Equilibrium",
+    "Ewald",
     "FIRE",
     "ForceShifted",
     "Gupta",
@@ -93,6 +100,7 @@ __all__ = [
     "Structure",
     "SumPotential",
     "Truncated",
+    "Wolf",
     "available_potentials",
     "calculators",
     "certify",

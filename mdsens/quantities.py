@@ -110,8 +110,12 @@ def _energy(potential: Potential, structure: Structure, neighbors: Neighbors) ->
 def neighbors_of(
     potential: Potential, structure: Structure, skin: float = 0.0, capacity: Capacity | None = None
 ) -> Neighbors:
-    """The list this potential needs for this structure, with the values behind any derivative being taken."""
-    return find_neighbors(structure, float(concrete(potential.cutoff)), skin, capacity)
+    """The list this potential needs for this structure, with the values behind any derivative being taken.
+
+    It holds the pairs within the potential's cutoff and the waves it sums over.
+    """
+    cutoff = float(concrete(potential.cutoff))
+    return find_neighbors(structure, cutoff, skin, capacity, shortest_wave=potential.shortest_wave)
 
 
 def concrete(tree: Any) -> Any:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+ASE_CHARGES = "initial_charges"  # what ASE calls the charges that atoms are given
+
+
 class Structure(eqx.Module):
     """Positions, cell, species; what is periodic, and what may not move.
 
@@ -28,6 +31,7 @@ class Structure(eqx.Module):
         masses: (atoms,), u.
         fixed: (atoms, 3), True where a coordinate is held. A two-dimensional system fixes every z.
         pbc: periodic along each cell vector (static: another value recompiles).
+        charges: (atoms,), e, for potentials that take them from the structure; None where there are none.
     """
 
     positions: Float[Array, "atoms 3"]
@@ -36,6 +40,7 @@ class Structure(eqx.Module):
     masses: Float[Array, "atoms"]
     fixed: Bool[Array, "atoms 3"]
     pbc: tuple[bool, bool, bool] = eqx.field(static=True)
+    charges: Float[Array, "atoms"] | None = None
 
     @classmethod
     def create(
@@ -46,6 +51,7 @@ class Structure(eqx.Module):
         pbc: Any = None,
         masses: Any = None,
         fixed: Any = None,
+        charges: Any = None,
     ) -> Self:
         """Build a structure from plain arrays; symbols or atomic numbers for `species`.
 
@@ -56,6 +62,7 @@ class Structure(eqx.Module):
             pbc: one bool or three; by default periodic wherever there is a cell vector.
             masses: u; by default the standard atomic weights.
             fixed: (atoms, 3) or (atoms,) bool; by default nothing is fixed.
+            charges: (atoms,) in e; by default the atoms have none.
         Raises:
             InputError: shapes that do not fit together, or a symbol that is no element.
         """
@@ -71,6 +78,7 @@ class Structure(eqx.Module):
             masses=jnp.asarray(_masses(masses, numbers)),
             fixed=jnp.asarray(_fixed(fixed, n)),
             pbc=periodic,
+            charges=None if charges is None else jnp.asarray(_charges(charges, n)),
         )
 
     @classmethod
@@ -78,7 +86,7 @@ class Structure(eqx.Module):
         """Take over an ASE `Atoms`; constraints that hold single coordinates become `fixed`.
 
         These are FixAtoms, FixCartesian, FixedPlane and FixedLine along an axis, and FixScaled where the
-        cell vectors it names have the directions of axes.
+        cell vectors it names have the directions of axes. Initial charges become `charges`.
 
         Raises:
             InputError: no `Atoms`, or a constraint that a mask of fixed coordinates cannot express.
@@ -95,7 +103,13 @@ class Structure(eqx.Module):
         for constraint in atoms.constraints:
             fixed[constraint.get_indices()] |= _held_axes(constraint, atoms.cell.array)
         return cls.create(
-            atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, atoms.get_masses(), fixed
+            atoms.positions,
+            atoms.numbers,
+            atoms.cell.array,
+            atoms.pbc,
+            atoms.get_masses(),
+            fixed,
+            atoms.arrays.get(ASE_CHARGES),
         )
 
     def to_ase(self, like: "Atoms | None" = None) -> "Atoms":
@@ -121,6 +135,8 @@ class Structure(eqx.Module):
         atoms.set_positions(np.asarray(self.positions))
         atoms.set_pbc(self.pbc)
         atoms.set_array("masses", np.asarray(self.masses), float, ())
+        if self.charges is not None:
+            atoms.set_array(ASE_CHARGES, np.asarray(self.charges), float, ())
         fixed = np.asarray(self.fixed)
         constraints: list[Any] = []
         # one constraint for each pattern of held coordinates
@@ -160,8 +176,8 @@ class Structure(eqx.Module):
     def repeat(self, times: int | Sequence[int]) -> Self:
         """Copies of the cell side by side, as one larger cell.
 
-        Copies follow each other as in ASE: the last cell vector counts fastest. Masses and held coordinates
-        are copied with the atoms.
+        Copies follow each other as in ASE: the last cell vector counts fastest. Masses, held coordinates
+        and charges are copied with the atoms.
 
         Args:
             times: copies along each cell vector; one number stands for all three.
@@ -183,6 +199,7 @@ class Structure(eqx.Module):
             masses=jnp.tile(self.masses, copies),
             fixed=jnp.tile(self.fixed, (copies, 1)),
             pbc=self.pbc,
+            charges=None if self.charges is None else jnp.tile(self.charges, copies),
         )
 
 
@@ -290,6 +307,13 @@ def _masses(value: Any, numbers: np.ndarray) -> np.ndarray:
             f"{len(numbers)} positive ones."
         )
     return masses
+
+
+def _charges(value: Any, n: int) -> np.ndarray:
+    charges = _numbers("charges", value, "charges (atoms,) in e")
+    if charges.shape != (n,):
+        raise InputError(f"charges have shape {charges.shape}: give {n}, one per atom, in e.")
+    return charges
 
 
 def _cell(value: Any) -> np.ndarray:

@@ -258,11 +258,13 @@ class _Simulation:
         """A list for each replica, all of one shape, stacked; None for an energy that does not look at it."""
         if not self.setup.uses_neighbors:
             return None
-        structure, cutoff = self.setup.system.structure, float(self.setup.system.potential.cutoff)
+        structure, potential = self.setup.system.structure, self.setup.system.potential
+        cutoff, shortest = float(potential.cutoff), getattr(potential, "shortest_wave", np.inf)
 
         def find(capacity: Capacity | None) -> list[Neighbors]:
             frames = [structure.at(jnp.asarray(frame)) for frame in positions]
-            return [find_neighbors(frame, cutoff, self.skin, capacity) for frame in frames]
+            options = {"skin": self.skin, "capacity": capacity, "shortest_wave": shortest}
+            return [find_neighbors(frame, cutoff, **options) for frame in frames]
 
         lists = find(capacity)
         shapes = {one.capacity for one in lists}

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 FORMAT = "mdsens-1"
 # every array of a Structure, as a test holds
-STRUCTURE_UNITS = {"positions": "Å", "cell": "Å", "species": "1", "masses": "u", "fixed": "1"}
+STRUCTURE_UNITS = {
+    "positions": "Å",
+    "cell": "Å",
+    "species": "1",
+    "masses": "u",
+    "fixed": "1",
+    "charges": "e",
+}
+OPTIONAL = {"charges"}  # arrays that not every structure has
 
 
 class Quantity(NamedTuple):
@@ -161,7 +169,8 @@ def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
             case Structure():
                 part = group.create_group(name)
                 part.attrs["pbc"] = value.pbc
-                arrays = {key: Quantity(getattr(value, key), unit) for key, unit in STRUCTURE_UNITS.items()}
+                there = {k: unit for k, unit in STRUCTURE_UNITS.items() if getattr(value, k) is not None}
+                arrays = {key: Quantity(getattr(value, key), unit) for key, unit in there.items()}
                 _write(part, arrays)
             case Quantity():
                 _write(group, {name: value.value})
@@ -214,7 +223,7 @@ def _read(group: "h5py.Group") -> Any:
             value = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
             unit, axes = item.attrs.get("unit"), item.attrs.get("axes", "")
             content[name] = value if unit is None else Quantity(value, unit, axes)
-    if set(content) == set(STRUCTURE_UNITS) and "pbc" in group.attrs:
+    if set(content) | OPTIONAL == set(STRUCTURE_UNITS) and "pbc" in group.attrs:
         arrays = {name: quantity.value for name, quantity in content.items()}
         return Structure.create(**arrays, pbc=group.attrs["pbc"])
     return content

@@ -10,6 +10,7 @@ least three reaches thick along every periodic vector). The second is chosen on 
 DEVICE_ATOMS or more, where a rebuild on the host would cost hundreds of force calls.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mdsens.errors import InputError, NonFiniteError, TracedError
 from mdsens.neighbors import cell_list
+from mdsens.neighbors.waves import find_waves, outlast, padded
 from mdsens.structure import Structure, complete_cell
 
 ALL_PAIRS_LIMIT = 5000  # atoms; without a cutoff every pair counts and the list grows as N²
@@ -31,11 +33,12 @@ DEVICE_ATOMS = 10_000  # atoms from which an accelerator builds its own list
 
 
 class Capacity(NamedTuple):
-    """Shapes of a list: slots for pairs, places in a row of neighbors, slots for images of atoms."""
+    """Shapes of a list: slots for pairs, places in a row of neighbors, slots for images and for waves."""
 
     pairs: int = 0
     width: int = 0
     images: int = 0
+    waves: int = 0
 
 
 NOTHING_KEPT = Capacity()
@@ -88,6 +91,8 @@ class Neighbors(eqx.Module):
             unused places.
         owner, image: (images,) the atom that each image is of, and (images, 3) the whole cell vectors between
             the two; padded slots are copies of atom 0 that nobody has for a neighbor.
+        waves: (waves, 3) whole numbers of the waves of the cell that sums over waves need (see
+            `mdsens.neighbors.waves`); padded slots hold 0. None: nobody asked for waves.
     """
 
     i: Int[Array, "pairs"]
@@ -100,6 +105,7 @@ class Neighbors(eqx.Module):
     near: Int[Array, "atoms width"]
     owner: Int[Array, "images"]
     image: Float[Array, "images 3"]
+    waves: Int[Array, "waves 3"] | None = None
 
     @property
     def width(self) -> int:
@@ -109,7 +115,8 @@ class Neighbors(eqx.Module):
     @property
     def capacity(self) -> Capacity:
         """Shapes to keep when the list is made anew, so that nothing is compiled again."""
-        return Capacity(self.i.shape[0], self.width, self.owner.shape[0])
+        waves = 0 if self.waves is None else self.waves.shape[0]
+        return Capacity(self.i.shape[0], self.width, self.owner.shape[0], waves)
 
     @property
     def n_atoms(self) -> int:
@@ -181,6 +188,8 @@ def find_neighbors(
     skin: float = 0.0,
     capacity: Capacity | None = None,
     builder: Builder | None = None,
+    *,
+    shortest_wave: float = np.inf,
 ) -> Neighbors:
     """All pairs within cutoff + skin.
 
@@ -191,6 +200,8 @@ def find_neighbors(
         capacity: shapes at least kept (those of an older list): fewer pairs then compile nothing.
         builder: `search_on_host` or `search_on_device`; by default the host, and an accelerator for large
             cells.
+        shortest_wave: waves of the cell longer than this belong to the list, Å (see `Potential`); by default
+            none. They are as many as serve as long as the pairs do.
     Raises:
         InputError: a cutoff or skin that is no length; an infinite cutoff with periodic boundaries or for
             more than ALL_PAIRS_LIMIT atoms; a reach that more than PAIRS_LIMIT pairs lie within; a cell too
@@ -219,7 +230,11 @@ def find_neighbors(
         _check_independent(cell, structure.pbc)
         _check_number_of_pairs(positions, cell, structure.pbc, reach)
         search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
-        return search(positions, cell, structure.pbc, reach, kept)
+        pairs = search(positions, cell, structure.pbc, reach, kept)
+        if np.isinf(shortest_wave) or not all(structure.pbc):
+            return pairs
+        whole = find_waves(cell, outlast(2 * np.pi / shortest_wave, skin / reach))
+        return dataclasses.replace(pairs, waves=jnp.asarray(padded(whole, _slots(len(whole), kept.waves))))
 
     behind = jax.custom_jvp(build)
 

@@ -35,6 +35,7 @@ def parameter(
     per: str | None = "pair",
     axes: Sequence[str] = (),
     text: str = "",
+    default: Any = dataclasses.MISSING,
 ) -> Any:
     """Declare a parameter of a potential.
 
@@ -51,13 +52,15 @@ def parameter(
         axes: names of the axes that each entry has. Axes of the same name have the same length; an axis
             named like a static field of the form has the length that the field says.
         text: one line for tables.
+        default: its value where none is given, or None for a form that then does without.
     """
     metadata = {"unit": unit, "lower": lower, "upper": upper, "per": per, "axes": tuple(axes), "text": text}
 
-    def converter(value: Any) -> Array:
-        return _as_floats(value, text or "a parameter", unit)
+    def converter(value: Any) -> Array | None:
+        return None if value is None is default else _as_floats(value, text or "a parameter", unit)
 
-    return eqx.field(converter=converter, metadata=metadata)
+    given = {} if default is dataclasses.MISSING else {"default": default}
+    return eqx.field(converter=converter, metadata=metadata, **given)
 
 
 def _as_floats(value: Any, what: str, unit: str) -> Array:
@@ -129,6 +132,14 @@ class Potential(eqx.Module):
 
         It says nothing about what happens beyond: that is `local`.
         """
+
+    @property
+    def shortest_wave(self) -> float:
+        """Length of the shortest wave of a periodic cell that `energy` sums over, Å; inf: it uses none.
+
+        `neighbors_of` puts all longer ones into `Neighbors.waves`.
+        """
+        return np.inf
 
     @abstractmethod
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:

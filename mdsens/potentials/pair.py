@@ -19,7 +19,7 @@ from mdsens.checks import instance, number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import pair_table, parameter
-from mdsens.potentials.cutoffs import AbstractCut, ForceShifted, Truncated
+from mdsens.potentials.cutoffs import AbstractCut, ForceShifted, PairFunction, Truncated
 from mdsens.potentials.shells import ShellPotential, Shells
 from mdsens.structure import Structure
 
@@ -45,7 +45,8 @@ class PairPotential(ShellPotential):
         return jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
 
 
-def _entry(values: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+def entry(values: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+    """The parameter of each pair; the only one there is, if there is one species."""
     return values if pair is None else values[pair]
 
 
@@ -93,7 +94,7 @@ class LennardJones(PairPotential):
             a, b = np.triu_indices(len(self.elements))
             epsilon = jnp.sqrt(epsilon[a] * epsilon[b])
             sigma = jnp.sqrt(sigma[a] * sigma[b]) if self.mixing == "geometric" else (sigma[a] + sigma[b]) / 2
-        epsilon, sigma = _entry(epsilon, pair), _entry(sigma, pair)
+        epsilon, sigma = entry(epsilon, pair), entry(sigma, pair)
 
         def phi(r):
             sixth = (sigma / r) ** 6
@@ -128,7 +129,7 @@ class Morse(PairPotential):
         return jnp.asarray(self.cutoff_radius)
 
     def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
-        D0, alpha, r0 = _entry(self.D0, pair), _entry(self.alpha, pair), _entry(self.r0, pair)
+        D0, alpha, r0 = entry(self.D0, pair), entry(self.alpha, pair), entry(self.r0, pair)
 
         def phi(r):
             decay = jnp.exp(-alpha * (r - r0))
@@ -182,8 +183,10 @@ class SoftSphere(PairPotential):
         )
 
 
-def cut_off(phi, r: Float[Array, "..."], cutoff: float, cut: AbstractCut) -> Float[Array, "..."]:
-    """phi(r) brought to its end by the cut, and zero from the cutoff on."""
+def cut_off(
+    phi: PairFunction, r: Float[Array, "..."], cutoff: float, cut: AbstractCut
+) -> Float[Array, "..."]:
+    """phi(r) brought to zero at the cutoff, eV; finite in every derivative at and beyond it."""
     if np.isinf(cutoff):
         return phi(r)
     inside = r < cutoff

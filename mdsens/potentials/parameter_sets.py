@@ -6,9 +6,9 @@ a set, each with the source of its numbers.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
@@ -88,11 +88,14 @@ def available_potentials() -> list[PotentialRecord]:
     Raises:
         FileFormatError: the sets are missing from this installation, or one of them is not TOML.
     """
-    contents = [(file, toml_content(file)) for file in sorted(_folder().glob("*.toml"))]
-    return [
-        PotentialRecord(file.stem, c["form"], tuple(c.get("elements", ())), c["source"], file)
-        for file, c in contents
-    ]
+    return [_record(file, toml_content(file)) for file in sorted(_folder().glob("*.toml"))]
+
+
+def _record(file: Path, content: Mapping[str, Any]) -> PotentialRecord:
+    parts = content.get("parts", [content])  # of a sum each states its own
+    elements = tuple(dict.fromkeys(e for part in parts for e in part.get("elements", ())))
+    source = "; ".join(dict.fromkeys(part["source"] for part in parts))
+    return PotentialRecord(file.stem, content["form"], elements, source, file)
 
 
 def _folder() -> Path:

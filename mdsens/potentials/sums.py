@@ -109,6 +109,11 @@ class SumPotential(Potential):
         """The largest of all parts, Å."""
         return jnp.max(jnp.stack([part.cutoff for part in self.parts]))
 
+    @property
+    def shortest_wave(self) -> float:
+        """The shortest of all parts, Å."""
+        return min(part.shortest_wave for part in self.parts)
+
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
         return self._total([part.energy(structure, neighbors) for part in self.parts])
 

@@ -36,8 +36,11 @@ from mdsens.checks import nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import USER_FORMS, Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
+from mdsens.potentials.damped import DampedShiftedForce, Wolf
 from mdsens.potentials.eam import EAM
+from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.gupta import Gupta
+from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
@@ -46,7 +49,21 @@ from mdsens.potentials.sums import SumPotential
 
 # The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
 OWN_FORMS: dict[str, type[Potential]] = {
-    form.__name__: form for form in (EAM, Gupta, Johnson, LennardJones, Morse, SoftSphere, StillingerWeber)
+    form.__name__: form
+    for form in (
+        EAM,
+        Gupta,
+        Johnson,
+        LennardJones,
+        Morse,
+        SoftSphere,
+        StillingerWeber,
+        Buckingham,
+        BornMayerHuggins,
+        Ewald,
+        DampedShiftedForce,
+        Wolf,
+    )
 }
 SUM = SumPotential.__name__
 
@@ -385,7 +402,8 @@ def _lines(potential: Potential, prefix: str) -> list[str]:
             lines.append(f"{key} = {_written(value)}")
     lines += ["", f"[{prefix}parameters]"]
     tables = []
-    for key, f in _parameters(form).items():
+    there = {key: f for key, f in _parameters(form).items() if getattr(potential, f.name) is not None}
+    for key, f in there.items():
         values = np.asarray(getattr(potential, f.name))
         labels = potential.labels(f.name)
         if labels and np.any(values != values[0]):

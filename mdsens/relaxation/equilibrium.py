@@ -33,8 +33,9 @@ from mdsens.implicit.linear import (
     solve,
 )
 from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
-from mdsens.neighbors import Capacity, find_neighbors
+from mdsens.neighbors import Capacity
 from mdsens.potentials.base import Potential
+from mdsens.quantities import neighbors_of
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.coordinates import Coordinates, closed
 from mdsens.relaxation.landscape import Landscape, Vector
@@ -131,7 +132,7 @@ class Equilibrium:
         basis = np.zeros((0, 3, 3)) if basis is None else np.asarray(basis)
         coordinates = Coordinates(structure, jnp.asarray(basis), closed(basis))
         skin = default_skin(potential) if skin is None else skin
-        neighbors = find_neighbors(structure, float(potential.cutoff), skin, capacity)
+        neighbors = neighbors_of(potential, structure, skin, capacity)
         target = jnp.zeros((3, 3)) if target is None else jnp.asarray(target)
         return cls.settled(Landscape(potential, coordinates, target, neighbors), jnp.zeros(coordinates.size))
 

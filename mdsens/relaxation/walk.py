@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Array
 
 from mdsens.errors import CellCollapseError, NonFiniteError
-from mdsens.neighbors import Capacity, Neighbors, find_neighbors
+from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential
-from mdsens.quantities import check_finite, evaluate
+from mdsens.quantities import check_finite, evaluate, neighbors_of
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin, gauge_of, preconditioner_of, structure_at
 from mdsens.relaxation.landscape import Landscape, Vector
@@ -94,7 +94,7 @@ class RelaxationProblem:
     def landscape(self, w: Vector, capacity: Capacity | None) -> Landscape:
         """The landscape with a list that is complete around w."""
         structure = structure_at(self.coordinates, w)
-        neighbors = find_neighbors(structure, self.cutoff, self.skin, capacity)
+        neighbors = neighbors_of(self.potential, structure, self.skin, capacity)
         return Landscape(self.potential, self.coordinates, self.target, neighbors)
 
     def scene(

@@ -8,6 +8,7 @@ import numpy as np
 
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
 from mdsens.potentials.base import Potential
+from mdsens.quantities import neighbors_of
 from mdsens.structure import Structure
 from mdsens.testing.probe import Check, Probe, filled, probe, skin_for
 
@@ -18,7 +19,7 @@ def _three(potential: Potential, kinds: tuple[int, int, int], positions: Any) ->
     structure = Structure.create(positions, kinds)
     cutoff = float(potential.cutoff)
     # with a skin, so that pairs at the cutoff are in the list
-    return structure, find_neighbors(structure, cutoff, skin_for(cutoff, 0.2), Capacity(8, 4))
+    return structure, neighbors_of(potential, structure, skin_for(cutoff, 0.2), Capacity(8, 4))
 
 
 def _kinds(potential: Potential, structure: Structure) -> list[tuple[int, int, int]]:

@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array
 
 from mdsens.errors import ConformanceError, InputError
-from mdsens.neighbors import Capacity, Neighbors, find_neighbors
+from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.parameters import Entry, check_parameters, follow_path, parameter_entries
 from mdsens.precision import require_x64
-from mdsens.quantities import EnergyForcesStress, evaluate
+from mdsens.quantities import EnergyForcesStress, evaluate, neighbors_of
 from mdsens.strain import UNIT_STRAINS, VOIGT, VOIGT_NAMES
 from mdsens.structure import Structure, volume
 from mdsens.testing.awkward import check_awkward_points, cutoff_smoothness
@@ -109,8 +109,9 @@ class _Bench:
         # room for the steps of all differences, also for those the cutoff takes when it moves with a
         # parameter
         self.skin, self.large_skin = skin_for(self.cutoff, 0.05), skin_for(self.cutoff, 0.25)
-        pairs, width, images = find_neighbors(structure, self.cutoff, self.large_skin).capacity
-        self.capacity = Capacity(pairs + 16, width + 2, images + 16)  # one shape of list for all
+        needed = neighbors_of(potential, structure, self.large_skin).capacity
+        # one shape of list for all
+        self.capacity = Capacity(needed.pairs + 16, needed.width + 2, needed.images + 16, needed.waves)
         self.neighbors = self.list_of(structure)
         self.here = jax.tree.map(np.asarray, evaluate(potential, structure, self.neighbors))
         vectors = np.asarray(self.neighbors.vectors(structure))
@@ -135,7 +136,8 @@ class _Bench:
         self.left_out: list[str] = []
 
     def list_of(self, structure: Structure, skin: float | None = None) -> Neighbors:
-        return find_neighbors(structure, self.cutoff, self.skin if skin is None else skin, self.capacity)
+        skin = self.skin if skin is None else skin
+        return neighbors_of(self.potential, structure, skin, self.capacity)
 
     def slope(self, at: Path, step: float) -> tuple[EnergyForcesStress, float]:
         """Energy, forces and stress differentiated along a path, and the step used.
@@ -321,7 +323,8 @@ def _unit_change(potential: Potential, entry: Entry, size: float) -> Potential:
 
 
 def _per_atom(s: Structure) -> tuple[Array, ...]:
-    return s.positions, s.species, s.masses, s.fixed
+    arrays = (s.positions, s.species, s.masses, s.fixed)
+    return arrays if s.charges is None else (*arrays, s.charges)
 
 
 def _invariance(bench: _Bench) -> Iterator[Check]:
@@ -399,7 +402,7 @@ def _doubled(bench: _Bench) -> Check:
     places = np.concatenate([x, x + cell[axis]])
     doubled = eqx.tree_at(_per_atom, structure, twice).at(jnp.asarray(places), jnp.asarray(longer))
     wanted = EnergyForcesStress(2 * energy, jnp.concatenate([forces, forces]), stress)
-    neighbors = find_neighbors(doubled, bench.cutoff)
+    neighbors = neighbors_of(bench.potential, doubled)
     return _compare(bench, "a cell twice as long has twice the energy", doubled, neighbors, wanted)
 
 
