@@ -1,5 +1,7 @@
 """Structures: what goes in comes out, in ASE's words too, and what makes no sense is refused."""
 
+import dataclasses
+
 import ase.build
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, F
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
+from mdsens.errors import InputError
 
 
 @pytest.fixture
@@ -282,3 +285,46 @@ def test_the_call_that_makes_a_structure_is_named(slab):
     for value, hint in ((slab, "from_ase"), ("POSCAR", "read_structure"), (None, "Structure.create")):
         with pytest.raises(ms.errors.InputError, match=hint):
             require_structure(value)
+
+
+# --- charges
+
+
+@pytest.fixture
+def salt() -> ms.Structure:
+    charges = [1.0, -1.0, 0.9, -0.9, 1.1, -1.1, 1.0, -1.0]
+    atoms = ase.build.bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    return ms.Structure.create(atoms.positions, atoms.numbers, atoms.cell.array, charges=charges)
+
+
+def test_charges_go_with_the_atoms(salt):
+    assert_array_equal(salt.at(2 * salt.positions).charges, salt.charges)
+    assert_array_equal(salt.deformed(1.1 * jnp.eye(3)).charges, salt.charges)
+    assert_array_equal(salt.repeat((2, 1, 1)).charges, np.tile(salt.charges, 2))
+
+
+def test_charges_pass_through_ase_and_its_files(salt, tmp_path):
+    assert_array_equal(salt.to_ase().get_initial_charges(), salt.charges)
+    assert_array_equal(ms.Structure.from_ase(salt.to_ase()).charges, salt.charges)
+    ms.write_structure(tmp_path / "salt.extxyz", salt)
+    assert_array_equal(ms.read_structure(tmp_path / "salt.extxyz").charges, salt.charges)
+
+
+def test_structures_without_charges_have_no_more_leaves_than_before(salt):
+    plain = dataclasses.replace(salt, charges=None)
+    assert len(jax.tree.leaves(plain)) == 5
+    assert "initial_charges" not in plain.to_ase().arrays
+    assert ms.Structure.from_ase(plain.to_ase()).charges is None
+
+
+@pytest.mark.parametrize(
+    ("charges", "message"),
+    [
+        ([1.0, -1.0], r"charges have shape \(2,\): give 8"),
+        ([np.nan] * 8, r"charges\[0\] = nan.*must be finite"),
+        (["a"] * 8, r"charges = .*as real numbers"),
+    ],
+)
+def test_charges_that_are_none_are_refused(salt, charges, message):
+    with pytest.raises(InputError, match=message):
+        ms.Structure.create(salt.positions, salt.species, salt.cell, charges=charges)

@@ -24,7 +24,7 @@ from mdsens.potentials.parameters import check_parameters, parameter_values, rep
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
 from mdsens.relaxation.equilibrium import default_skin
-from mdsens.structure import Structure, volume
+from mdsens.structure import ASE_CHARGES, Structure, volume
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -196,7 +196,10 @@ class MDSens(Calculator):
         if old is not None and _same_but_places(old, atoms):
             new = old.at(jnp.array(atoms.positions), jnp.array(atoms.cell.array))
         else:
-            new = Structure.create(atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc)
+            charges = atoms.arrays.get(ASE_CHARGES)
+            new = Structure.create(
+                atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, charges=charges
+            )
             self._elements_known = False
         if not self._elements_known:
             check_elements(self._potential, new)
@@ -242,7 +245,9 @@ def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
         return False
     same_species = np.array_equal(np.asarray(old.species), atoms.numbers)
     there = np.any(atoms.cell.array, 1)
-    return same_species and np.array_equal(np.any(np.asarray(old.cell), 1), there)
+    same_vectors = np.array_equal(np.any(np.asarray(old.cell), 1), there)
+    same_charges = np.array_equal(np.asarray(old.charges), np.asarray(atoms.arrays.get(ASE_CHARGES)))
+    return same_species and same_vectors and same_charges
 
 
 def _described(potential: Potential) -> dict[str, Any]:

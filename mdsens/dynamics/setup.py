@@ -245,7 +245,7 @@ def _crystal(energy: Any, start: Any, masses: Any) -> tuple[Structure, np.ndarra
 
 
 def _alike(one: Structure, other: Structure) -> bool:
-    names = ("cell", "species", "masses", "fixed")
+    names = ("cell", "species", "masses", "fixed", "charges")
     values = ((np.asarray(getattr(one, name)), np.asarray(getattr(other, name))) for name in names)
     same = [np.array_equal(mine, theirs) for mine, theirs in values]
     return all(same) and one.pbc == other.pbc

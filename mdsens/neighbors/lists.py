@@ -234,7 +234,9 @@ def find_neighbors(
         if np.isinf(shortest_wave) or not all(structure.pbc):
             return pairs
         whole = find_waves(cell, outlast(2 * np.pi / shortest_wave, skin / reach))
-        return dataclasses.replace(pairs, waves=jnp.asarray(padded(whole, _slots(len(whole), kept.waves))))
+        # their number grows with the volume, in steps of whole stars of waves
+        slots = kept.waves if len(whole) <= kept.waves else _slots(int(1.1 * len(whole)), 0)
+        return dataclasses.replace(pairs, waves=jnp.asarray(padded(whole, slots)))
 
     behind = jax.custom_jvp(build)
 

@@ -23,7 +23,7 @@ from mdsens.potentials.shells import ShellPotential, Shells, Surroundings
 from mdsens.structure import Structure
 from mdsens.units import COULOMB
 
-ROUNDING = 1e-9  # of the sum of |q|, below which a total charge is none
+ROUNDED = 1e-3  # of the sum of |q|: a total charge below this may come from charges that were rounded
 
 
 class ChargedPotential(Potential):
@@ -122,9 +122,12 @@ class ScreenedPairs(ShellPotential):
         return 0.5 * self.charge_of_atom[shells.center] * jnp.sum(others, axis=1)
 
 
-def total_charge(potential: ChargedPotential, structure: Structure) -> tuple[float, float] | None:
-    """The sum of all charges and that of their magnitudes, e; None while they are being differentiated."""
-    q = potential.charges(structure)
-    if isinstance(q, Tracer):
-        return None
-    return float(np.sum(np.asarray(q))), float(np.sum(np.abs(np.asarray(q))))
+def net_charge(charges: Float[Array, "atoms"]) -> float:
+    """The sum of all charges, e; 0 where it is what rounded charges leave, or while it is differentiated."""
+    if isinstance(charges, Tracer):
+        return 0.0
+    q = np.asarray(charges)
+    size, total = np.abs(q), float(np.sum(q))
+    # a thousandth of all, and still no ion too many: not a tenth of the smallest there is
+    rounded = min(ROUNDED * float(np.sum(size)), 0.1 * float(np.min(size[size > 0], initial=np.inf)))
+    return total if abs(total) > rounded else 0.0

@@ -33,7 +33,7 @@ from mdsens.checks import number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.neighbors.lists import ALL_PAIRS_LIMIT
-from mdsens.potentials.charges import ROUNDING, ChargedPotential, ScreenedPairs, total_charge
+from mdsens.potentials.charges import ChargedPotential, ScreenedPairs, net_charge
 from mdsens.potentials.cutoffs import Truncated
 from mdsens.strain import volume_of
 from mdsens.structure import Structure
@@ -51,9 +51,12 @@ class Ewald(ChargedPotential):
 
     A cell with a net charge has no energy. It is refused, unless `background` says that a uniform charge
     shall make it neutral; that one fills the cell whatever atoms are in it, and energies of cells with
-    different charges cannot be compared without further corrections. Derivatives by one charge alone leave
-    neutral ground: they are those with the background, whose own energy is of second order there. Those that
-    keep the cell neutral, such as the sum over all species of q d/dq, do not depend on it.
+    different charges cannot be compared without further corrections. What rounded charges leave (a thousandth
+    of all, less than a tenth of the smallest) is taken up by such a background without being asked for.
+
+    Derivatives by one charge alone leave neutral ground: they are those with the background, whose own energy
+    is of second order there. Those that keep the cell neutral, such as the sum over all species of q d/dq, do
+    not depend on it.
 
     Attributes:
         charge: e, one per species; None takes those of `Structure.charges`.
@@ -153,11 +156,11 @@ class Ewald(ChargedPotential):
             self._check_neutral(structure)
 
     def _check_neutral(self, structure: Structure) -> None:
-        sums = total_charge(self, structure)
-        if sums is None or abs(sums[0]) <= ROUNDING * sums[1]:
+        net = net_charge(self.charges(structure))
+        if net == 0:
             return
         raise InputError(
-            f"the cell has a net charge of {sums[0]:+.6g} e, and the energy of a charged crystal is "
+            f"the cell has a net charge of {net:+.6g} e, and the energy of a charged crystal is "
             "infinite. Correct the charges or the number of ions (their sum must vanish), or give "
             "Ewald(..., background=True): a uniform charge then makes the cell neutral, and energies of "
             "cells of different charge cannot be compared as they stand."

@@ -133,6 +133,7 @@ def relax(
     require_x64()
     require_potential(potential)
     require_structure(structure)
+    check_elements(concrete(potential), concrete(structure))
     basis = strain_basis(cell, concrete(structure))
     target = _target(structure, len(basis), pressure, stress)
     options = _options(potential, solver, fmax, max_steps, skin, check_minimum, linear_solver)
@@ -158,7 +159,6 @@ def settle(
 ) -> Found:
     """Walk to the end, or remember: on the plain numbers behind any derivative that is being taken."""
     potential, coordinates, target = concrete((potential, coordinates, target))
-    check_elements(potential, coordinates.reference)
     check_parameters(potential)
     problem = RelaxationProblem(potential, coordinates, target, options)
     return remember((potential, coordinates, target), options, lambda: run(problem, progress))

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mdsens.errors import ConformanceError, InputError
-from mdsens.neighbors import Neighbors, find_neighbors
+from mdsens.neighbors import Capacity, Neighbors, find_neighbors
 from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.parameters import Entry, check_parameters, follow_path, parameter_entries
 from mdsens.precision import require_x64

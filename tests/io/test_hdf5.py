@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import ase.build
 import h5py
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -175,3 +176,12 @@ def test_a_state_without_parameters_has_none_and_other_files_are_no_states(tmp_p
     ms.write_hdf5(tmp_path / "c.h5", {"x": 1}, kind="sensitivity")
     with pytest.raises(ms.errors.FileFormatError, match="holds 'sensitivity'"):
         ms.read_relaxed(tmp_path / "c.h5")
+
+
+def test_charges_come_back_bit_by_bit_and_structures_without_them_without(tmp_path):
+    plain = structure()
+    charged = dataclasses.replace(plain, charges=jnp.linspace(-1.0, 1.0, plain.n_atoms))
+    ms.write_hdf5(tmp_path / "a.h5", {"plain": plain, "charged": charged})
+    read = ms.read_hdf5(tmp_path / "a.h5")
+    assert read["plain"].charges is None
+    assert_array_equal(read["charged"].charges, charged.charges)
