@@ -47,6 +47,9 @@ from mdsens.potentials.parameters import (
 )
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
+from mdsens.potentials.tersoff import Tersoff
+from mdsens.potentials.tersoff_variants import TersoffMod, TersoffZBL
+from mdsens.potentials.zbl import ZBL
 from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.equilibrium import Equilibrium, certify
@@ -99,8 +102,12 @@ __all__ = [
     "StillingerWeber",
     "Structure",
     "SumPotential",
+    "Tersoff",
+    "TersoffMod",
+    "TersoffZBL",
     "Truncated",
     "Wolf",
+    "ZBL",
     "available_potentials",
     "calculators",
     "certify",

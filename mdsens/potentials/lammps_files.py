@@ -5,7 +5,7 @@ entry may run over several lines.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.stillinger_weber import StillingerWeber
 
 SW_COLUMNS = ("epsilon", "sigma", "a", "lambda", "gamma", "costheta0", "A", "B", "p", "q", "tol")
-SW_ENTRY = f"three elements, then {' '.join(SW_COLUMNS)}"
 TWO_BODY = ("epsilon", "sigma", "a", "A", "B", "p", "q")
 # A pair whose numbers in the file are zero does not interact. It gets a reach of 0.001 Å, which no two atoms
 # come to.
@@ -24,8 +23,8 @@ ABSENT = {"epsilon": 1.0, "sigma": 1.0, "a": 1e-3, "A": 1.0, "B": 1.0, "p": 4.0,
 Triple = tuple[str, ...]  # element symbols: center, then the two ends
 
 
-class SWEntry(NamedTuple):
-    """One entry of a .sw file: numbers by column, and the line on which it starts."""
+class TripleEntry(NamedTuple):
+    """One entry of a file: numbers by column, and the line on which it starts."""
 
     numbers: dict[str, float]
     line: int
@@ -55,9 +54,9 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     try:
         check_units(lines)
-        entries = _entries(lines)
+        entries = triple_entries(lines, SW_COLUMNS)
         return _stillinger_weber(
-            entries, _chosen(entries, elements), citation(lines) or f"LAMMPS file {path.name}"
+            entries, chosen_elements(entries, elements), citation(lines) or f"LAMMPS file {path.name}"
         )
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
@@ -78,9 +77,15 @@ def citation(lines: Sequence[str]) -> str:
     return lines[0].partition("CITATION:")[2].strip() if lines else ""
 
 
-def _entries(lines: Sequence[str]) -> dict[Triple, SWEntry]:
-    size = 3 + len(SW_COLUMNS)
-    entries: dict[Triple, SWEntry] = {}
+def triple_entries(lines: Sequence[str], columns: Sequence[str]) -> dict[Triple, TripleEntry]:
+    """The entries of a file that has one for each triple of elements: three names, then the columns.
+
+    Raises:
+        FileFormatError: with the line: an entry of another length or cut short, a word where a number
+            belongs, a repeated entry, none at all.
+    """
+    size = 3 + len(columns)
+    entries: dict[Triple, TripleEntry] = {}
     words: list[str] = []
     start = 0
     for number, text in enumerate(lines, 1):
@@ -90,7 +95,10 @@ def _entries(lines: Sequence[str]) -> dict[Triple, SWEntry]:
         if not new or len(words) < size:
             continue
         if len(words) > size:
-            raise FileFormatError(f"line {start}: an entry of {len(words)} words; it must be {SW_ENTRY}.")
+            raise FileFormatError(
+                f"line {start}: an entry of {len(words)} words; it must be "
+                f"three elements, then {' '.join(columns)}."
+            )
         triple = tuple(words[:3])
         if triple in entries:
             first = entries[triple].line
@@ -98,7 +106,7 @@ def _entries(lines: Sequence[str]) -> dict[Triple, SWEntry]:
                 f"line {start}: a second entry for {' '.join(triple)}; the first is on line {first}. Remove "
                 "one."
             )
-        entries[triple] = SWEntry(_numbers(words, start), start)
+        entries[triple] = TripleEntry(_numbers(words, columns, start), start)
         words = []
     if words:
         raise FileFormatError(
@@ -109,19 +117,26 @@ def _entries(lines: Sequence[str]) -> dict[Triple, SWEntry]:
     return entries
 
 
-def _numbers(words: Sequence[str], line: int) -> dict[str, float]:
+def _numbers(words: Sequence[str], columns: Sequence[str], line: int) -> dict[str, float]:
     numbers = {}
-    for column, word in zip(SW_COLUMNS, words[3:], strict=True):
+    for column, word in zip(columns, words[3:], strict=True):
         try:
             numbers[column] = float(word.replace("d", "e").replace("D", "e"))
         except ValueError as error:
             raise FileFormatError(
-                f"line {line}: '{word}' stands where the number {column} belongs: an entry is {SW_ENTRY}."
+                f"line {line}: '{word}' stands where the number {column} belongs: an entry is three "
+                f"elements, then {' '.join(columns)}."
             ) from error
     return numbers
 
 
-def _chosen(entries: Iterable[Triple], elements: Sequence[str] | None) -> tuple[str, ...]:
+def chosen_elements(entries: Iterable[Triple], elements: Sequence[str] | None) -> tuple[str, ...]:
+    """The elements wanted, out of those the file has; all of these if None.
+
+    Raises:
+        InputError: an element that the file does not have, or named twice.
+        FileFormatError: a name in the file that is no chemical symbol.
+    """
     from ase.data import atomic_numbers
 
     there = tuple(dict.fromkeys(triple[0] for triple in entries))
@@ -143,15 +158,43 @@ def _chosen(entries: Iterable[Triple], elements: Sequence[str] | None) -> tuple[
     return chosen
 
 
-def _stillinger_weber(
-    entries: dict[Triple, SWEntry], elements: tuple[str, ...], source: str
-) -> StillingerWeber:
-    if missing := [" ".join(t) for t in itertools.product(elements, repeat=3) if t not in entries]:
+def check_complete(entries: Iterable[Triple], elements: Sequence[str]) -> None:
+    """Raise if a triple of the elements has no entry."""
+    there = set(entries)
+    if missing := [" ".join(t) for t in itertools.product(elements, repeat=3) if t not in there]:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise FileFormatError(
             f"no entry for {missing[0]}{more}: {', '.join(elements)} need all {len(elements) ** 3}. Add "
             "them, or choose fewer elements."
         )
+
+
+def renamed_entries(
+    entries: Mapping[Triple, TripleEntry], elements: Sequence[str] | Mapping[str, str] | None
+) -> tuple[dict[Triple, TripleEntry], tuple[str, ...]]:
+    """Entries by chemical symbols, and the symbols wanted.
+
+    Args:
+        elements: symbols; or, where the file has names that are none, such as several sets for one element,
+            the name in the file by symbol: {"Si": "Si(B)"}.
+    Raises:
+        InputError, FileFormatError: as `chosen_elements`.
+    """
+    if not isinstance(elements, Mapping):
+        return dict(entries), chosen_elements(entries, elements)
+    there = tuple(dict.fromkeys(triple[0] for triple in entries))
+    if missing := [name for name in elements.values() if name not in there]:
+        raise InputError(f"the file has nothing called {', '.join(missing)}; it has {', '.join(there)}.")
+    symbols = {name: symbol for symbol, name in elements.items()}
+    kept = {t: entry for t, entry in entries.items() if set(t) <= set(symbols)}
+    named = {tuple(symbols[name] for name in t): entry for t, entry in kept.items()}
+    return named, chosen_elements(named, tuple(elements))
+
+
+def _stillinger_weber(
+    entries: dict[Triple, TripleEntry], elements: tuple[str, ...], source: str
+) -> StillingerWeber:
+    check_complete(entries, elements)
     # LAMMPS takes all that belongs to the pair i-j from the entry i-j-j, and from i-j-k only costheta0 and
     # lambda epsilon.
     pairs = list(itertools.combinations_with_replacement(elements, 2))
@@ -195,7 +238,7 @@ def _stillinger_weber(
     return potential
 
 
-def _two_body(entries: dict[Triple, SWEntry], a: str, b: str, *, bent: bool) -> dict[str, float]:
+def _two_body(entries: dict[Triple, TripleEntry], a: str, b: str, *, bent: bool) -> dict[str, float]:
     one = entries[a, b, b]
     other = entries[b, a, a]
     for column in TWO_BODY:
@@ -220,7 +263,7 @@ def _two_body(entries: dict[Triple, SWEntry], a: str, b: str, *, bent: bool) -> 
     return one.numbers
 
 
-def _three_body(entries: dict[Triple, SWEntry], i: str, j: str, k: str) -> tuple[float, float]:
+def _three_body(entries: dict[Triple, TripleEntry], i: str, j: str, k: str) -> tuple[float, float]:
     """Product lambda epsilon (eV) and costheta0 of a triple with the center i."""
     one = entries[i, j, k]
     other = entries[i, k, j]
@@ -240,6 +283,6 @@ def _three_body(entries: dict[Triple, SWEntry], i: str, j: str, k: str) -> tuple
     return sum(strengths) / 2, sum(angles) / 2
 
 
-def _product(entries: dict[Triple, SWEntry], triple: Triple) -> float:
+def _product(entries: dict[Triple, TripleEntry], triple: Triple) -> float:
     numbers = entries[triple].numbers
     return numbers["lambda"] * numbers["epsilon"]

@@ -23,6 +23,12 @@ from mdsens.potentials.parameters import (
     parameter_entries,
     parameter_values,
 )
+from mdsens.potentials.tersoff_files import (
+    read_tersoff,
+    read_tersoff_mod,
+    read_tersoff_modc,
+    read_tersoff_zbl,
+)
 from mdsens.potentials.toml_files import read_toml, toml_content, toml_text
 from mdsens.precision import require_x64
 
@@ -38,6 +44,10 @@ READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {
     ".fs": read_eam_fs,
     ".eam": read_eam_funcfl,
     ".funcfl": read_eam_funcfl,
+    ".tersoff": read_tersoff,
+    ".tersoff.zbl": read_tersoff_zbl,
+    ".tersoff.mod": read_tersoff_mod,
+    ".tersoff.modc": read_tersoff_modc,
 }
 
 

@@ -20,6 +20,7 @@ derivatives of any order itself. An accelerator takes all atoms as one block.
 
 import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -61,6 +62,41 @@ class Shells(NamedTuple):
         if self.center is None:
             return None
         return jnp.asarray(table)[self.center[:, None], self.others]
+
+    def at(self, places: Int[Array, "atoms few"], valid: Bool[Array, "atoms few"]) -> "Shells":
+        """Some of the neighbors of each atom, by their places in the rows."""
+        pick = lambda values: jnp.take_along_axis(values, places, axis=1)
+        far = (beyond(jnp.asarray(jnp.inf)), 0.0, 0.0)
+        d = tuple(jnp.where(valid, pick(dk), away) for dk, away in zip(self.d, far, strict=True))
+        others = None if self.others is None else pick(self.others)
+        return Shells(d, valid, self.center, others)
+
+
+def closest(
+    function: Callable[[Shells], Float[Array, "atoms"]],
+    shells: Shells,
+    near: Bool[Array, "atoms width"],
+    enough: int,
+) -> Float[Array, "atoms"]:
+    """A function of the near ones among the neighbors, on rows as short as they can be.
+
+    A row of a list also holds what may come near while the atoms move. Sums over pairs of neighbors are
+    spared that: where no atom has more than `enough` of them near, the function gets rows of that width, and
+    the whole rows elsewhere. It must not depend on neighbors that are not near.
+    """
+    width = near.shape[1]
+    if width <= enough:
+        return function(shells)
+    rank = jnp.cumsum(near, axis=1)  # the m-th of those near has rank m
+    place = rank[:, None, :] == jnp.arange(1, enough + 1)[:, None]
+    place &= near[:, None, :]
+    places = jnp.sum(jnp.where(place, jnp.arange(width), 0), axis=2)
+    there = jnp.arange(enough) < rank[:, -1:]
+    # A derivative keeps what both ways have formed, the one not taken too: of the long way nothing is kept.
+    whole_rows = jax.checkpoint(lambda shells: function(shells))
+    return jax.lax.cond(
+        jnp.all(rank[:, -1] <= enough), lambda: function(shells.at(places, there)), lambda: whole_rows(shells)
+    )
 
 
 class ShellPotential(Potential):
@@ -198,6 +234,8 @@ def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> 
     scattered = cell_moves or (atoms_move and not potential.reciprocal)
     points = around.extended_positions(positions, cell)
 
+    # A derivative of the gradient forms a block anew instead of keeping what the block was formed from.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
     def block(rows: Rows) -> _Block:
         found = _differentiated(moving[0], still[0], around.shells(points, rows), rows.real)
         if scattered:

@@ -46,6 +46,9 @@ from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
+from mdsens.potentials.tersoff import Tersoff
+from mdsens.potentials.tersoff_variants import TersoffMod, TersoffZBL
+from mdsens.potentials.zbl import ZBL
 
 # The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
 OWN_FORMS: dict[str, type[Potential]] = {
@@ -63,6 +66,10 @@ OWN_FORMS: dict[str, type[Potential]] = {
         Ewald,
         DampedShiftedForce,
         Wolf,
+        Tersoff,
+        TersoffMod,
+        TersoffZBL,
+        ZBL,
     )
 }
 SUM = SumPotential.__name__

@@ -28,6 +28,10 @@ FORMS = {
     # the slope at the last knot is that towards the one before
     "embedded-atom tables": (tables_of(TWO, 60), "the force jumps"),
     "gupta truncated": (dataclasses.replace(TWO, cut=ms.Truncated()), "the energy jumps"),
+    # T2 has n = 23, the other set n < 1, where the bond order has no derivative without neighbors.
+    "tersoff T2": (ms.load_potential("si-tersoff-1988-t2"), "the second derivative jumps"),
+    "tersoff SiC": (ms.load_potential("sic-tersoff-1989"), "the second derivative jumps"),
+    "zbl": (ms.ZBL.of(("Si", "C"), 1.5, 2.5), CONTINUOUS),
     "stillinger-weber": (ms.load_potential("si-stillinger-weber-1985"), CONTINUOUS),
 }
 

