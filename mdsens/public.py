@@ -61,6 +61,7 @@ from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.relaxation.walk import RelaxationProgress, Status
 from mdsens.sensitivity.analysis import sensitivities
 from mdsens.sensitivity.first_order import first_order
+from mdsens.sensitivity.functional import change_function, functional_sensitivities
 from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, volume
 
@@ -111,6 +112,7 @@ __all__ = [
     "available_potentials",
     "calculators",
     "certify",
+    "change_function",
     "check_parameters",
     "dynamics",
     "energy",
@@ -120,6 +122,7 @@ __all__ = [
     "first_order",
     "find_neighbors",
     "flows",
+    "functional_sensitivities",
     "implicit",
     "load_potential",
     "mix_funcfl",

@@ -4,7 +4,7 @@ import enum
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from mdsens.cli.progress import LiveLine
 
 if TYPE_CHECKING:
     from mdsens.observables.observable import Observable
+    from mdsens.potentials.base import Potential
+    from mdsens.relaxation.relax import Relaxed
+    from mdsens.sensitivity.functional import FunctionalReport
     from mdsens.structure import Structure
 
 DEFAULTS = ("energy", "volume")
@@ -105,6 +108,14 @@ Ranges = Annotated[
         "--range/--no-range", help="How far each parameter may change until first order is off by 10 %."
     ),
 ]
+Functional = Annotated[
+    bool,
+    typer.Option(
+        "--functional",
+        help="Differentiate w.r.t. the tabulated functions of the potential, phi(r), rho(r), F(rho), as "
+        "curves; --parameter then names functions. Writes PREFIX.csv and PREFIX.png.",
+    ),
+]
 Checked = Annotated[bool, typer.Option("--check", help="Compare with re-relaxation for every parameter.")]
 
 
@@ -130,6 +141,7 @@ def sensitivity(
     mode: ModeName = Mode.AUTO,
     ranges: Ranges = True,
     check: Checked = False,
+    functional: Functional = False,
     output: options.Output = None,
     output_format: options.OutputFormat = None,
     overwrite: options.Overwrite = False,
@@ -147,13 +159,15 @@ def sensitivity(
     from mdsens.errors import InputError
     from mdsens.io.files import check_free
     from mdsens.io.structures import read_atoms
-    from mdsens.io.trajectory import write_structure
     from mdsens.sensitivity.analysis import sensitivities
     from mdsens.structure import Structure
     from mdsens.units import GPA
 
     prefix = options.output_prefix(output, structure, "sensitivity")
-    files = options.structure_files(prefix, ("csv", "h5", "png"), output_format)
+    if functional and (check or mode is Mode.FORWARD):
+        raise InputError("--functional differentiates in reverse mode and has no --check: leave these out.")
+    kept = ("csv", "png") if functional else ("csv", "h5", "png")
+    files = options.structure_files(prefix, kept, output_format)
     for file in files.values():
         check_free(file, overwrite)
     strains = options.cell_option(cell)
@@ -169,11 +183,35 @@ def sensitivity(
         )
 
     console = Console()
+    chosen = _observables(names, crystal is not None, elements)
+    states = _states(start, crystal, elements, lambda file: _read(Path(file), reference_format, species))
+    name = "defect" if bulk else "structure"
+    like: dict[str, Any] = dict(like=atoms, format=output_format, overwrite=overwrite)
+    if functional:
+        with LiveLine(console, "reading") as line:
+            curves, relaxed = functional_report(
+                chosen,
+                form,
+                states,
+                differentiated,
+                line,
+                cell=strains,
+                pressure=pressure / GPA,
+                fmax=fmax,
+                solver=options.solver_option(solver),
+                max_steps=max_steps,
+            )
+        console.print(curves.table())
+        curves.to_csv(files["csv"], overwrite=overwrite)
+        curves.plot(files["png"], overwrite=overwrite)
+        _write_state(files["structure"], relaxed[name], {}, like)
+        options.say_files(console, files)
+        return
     with LiveLine(console, "reading") as line:
         report = sensitivities(
-            _observables(names, crystal is not None, elements),
+            chosen,
             form,
-            _states(start, crystal, elements, lambda file: _read(Path(file), reference_format, species)),
+            states,
             cell=strains,
             pressure=pressure / GPA,
             parameters=differentiated,
@@ -203,23 +241,47 @@ def sensitivity(
     report.to_csv(files["csv"], overwrite=overwrite)
     report.to_hdf5(files["h5"], overwrite=overwrite)
     report.plot(files["png"], kind=kind.value, overwrite=overwrite)
-    name = "defect" if bulk else "structure"
-    state = report.relaxed[name]
     # columns of extxyz are called by letters, digits and _
     moves = zip(report.parameters, report.moves.get(name, ()), strict=False)
     columns = {"dx_d" + re.sub(r"\W+", "_", parameter).strip("_"): move for parameter, move in moves}
+    _write_state(files["structure"], report.relaxed[name], columns, like)
+    options.say_files(console, files)
+
+
+def functional_report(
+    observables: "list[Observable]",
+    potential: "Potential",
+    states: "dict[str, Structure]",
+    functions: list[str] | None,
+    say: Callable[[str], None],
+    **relax_options: Any,
+) -> "tuple[FunctionalReport, dict[str, Relaxed]]":
+    """Relax every state, and differentiate w.r.t. functions."""
+    from mdsens.relaxation.relax import relax
+    from mdsens.sensitivity.functional import chosen_curves, functional_sensitivities
+
+    chosen_curves(potential, functions)  # mistakes are found before anything is relaxed
+    relaxed = {}
+    for key, start in states.items():
+        say(f"relaxing {key} ({start.n_atoms} atoms)")
+        relaxed[key] = relax(potential, start, **relax_options)
+    say("differentiating")
+    return functional_sensitivities(relaxed, observables, functions), relaxed
+
+
+def _write_state(path: Path, state: "Relaxed", columns: dict[str, Any], like: dict[str, Any]) -> None:
+    from mdsens.io.trajectory import write_structure
+
+    stress = state.stress if any(state.structure.pbc) else None
     write_structure(
-        files["structure"],
+        path,
         state.structure,
-        like=atoms,
         energy=state.energy,
         forces=state.forces,
-        stress=state.stress if any(state.structure.pbc) else None,
+        stress=stress,
         columns=columns,
-        format=output_format,
-        overwrite=overwrite,
+        **like,
     )
-    options.say_files(console, files)
 
 
 def _default_names(start: "Structure", crystal: "Structure | None") -> list[str]:

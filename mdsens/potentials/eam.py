@@ -25,8 +25,9 @@ from mdsens.checks import number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import pair_table, parameter
+from mdsens.potentials.curves import Curve
 from mdsens.potentials.shells import ShellPotential, Shells
-from mdsens.potentials.tables import FEWEST_KNOTS, Tables
+from mdsens.potentials.tables import FEWEST_KNOTS, Tables, knot_positions
 from mdsens.structure import Structure
 
 
@@ -84,6 +85,27 @@ class EAM(ShellPotential):
     def belongs_to(cls, field: str, settings: Mapping[str, Any]) -> str | None:
         both = field == "rho" and settings.get("finnis_sinclair")
         return "ordered pair" if both else super().belongs_to(field, settings)
+
+    def curves(self) -> tuple[Curve, ...]:
+        """F(rho), rho(r) and phi(r) of each species or pair, as functions."""
+        r = knot_positions(jnp.shape(self.rho)[-1], self.dr)
+        rho = knot_positions(jnp.shape(self.F)[-1], self.drho)
+        return (
+            *self._curves_of("F", "F", "rho", "1", rho, np.ones_like(rho)),
+            *self._curves_of("rho", "rho", "r", "Å", r, np.ones_like(r)),
+            *self._curves_of("rphi", "phi", "r", "Å", r, r),
+        )
+
+    def _curves_of(
+        self, field: str, name: str, argument: str, argument_unit: str, x: np.ndarray, factor: np.ndarray
+    ) -> list[Curve]:
+        unit = "1" if field == "rho" else "eV"
+        found = []
+        for label in self.labels(field) or ("",):
+            mark = f"[{label}]" if label else ""
+            knots = tuple(f"{field}{mark}[{k}]" for k in range(len(x)))
+            found.append(Curve(name + mark, unit, argument, argument_unit, x, knots, factor))
+        return found
 
     # The slopes at all knots are formed once for all atoms, not again in each block of them.
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:

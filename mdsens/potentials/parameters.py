@@ -1,7 +1,7 @@
 """Parameters of a potential by flat name: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import equinox as eqx
@@ -138,7 +138,7 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
     by_array: dict[FieldPath, list[tuple[tuple[int, ...], Any]]] = {}
     for name, value in values.items():
         if name not in known:
-            raise InputError(_unknown(potential, name, known))
+            raise InputError(unknown_parameter(potential, name, known))
         entry = known[name]
         if not isinstance(value, Tracer):
             value = number(f"parameter {name}", value, entry.unit, finite=False)
@@ -150,7 +150,29 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
     return potential
 
 
-def _unknown(potential: Potential, name: str, known: Mapping[str, Entry]) -> str:
+def replace_by_vector(potential: Potential, names: Sequence[str], values: Array) -> Potential:
+    """The same potential with the parameters named here replaced, array by array: for very many of them.
+
+    Raises:
+        InputError: a value outside its bounds, if the values are not traced.
+    """
+    known = {e.name: e for e in parameter_entries(potential)}
+    by_array: dict[FieldPath, list[tuple[tuple[int, ...], int]]] = {}
+    for k, name in enumerate(names):
+        by_array.setdefault(known[name].path, []).append((known[name].index, k))
+    for path, changes in by_array.items():
+        array = follow_path(potential, path)
+        index = tuple(np.transpose([index for index, _ in changes])) if array.ndim else ()
+        new = values[np.array([k for _, k in changes])] if array.ndim else values[changes[-1][1]]
+        array = array.at[index].set(new.astype(array.dtype))
+        potential = eqx.tree_at(lambda p, path=path: follow_path(p, path), potential, array)
+    check_parameters(potential)
+    return potential
+
+
+def unknown_parameter(potential: Potential, name: str, known: Mapping[str, Any]) -> str:
+    """What to say of a name that is none of those known."""
+    name = str(name)
     turned = [k for k in known if sorted(k) == sorted(name)]  # a label written the other way round
     hint = f" Did you mean '{turned[0]}'?" if turned else nearest(name, known, cutoff=0.3)
     names = list(known)

@@ -1,5 +1,6 @@
 """What is differentiated, by what, around which states: checked, with names and units of every number."""
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -11,14 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mdsens.checks import instance, nearest
+from mdsens.checks import instance
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Neighbors
 from mdsens.observables.named import CONSTANT, named
 from mdsens.observables.observable import Observable, State, measure_all, row_names, shapes_of
 from mdsens.potentials.base import Potential
-from mdsens.potentials.parameters import parameter_entries, parameter_values, replace_parameters
+from mdsens.potentials.parameters import (
+    parameter_entries,
+    parameter_values,
+    replace_by_vector,
+    unknown_parameter,
+)
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, Internal
 from mdsens.relaxation.landscape import Vector
@@ -35,7 +41,7 @@ class Selection(NamedTuple):
 
     def replaced(self, potential: Potential, theta: Theta) -> Potential:
         """The potential with these parameters replaced."""
-        return replace_parameters(potential, {name: theta[k] for k, name in enumerate(self.names)})
+        return replace_by_vector(potential, self.names, theta)
 
     def values(self, potential: Potential) -> np.ndarray:
         """Their values in a potential."""
@@ -160,7 +166,7 @@ def select(potential: Potential, parameters: Sequence[str] | None) -> Selection:
     Raises:
         InputError: none, unknown or doubled names.
     """
-    known = [entry.name for entry in parameter_entries(potential)]
+    known = {entry.name: None for entry in parameter_entries(potential)}  # as a set, but in order
     if isinstance(parameters, str):
         raise InputError(f"parameters = '{parameters}': give a list of names, such as ['{parameters}'].")
     names = tuple(known if parameters is None else parameters)
@@ -169,15 +175,12 @@ def select(potential: Potential, parameters: Sequence[str] | None) -> Selection:
             "no parameters to differentiate by: leave parameters out for all, or name some of "
             f"{', '.join(known)}."
         )
+    times = collections.Counter(names)
     for name in names:
         if name not in known:
-            raise InputError(
-                f"{type(potential).__name__} has no parameter '{name}'.{nearest(str(name), known, 0.3)} Its "
-                "parameters: "
-                f"{', '.join(known)}."
-            )
-        if names.count(name) > 1:
-            raise InputError(f"the parameter {name} is named {names.count(name)} times: name each once.")
+            raise InputError(unknown_parameter(potential, name, known))
+        if times[name] > 1:
+            raise InputError(f"the parameter {name} is named {times[name]} times: name each once.")
     return Selection(names)
 
 
