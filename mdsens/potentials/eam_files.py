@@ -107,7 +107,7 @@ class _Grid(NamedTuple):
     cutoff: float
 
 
-def _grid(line: _Line) -> _Grid:
+def _grid(line: _Line, left_out: int = 0) -> _Grid:
     names = ("Nrho", "drho", "Nr", "dr", "cutoff")
     if len(line.words) != len(names):
         raise FileFormatError(
@@ -126,10 +126,11 @@ def _grid(line: _Line) -> _Grid:
                 f"line {line.number}, column {k + 1}: {names[k]} = {line.words[k]}; it must be positive."
             )
     grid = _Grid(int(values[0]), values[1], int(values[2]), values[3], values[4])
-    if grid.cutoff > grid.nr * grid.dr * (1 + END):
+    end = (grid.nr - left_out) * grid.dr
+    if grid.cutoff > end * (1 + END):
         raise FileFormatError(
             f"line {line.number}, column 5: the cutoff {grid.cutoff:g} Å lies behind the end of the tables, "
-            f"Nr dr = {grid.nr * grid.dr:g} Å. Lower it, or give longer tables."
+            f"{end:g} Å = {grid.nr - left_out} · {grid.dr:g} Å. Lower it, or give longer tables."
         )
     return grid
 
@@ -325,7 +326,7 @@ def mix_funcfl(*paths: str | Path) -> EAM:
 def _funcfl(lines: list[str], source: str) -> _Funcfl:
     rest = _Lines(lines, 1)
     element = _funcfl_element(rest.next("atomic number and mass"))
-    grid = _grid(rest.next("Nrho drho Nr dr cutoff"))
+    grid = _grid(rest.next("Nrho drho Nr dr cutoff"), left_out=1)
     F = rest.table(grid.nrho, f"F of {element}")
     Z = rest.table(grid.nr, f"Z of {element}")
     rho = rest.table(grid.nr, f"rho of {element}")

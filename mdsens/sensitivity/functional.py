@@ -191,14 +191,21 @@ def _draw(axes: Any, f: FunctionSensitivity, names: Sequence[str], units: Sequen
         ax.axhline(0, color="0.7", lw=0.8)
         ax.plot(x, s, lw=1.2, color="#1f4e79")
         ax.fill_between(x, s, color="#1f4e79", alpha=0.15, lw=0)
-        per = [u for u in (f.curve.unit, f.curve.argument_unit) if u != "1"]
-        ax.set_ylabel(f"{name.replace('_', ' ')}\n({' / '.join([unit, *per])})", fontsize=8)
+        ax.set_ylabel(f"{name.replace('_', ' ')}\n({_per(unit, f.curve)})", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    of = f"({f.curve.argument_unit})" if f.curve.argument_unit != "1" else ""
-    axes[-1].set_xlabel(f"{f.curve.argument} {of}".strip(), fontsize=9)
-    title = f"by {f.curve.name}({f.curve.argument}), bumps of {width:.2g} {of}"
+    unit = f.curve.argument_unit if f.curve.argument_unit != "1" else ""
+    axes[-1].set_xlabel(f"{f.curve.argument} ({unit})" if unit else f.curve.argument, fontsize=9)
+    title = f"by {f.curve.name}({f.curve.argument}), bumps of {width:.2g} {unit}"
     axes[0].set_title(title.rstrip(), fontsize=9)
+
+
+def _per(unit: str, curve: Curve) -> str:
+    # of an observable, per unit of the function and of its argument
+    below = [u for u in (curve.unit, curve.argument_unit) if u != "1"]
+    if not below:
+        return unit
+    return f"{unit} / {below[0]}" if len(below) == 1 else f"{unit} / ({' '.join(below)})"
 
 
 def functional_sensitivities(
