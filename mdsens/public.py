@@ -27,6 +27,7 @@ from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
 from mdsens.potentials.damped import DampedShiftedForce, Wolf
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
+from mdsens.potentials.edip import EDIP
 from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
@@ -49,6 +50,7 @@ from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
 from mdsens.potentials.tersoff import Tersoff
 from mdsens.potentials.tersoff_variants import TersoffMod, TersoffZBL
+from mdsens.potentials.vashishta import Vashishta
 from mdsens.potentials.zbl import ZBL
 from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, neighbors_of
 from mdsens.relaxation.certificate import Certificate
@@ -74,6 +76,7 @@ __all__ = [
     "DampedShiftedForce",
     "Dense",
     "EAM",
+    "EDIP",
     "EnergyForcesStress",
     "Equilibrium",
     "Ewald",
@@ -107,6 +110,7 @@ __all__ = [
     "TersoffMod",
     "TersoffZBL",
     "Truncated",
+    "Vashishta",
     "Wolf",
     "ZBL",
     "available_potentials",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
+from mdsens.potentials.angle_files import read_edip, read_vashishta
 from mdsens.potentials.base import Potential
 from mdsens.potentials.eam_files import read_eam_alloy, read_eam_fs, read_eam_funcfl
 from mdsens.potentials.lammps_files import read_sw
@@ -44,6 +45,8 @@ READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {
     ".fs": read_eam_fs,
     ".eam": read_eam_funcfl,
     ".funcfl": read_eam_funcfl,
+    ".edip": read_edip,
+    ".vashishta": read_vashishta,
     ".tersoff": read_tersoff,
     ".tersoff.zbl": read_tersoff_zbl,
     ".tersoff.mod": read_tersoff_mod,

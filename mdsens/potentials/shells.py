@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mdsens.neighbors import Neighbors, beyond
-from mdsens.potentials.base import Potential
+from mdsens.potentials.base import Potential, pair_table
 from mdsens.structure import Structure
 
 PAIRS_IN_A_BLOCK = 2048  # whose arrays a core's cache holds: 16 KiB each, some tens of them at a time
@@ -121,6 +121,20 @@ class ShellPotential(Potential):
         around = self._surroundings(structure, neighbors)
         points = around.extended_positions(structure.positions, structure.cell)
         return self.shell_energies(around.shells(points, around.all_rows(structure.positions)))
+
+    def by_pair(self, values: Float[Array, "..."], shells: Shells) -> Float[Array, "..."]:
+        """Entries for unordered pairs, as each pair has them: of a shape that fits (atoms, width)."""
+        if shells.center is None:
+            return jnp.reshape(values, ())
+        return values[shells.labels(pair_table(len(self.elements)))]
+
+    def by_triple(self, values: Float[Array, "..."], shells: Shells) -> Float[Array, "..."]:
+        """Entries for triples (center, unordered pair), of a shape that fits (atoms, width, width)."""
+        if shells.center is None:
+            return jnp.reshape(values, ())
+        species = len(self.elements)
+        ends = jnp.asarray(pair_table(species))[shells.others[:, :, None], shells.others[:, None, :]]
+        return jnp.reshape(values, (species, -1))[shells.center[:, None, None], ends]
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> "Surroundings":
         types = self.types(structure) if len(self.elements) > 1 else None

@@ -38,6 +38,7 @@ from mdsens.potentials.base import USER_FORMS, Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
 from mdsens.potentials.damped import DampedShiftedForce, Wolf
 from mdsens.potentials.eam import EAM
+from mdsens.potentials.edip import EDIP
 from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
@@ -48,6 +49,7 @@ from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
 from mdsens.potentials.tersoff import Tersoff
 from mdsens.potentials.tersoff_variants import TersoffMod, TersoffZBL
+from mdsens.potentials.vashishta import Vashishta
 from mdsens.potentials.zbl import ZBL
 
 # The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
@@ -55,6 +57,7 @@ OWN_FORMS: dict[str, type[Potential]] = {
     form.__name__: form
     for form in (
         EAM,
+        EDIP,
         Gupta,
         Johnson,
         LennardJones,
@@ -69,6 +72,7 @@ OWN_FORMS: dict[str, type[Potential]] = {
         Tersoff,
         TersoffMod,
         TersoffZBL,
+        Vashishta,
         ZBL,
     )
 }

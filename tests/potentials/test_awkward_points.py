@@ -31,6 +31,8 @@ FORMS = {
     # T2 has n = 23, the other set n < 1, where the bond order has no derivative without neighbors.
     "tersoff T2": (ms.load_potential("si-tersoff-1988-t2"), "the second derivative jumps"),
     "tersoff SiC": (ms.load_potential("sic-tersoff-1989"), "the second derivative jumps"),
+    "edip": (ms.load_potential("si-edip-1998"), CONTINUOUS),
+    "vashishta": (ms.load_potential("sic-vashishta-2007"), "the second derivative jumps"),
     "zbl": (ms.ZBL.of(("Si", "C"), 1.5, 2.5), CONTINUOUS),
     "stillinger-weber": (ms.load_potential("si-stillinger-weber-1985"), CONTINUOUS),
 }
