@@ -69,7 +69,9 @@ class DampedCharges(ChargedPotential):
         return self._pairs(q).site_energies(structure, neighbors) + self._own(q)
 
     def _pairs(self, q: Float[Array, "atoms"]) -> ScreenedPairs:
-        return ScreenedPairs(q, self.alpha, self.cutoff_radius, self.cut)
+        return ScreenedPairs(
+            charge_of_atom=q, alpha=self.alpha, cutoff_radius=self.cutoff_radius, cut=self.cut
+        )
 
     def _own(self, q: Float[Array, "atoms"]) -> Float[Array, "atoms"]:
         return -COULOMB * self.self_energy() * q * q

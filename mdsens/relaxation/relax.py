@@ -134,6 +134,44 @@ def relax(
     require_potential(potential)
     require_structure(structure)
     check_elements(concrete(potential), concrete(structure))
+    return relax_changed(
+        potential,
+        structure,
+        cell=cell,
+        pressure=pressure,
+        stress=stress,
+        fmax=fmax,
+        solver=solver,
+        max_steps=max_steps,
+        skin=skin,
+        linear_solver=linear_solver,
+        check_minimum=check_minimum,
+        throw=throw,
+        progress=progress,
+    )
+
+
+def relax_changed(
+    potential: Potential,
+    structure: Structure,
+    *,
+    cell: CellOption = None,
+    pressure: float | Array = 0.0,
+    stress: Sequence[float] | Array | None = None,
+    fmax: float = 1e-8,
+    solver: AbstractRelaxer | None = None,
+    max_steps: int = 10_000,
+    skin: float | None = None,
+    linear_solver: AbstractLinearSolver | None = None,
+    check_minimum: bool = True,
+    throw: bool = True,
+    progress: Callable[[RelaxationProgress], None] | None = None,
+) -> Relaxed:
+    """`relax`, for parameters moved off those of a potential that has been checked with this structure.
+
+    What holds for a potential as it was given need not hold for each of its parameters alone: a charge that
+    moves by itself leaves the cell with a net charge.
+    """
     basis = strain_basis(cell, concrete(structure))
     target = _target(structure, len(basis), pressure, stress)
     options = _options(potential, solver, fmax, max_steps, skin, check_minimum, linear_solver)

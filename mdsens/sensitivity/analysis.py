@@ -13,7 +13,7 @@ from mdsens.potentials.base import Potential, require_potential
 from mdsens.potentials.parameters import parameter_entries
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.equilibrium import Equilibrium
-from mdsens.relaxation.relax import Relaxed, relax
+from mdsens.relaxation.relax import Relaxed, relax, relax_changed
 from mdsens.sensitivity.finite_steps import Steps, fold_distances, largest_range, re_relax, second_differences
 from mdsens.sensitivity.first_order import (
     Parts,
@@ -78,7 +78,8 @@ def sensitivities(
     starts = _starts(structure)
     cells = _cells(cell, starts)
     options: dict[str, Any] = dict(pressure=pressure, fmax=fmax, **relax_options)
-    again = lambda key, changed: relax(changed, starts[key], cell=cells[key], check_minimum=False, **options)
+    unchecked: dict[str, Any] = options | {"check_minimum": False}
+    again = lambda key, changed: relax_changed(changed, starts[key], cell=cells[key], **unchecked)
     # mistakes in what is asked for are found before anything is relaxed
     select(potential, parameters)
     chosen_observables(observables, tuple(starts))
@@ -87,7 +88,9 @@ def sensitivities(
     for key, start in starts.items():
         say(f"relaxing {key} ({start.n_atoms} atoms)")
         given = structure[key] if isinstance(structure, Mapping) else structure
-        relaxed[key] = given if isinstance(given, Relaxed) else again(key, potential)
+        relaxed[key] = given
+        if not isinstance(given, Relaxed):
+            relaxed[key] = relax(potential, start, cell=cells[key], **unchecked)
         relaxed[key].equilibrium.certificate.require_minimum(key)
 
     say("differentiating")

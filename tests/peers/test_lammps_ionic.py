@@ -75,7 +75,7 @@ def charges(form, **options):
 
 @pytest.mark.peer
 def test_ewald_sum_is_that_of_lammps():
-    # Its erfc is a polynomial or a table. Tables with 2^20 entries give energies to 2e-9 and forces to 1e-7 of
+    # Its erfc is a polynomial or a table. With 2^20 entries energies come out to 2e-9 and forces to 1e-7 of
     # what other splittings of its own and an exact erfc give (see tests/data/references/README.md).
     further = ("pair_modify table 20", "kspace_style ewald 1e-10")
     theirs = by_lammps(crystal(), "coul/long 10.0", ["* *"], further)
