@@ -139,6 +139,7 @@ class SumPotential(Potential):
             InputError: the first part that cannot, and why.
         """
         for part in self.parts:
+            part.check_structure(structure)
             try:
                 check_elements(part, structure)
             except InputError as error:

@@ -224,3 +224,24 @@ def test_more_waves_than_fit_are_refused_with_the_remedy():
 def test_charges_of_a_structure_must_be_one_per_atom():
     with pytest.raises(InputError, match=r"charges have shape \(3,\): give 8"):
         shaken_salt(charges=[1.0, 2.0, 3.0])
+
+
+def test_a_charge_that_moves_alone_is_refused_by_relax_and_followed_by_analyses():
+    from mdsens.relaxation.relax import relax_changed
+
+    uneven, crystal = ewald({"Na": 1.1, "Cl": -1.0}), ms.Structure.from_ase(rock_salt())
+    with pytest.raises(InputError, match=r"net charge of \+0.1 e"):
+        ms.relax(uneven, crystal)
+    # at rest by symmetry
+    assert relax_changed(uneven, crystal, check_minimum=False).fmax < 1e-12
+
+
+def test_charges_that_were_rounded_are_taken_for_neutral_and_a_missing_ion_is_not():
+    rounded = shaken_salt(charges=[0.9999, -1.0] * 4)
+    ms.Ewald().check_structure(rounded)
+    crystal = ms.Structure.from_ase(rock_salt()).repeat(6)
+    missing = dataclasses.replace(
+        crystal, charges=jnp.tile(jnp.array([1.0, -1.0]), crystal.n_atoms // 2).at[0].set(0.0)
+    )
+    with pytest.raises(InputError, match=r"net charge of -1 e"):
+        ms.Ewald().check_structure(missing)
