@@ -93,40 +93,66 @@ class Factorized(AbstractLinearSolver):
         return y + jax.scipy.linalg.lu_solve((self.lu, self.pivots), b - matrix @ y, trans=transposed)
 
 
-class Refined(AbstractLinearSolver):
-    """The factor of an operator nearby, refined with products of the operator itself.
+class Assembled(AbstractLinearSolver):
+    """Conjugate gradients with a matrix written down beforehand in place of the operator.
 
-    At the state that was factorised one step is rounding; where the operator has changed by a small part r of
+    `Refined` checks the answer with the operator itself, and takes it on from there.
+
+    Attributes:
+        matrix: v -> A v, of the operator or one nearby.
+    """
+
+    matrix: Operator
+    rtol: float = eqx.field(static=True, default=1e-11)
+    max_steps: int = eqx.field(static=True, default=3000)
+
+    def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        return conjugate_gradient(
+            self.matrix, b, project, precondition, rtol=self.rtol, max_steps=self.max_steps
+        ).solution
+
+
+class Refined(AbstractLinearSolver):
+    """A solver for an operator nearby, refined with products of the operator itself.
+
+    At the state that was factorised one step is rounding; by a matrix each step gains the digits it is solved
+    to; where the operator has changed by a small part r of
     itself, each step gains the factor r. The operator need not be positive.
 
     Attributes:
-        factor: of the operator nearby.
+        nearby: solves with the operator nearby, by its factor or its matrix.
         rtol: |b - A y| <= rtol |b| at the end.
         max_steps: products allowed; not getting there is an error, not a wrong number.
+        least: steps taken in any case.
     """
 
-    factor: Factorized
+    nearby: AbstractLinearSolver
     rtol: float = eqx.field(static=True, default=1e-11)
     max_steps: int = eqx.field(static=True, default=60)
+    least: int = eqx.field(static=True, default=2)
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
-        return self._refine(self.factor.solve, matvec, b, project)
+        return self._refine(self.nearby.solve, matvec, b, project, precondition)
 
     def solve_transposed(
         self, matvec: Operator, b: Vector, project: Operator, precondition: Operator
     ) -> Vector:
-        return self._refine(self.factor.solve_transposed, matvec, b, project)
+        return self._refine(self.nearby.solve_transposed, matvec, b, project, precondition)
 
-    def _refine(self, inverse: Any, matvec: Operator, b: Vector, project: Operator) -> Vector:
+    def _refine(
+        self, inverse: Any, matvec: Operator, b: Vector, project: Operator, precondition: Operator
+    ) -> Vector:
         # y <- y + A0^-1 (b - A y), until the residual is small or rounding lets it fall no further
         b = project(b)
         goal = self.rtol * jnp.linalg.norm(b)
-        correct = lambda r: inverse(matvec, r, project, identity)
+        correct = lambda r: inverse(matvec, r, project, precondition)
 
         def unfinished(state):
             _, r, before, k = state
             size = jnp.linalg.norm(r)
-            return (size > 0) & ((k < 2) | ((size > goal) & (size < 0.9 * before) & (k < self.max_steps)))
+            return (size > 0) & (
+                (k < self.least) | ((size > goal) & (size < 0.9 * before) & (k < self.max_steps))
+            )
 
         def step(state):
             y, r, _, k = state
@@ -141,7 +167,7 @@ class Refined(AbstractLinearSolver):
             ~(size <= 1e4 * goal),
             "a linear solve around an equilibrium did not converge: the structure is too far from the state "
             "whose Hessian was "
-            "factorised, or a mode has no curvature. Relax the structure itself, or pass "
+            "written down, or a mode has no curvature. Relax the structure itself, or pass "
             "linear_solver=Dense().",
         )
 

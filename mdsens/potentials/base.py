@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -78,6 +78,14 @@ def _as_floats(value: Any, what: str, unit: str) -> Array:
 
 # Forms defined outside mdsens, by the name of the class: a file of parameters may name them too.
 USER_FORMS: "dict[str, type[Potential]]" = {}
+
+
+class HessianBlocks(NamedTuple):
+    """d²E/dx_i dx_j, eV/Å²: 3 x 3 blocks at pairs (i, j) in both orders. Blocks at one place add up."""
+
+    i: Int[np.ndarray, "entries"]
+    j: Int[np.ndarray, "entries"]
+    blocks: Float[np.ndarray, "entries 3 3"]
 
 
 class Potential(eqx.Module):
@@ -164,6 +172,16 @@ class Potential(eqx.Module):
         raise InputError(
             f"{type(self).__name__} has no per-atom energies: the form does not share its energy among atoms."
         )
+
+    def hessian_blocks(self, structure: Structure, neighbors: Neighbors) -> HessianBlocks | None:
+        """The Hessian w.r.t. the positions, written down block by block, on the host; cell held.
+
+        None where that does not pay, or the form does not know how: then its products serve.
+
+        Args:
+            neighbors: a list for this structure without skin.
+        """
+        return None
 
     def check_structure(self, structure: Structure) -> None:
         """Raise if this form cannot describe this structure: for forms with limits of their own.

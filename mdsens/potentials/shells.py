@@ -26,10 +26,11 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mdsens.neighbors import Neighbors, beyond
-from mdsens.potentials.base import Potential, pair_table
+from mdsens.potentials.base import HessianBlocks, Potential, pair_table
 from mdsens.structure import Structure
 
 PAIRS_IN_A_BLOCK = 2048  # whose arrays a core's cache holds: 16 KiB each, some tens of them at a time
@@ -99,6 +100,9 @@ def closest(
     )
 
 
+MOST_CURVATURES = 30_000_000  # numbers of all shells together, 240 MB: beyond, products serve better
+
+
 class ShellPotential(Potential):
     """Base of the forms whose energy is a sum over atoms, each a function of its own shell.
 
@@ -135,6 +139,34 @@ class ShellPotential(Potential):
         species = len(self.elements)
         ends = jnp.asarray(pair_table(species))[shells.others[:, :, None], shells.others[:, None, :]]
         return jnp.reshape(values, (species, -1))[shells.center[:, None, None], ends]
+
+    def hessian_blocks(self, structure: Structure, neighbors: Neighbors) -> HessianBlocks | None:
+        """Second derivatives by pairs of atoms, from those of the shells; None if these need much memory.
+
+        d_ij = x_j - x_i. So with K = d²e/dd dd of a shell, the atoms a and b in it have K_ab between them and
+        the center has minus the sum over either.
+        """
+        n, width = neighbors.near.shape
+        if type(self).energy is not ShellPotential.energy:  # a form with more than its shells
+            return None
+        if n * (width if self.reciprocal else width * width) * 9 > MOST_CURVATURES:
+            return None
+        around = self._surroundings(structure, neighbors)
+        owners = np.asarray(neighbors.extended(jnp.arange(n)))[np.asarray(neighbors.near)]
+        valid = np.asarray(neighbors.near) < neighbors.nobody
+        if self.reciprocal:
+            # e is half the energy of each pair, and the other half stands in the shell of the neighbor
+            K = 2 * np.asarray(_pair_curvatures(self, structure, around))[valid]
+            i, j = np.nonzero(valid)[0], owners[valid]
+            return HessianBlocks(np.concatenate([i, i]), np.concatenate([i, j]), np.concatenate([K, -K]))
+        K = np.asarray(_shell_curvatures(self, structure, around))
+        members = np.concatenate([np.arange(n)[:, None], owners], axis=1)
+        there = np.concatenate([np.ones((n, 1), bool), valid], axis=1)
+        K = _with_center(K)
+        pairs = there[:, :, None] & there[:, None, :]
+        i = np.broadcast_to(members[:, :, None], pairs.shape)[pairs]
+        j = np.broadcast_to(members[:, None, :], pairs.shape)[pairs]
+        return HessianBlocks(i, j, K[pairs])
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> "Surroundings":
         types = self.types(structure) if len(self.elements) > 1 else None
@@ -320,3 +352,63 @@ def _of_atoms_and_cell(
     n = len(own)
     of_images = received[n:-1]
     return received[:n].at[neighbors.owner].add(of_images) - own, neighbors.image.T @ of_images
+
+
+# --- second derivatives of the shells
+
+
+@eqx.filter_jit
+def _pair_curvatures(
+    potential: ShellPotential, structure: Structure, around: Surroundings
+) -> Float[Array, "atoms width 3 3"]:
+    """d²e/dd² of each pair: all at once, as none knows of another."""
+
+    def block(gradient: Any, d: Any) -> Array:
+        along = [tuple(jnp.full_like(dk, float(k == axis)) for k, dk in enumerate(d)) for axis in range(3)]
+        return jnp.stack([_change_along(gradient, d, one) for one in along], axis=-1)
+
+    return _of_slopes(block, potential, structure, around)
+
+
+@eqx.filter_jit
+def _shell_curvatures(
+    potential: ShellPotential, structure: Structure, around: Surroundings
+) -> Float[Array, "atoms width width 3 3"]:
+    """d²e/dd dd between all neighbors of an atom: along one direction of one place after the other."""
+    width = around.neighbors.width
+    places = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(3), indexing="ij"), axis=-1)
+
+    def block(gradient: Any, d: Any) -> Array:
+        def column(at: Int[Array, "2"]) -> Float[Array, "atoms width 3"]:
+            chosen = jnp.arange(width) == at[0]
+            one = [jnp.where(chosen & (at[1] == k), 1.0, jnp.zeros_like(dk)) for k, dk in enumerate(d)]
+            return _change_along(gradient, d, tuple(one))
+
+        columns = jax.lax.map(column, places.reshape(-1, 2)).reshape(width, 3, *d[0].shape, 3)
+        return jnp.moveaxis(columns, (0, 1, 2, 3, 4), (2, 4, 0, 1, 3))
+
+    return _of_slopes(block, potential, structure, around)
+
+
+def _change_along(gradient: Any, d: Any, direction: Any) -> Float[Array, "atoms width 3"]:
+    return jnp.stack(jax.jvp(gradient, (d,), (direction,))[1], axis=-1)
+
+
+def _of_slopes(function: Any, potential: ShellPotential, structure: Structure, around: Surroundings) -> Array:
+    """A function of (de/dd, d), block by block."""
+    points = around.extended_positions(structure.positions, structure.cell)
+
+    def block(rows: Rows) -> Array:
+        shells = around.shells(points, rows)
+        energy = lambda d: _block_energy(potential, shells._replace(d=d), rows.real)
+        return function(jax.grad(energy), shells.d)
+
+    blocks = _each(functools.partial(_each, block), around.staged(structure.positions))
+    return blocks.reshape(-1, *blocks.shape[3:])[: structure.n_atoms]
+
+
+def _with_center(K: np.ndarray) -> np.ndarray:
+    # the center as member 0 of its own shell: nothing changes if all move together
+    to_center = -K.sum(axis=1, keepdims=True)
+    K = np.concatenate([to_center, K], axis=1)
+    return np.concatenate([-K.sum(axis=2, keepdims=True), K], axis=2)

@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mdsens.checks import instance, number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import Potential, check_elements
+from mdsens.potentials.base import HessianBlocks, Potential, check_elements
 from mdsens.structure import Structure
 
 
@@ -120,6 +121,16 @@ class SumPotential(Potential):
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
         """Energy of each atom, eV, if every part shares its energy among atoms."""
         return self._total([part.site_energies(structure, neighbors) for part in self.parts])
+
+    def hessian_blocks(self, structure: Structure, neighbors: Neighbors) -> HessianBlocks | None:
+        """Those of all parts, if all can write them down."""
+        parts = []
+        for weight, part in zip(self.weights, self.parts, strict=True):
+            blocks = part.hessian_blocks(structure, neighbors)
+            if blocks is None:
+                return None
+            parts.append(blocks._replace(blocks=weight * blocks.blocks))
+        return HessianBlocks(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def _total(self, terms: list[Any]) -> Any:
         return sum(weight * term for weight, term in zip(self.weights, terms, strict=True))

@@ -23,9 +23,11 @@ from jaxtyping import Array, Float
 
 from mdsens.batching import map_rows
 from mdsens.gauge import Gauge, find_gauge
+from mdsens.implicit.blocks import BorderedMatrix
 from mdsens.implicit.linear import (
     GMRES,
     AbstractLinearSolver,
+    Assembled,
     ConjugateGradient,
     Factorized,
     NearlySymmetric,
@@ -72,6 +74,17 @@ class Operator(eqx.Module):
     def precondition(self, v: Vector) -> Vector:
         """The preconditioner's product; v itself without one."""
         return v if self.preconditioner is None else self.preconditioner(v)
+
+
+class Product(eqx.Module):
+    """v -> H v by the derivative of the forces along v."""
+
+    landscape: Landscape
+    w: Vector
+
+    def __call__(self, v: Vector) -> Vector:
+        """The product."""
+        return self.landscape.product(self.w, v)
 
 
 class Internal(eqx.Module):
@@ -180,12 +193,23 @@ class Equilibrium:
         return preconditioner_of(self.landscape, self.w, grid_of(self.structure))
 
     @functools.cached_property
+    def assembled(self) -> BorderedMatrix | None:
+        """The Hessian written down block by block, where that pays; None: products of the potential serve."""
+        if not self.symmetric:
+            return None
+        with jax.core.eval_context():  # first asked for inside a rule, where JAX traces all it sees
+            return self.landscape.assembled(self.w)
+
+    @functools.cached_property
     def hessian(self) -> tuple[np.ndarray, np.ndarray] | None:
         """P H P and P as matrices on the host, up to DENSE_LIMIT unknowns; None beyond."""
         if len(self.w) > DENSE_LIMIT:
             return None
         projector = self.gauge.matrix
-        products = hessian_times(self.landscape, self.w, projector)
+        if self.assembled is not None:
+            products = projector @ self.assembled.dense()
+        else:
+            products = hessian_times(self.landscape, self.w, projector)
         return projector @ products.T, projector
 
     @functools.cached_property
@@ -198,7 +222,8 @@ class Equilibrium:
         """Lowest and highest curvature, eV/Å²."""
         if self.hessian:
             return dense_spectrum(*self.hessian, self.gauge.rank)
-        return _iterative_spectrum(self.landscape, self.gauge, self.preconditioner, self.w)
+        product = self.assembled or Product(self.landscape, self.w)
+        return _iterative_spectrum(product, self.gauge, self.preconditioner, len(self.w))
 
     @property
     def symmetric(self) -> bool:
@@ -219,11 +244,19 @@ class Equilibrium:
 
     def operator(self, chosen: AbstractLinearSolver | None = None) -> Operator:
         """H and its solver: the one asked for; by default the factorised Hessian, or one that iterates."""
-        method = chosen or self.factor or ConjugateGradient()
+        method = chosen or self.factor or self._iterative
         if isinstance(method, ConjugateGradient) and not self.symmetric:
             method = GMRES() if self._crooked else NearlySymmetric(method, self.landscape.n_strains)
         direct = isinstance(method, Factorized)
         return Operator(self.gauge, None if direct else self.preconditioner, method, self.symmetric)
+
+    @property
+    def _iterative(self) -> AbstractLinearSolver:
+        return (
+            ConjugateGradient()
+            if self.assembled is None
+            else Refined(Assembled(self.assembled), rtol=2e-11, least=1)
+        )
 
     def solve(
         self, rows: Rows, *, transposed: bool = False, linear_solver: AbstractLinearSolver | None = None
@@ -377,9 +410,9 @@ def _unstrained(coordinates: Coordinates, w: Vector, matrix: Any, projector: Any
 
 @eqx.filter_jit
 def _iterative_spectrum(
-    landscape: Landscape, gauge: Gauge, preconditioner: ElasticPreconditioner, w: Vector
+    product: Any, gauge: Gauge, preconditioner: ElasticPreconditioner, size: int
 ) -> Spectrum:
-    return iterative_spectrum(lambda v: landscape.product(w, v), len(w), gauge.project, preconditioner)
+    return iterative_spectrum(product, size, gauge.project, preconditioner)
 
 
 @eqx.filter_jit

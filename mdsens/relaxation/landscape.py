@@ -12,13 +12,20 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from mdsens.neighbors import Neighbors
+from mdsens.batching import map_rows
+from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix
+from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import Potential
 from mdsens.relaxation.coordinates import Coordinates
 
 Vector = Float[Array, "unknowns"]
+
+WIDEST_ROW = (
+    100  # blocks in a row of a Hessian, above which its product costs as much as one of the potential
+)
 
 
 class Landscape(eqx.Module):
@@ -77,6 +84,24 @@ class Landscape(eqx.Module):
             return of_energy
         work = jax.vjp(lambda c: replaced(self, c)._work(w, replaced(self, c).target), chosen)[1]
         return jax.tree.map(jnp.subtract, of_energy, work(v[-self.n_strains :])[0])
+
+    def assembled(self, w: Vector) -> BorderedMatrix | None:
+        """The Hessian at w written down, where that pays and the potential knows how; else None.
+
+        Only for a Hessian that is symmetric.
+        """
+        structure = self.coordinates.structure(w)
+        tight = find_neighbors(structure, float(self.potential.cutoff))
+        found = self.potential.hessian_blocks(structure, tight)
+        if found is None:
+            return None
+        # x = (x0 + u) F: between u_i and u_j stands F H_ij F^T
+        F = np.asarray(self.coordinates.split(w)[1])
+        core = BlockMatrix.of(found.i, found.j, F @ found.blocks @ F.T, structure.n_atoms)
+        if core.columns.shape[1] > WIDEST_ROW:
+            return None
+        strains = jnp.eye(self.n_strains, w.size, k=w.size - self.n_strains)
+        return BorderedMatrix(core, _products(self, w, strains))
 
     def load(self, w: Vector) -> Float[Array, "strains"]:
         """Force along each strain unknown that no energy has, eV/Å.
@@ -161,3 +186,8 @@ class Landscape(eqx.Module):
     def _off_target(self, w: Vector, virial: Float[Array, "3 3"]) -> Float[Array, "strains"]:
         off = virial - self._volume(w) * self.target
         return jnp.einsum("ab,kab->k", off, self.coordinates.basis) / self.coordinates.length
+
+
+@eqx.filter_jit
+def _products(landscape: Landscape, w: Vector, rows: Float[Array, "rows unknowns"]) -> Array:
+    return map_rows(lambda v: landscape.product(w, v), rows)

@@ -1,0 +1,98 @@
+"""A symmetric sparse matrix of 3 x 3 blocks: what a Hessian of short range is, once it is written down.
+
+Rows are padded to one length, so that a product is one look-up and one sum, in the same program for any
+pattern of the same shape.
+"""
+
+from typing import Self
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+Vector = Float[Array, "unknowns"]
+
+
+class BlockMatrix(eqx.Module):
+    """Blocks B_ij of 3 x 3, those of a row side by side.
+
+    Attributes:
+        columns: (points, width) j of each block of row i; unused places hold a block of zeros at column 0.
+        blocks: (3, 3, points, width): the first two indices are those within a block.
+    """
+
+    columns: Int[Array, "points width"]
+    blocks: Float[Array, "3 3 points width"]
+
+    @classmethod
+    def of(
+        cls,
+        i: Int[np.ndarray, "entries"],
+        j: Int[np.ndarray, "entries"],
+        blocks: Float[np.ndarray, "entries 3 3"],
+        n_points: int,
+    ) -> Self:
+        """The sum of blocks at (i, j), any number of them at one place; both (i, j) and (j, i) are given."""
+        keys = i.astype(np.int64) * n_points + j
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        total = np.add.reduceat(blocks[order], first, axis=0)
+        row, column = np.divmod(keys[first], n_points)
+        counts = np.bincount(row, minlength=n_points)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # in steps of four, so that few widths are ever compiled
+        width = -(-int(counts.max(initial=1)) // 4) * 4
+        columns = np.zeros((n_points, width), np.int32)
+        columns[row, place] = column
+        placed = np.zeros((3, 3, n_points, width))
+        placed[:, :, row, place] = np.moveaxis(total, 0, -1)
+        return cls(jnp.asarray(columns), jnp.asarray(placed))
+
+    @property
+    def n_points(self) -> int:
+        """Rows of blocks."""
+        return self.columns.shape[0]
+
+    def __call__(self, v: Vector) -> Vector:
+        """The product with a vector of 3 numbers a point."""
+        x, y, z = (v.reshape(-1, 3)[:, b][self.columns] for b in range(3))
+        rows = [jnp.sum(a[0] * x + a[1] * y + a[2] * z, axis=1) for a in self.blocks]
+        return jnp.stack(rows, axis=-1).reshape(-1)
+
+    def dense(self) -> np.ndarray:
+        """The whole matrix (3 points, 3 points), for a few hundred points."""
+        n = self.n_points
+        whole = np.zeros((n, 3, n, 3))
+        columns, blocks = np.asarray(self.columns), np.moveaxis(np.asarray(self.blocks), (0, 1), (2, 3))
+        rows = np.arange(n)[:, None]
+        # unused places add zeros
+        np.add.at(whole.transpose(0, 2, 1, 3), (rows, columns), blocks)
+        return whole.reshape(3 * n, 3 * n)
+
+
+class BorderedMatrix(eqx.Module):
+    """A block matrix, and full rows for a few unknowns more at the end.
+
+    Attributes:
+        core: for the points.
+        border: (few, unknowns) rows of the others, symmetric to their columns.
+    """
+
+    core: BlockMatrix
+    border: Float[Array, "few unknowns"]
+
+    def __call__(self, v: Vector) -> Vector:
+        """The product with a vector."""
+        n = 3 * self.core.n_points
+        below = self.border @ v
+        return jnp.concatenate([self.core(v[:n]) + self.border[:, :n].T @ v[n:], below])
+
+    def dense(self) -> np.ndarray:
+        """The whole matrix, for a few hundred points."""
+        border = np.asarray(self.border)
+        n = 3 * self.core.n_points
+        return (
+            np.block([[self.core.dense(), border[:, :n].T], [border]]) if len(border) else self.core.dense()
+        )
