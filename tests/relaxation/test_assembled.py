@@ -1,0 +1,104 @@
+"""The Hessian written down block by block is the Hessian; certificates and solves that use it are right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from numpy.testing import assert_allclose
+
+import mdsens as ms
+from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix
+from mdsens.relaxation.equilibrium import Equilibrium, hessian_times
+from mdsens.strain import UNIT_STRAINS
+
+
+def rattled(atoms: Atoms, amplitude: float = 0.05) -> ms.Structure:
+    atoms.rattle(amplitude, seed=1)
+    return ms.Structure.from_ase(atoms)
+
+
+def argon(cutoff: float = 7.0) -> ms.LennardJones:
+    return ms.LennardJones(0.0104, 3.4, elements=("Ar",), cutoff_radius=cutoff)
+
+
+SILICON = "si-stillinger-weber-1985"
+CASES = {
+    "angles": lambda: (ms.load_potential(SILICON), rattled(bulk("Si", a=5.43, cubic=True))),
+    "one atom and its images": lambda: (argon(), rattled(bulk("Ar", a=5.3))),
+    "pairs": lambda: (argon(), rattled(bulk("Ar", a=5.3, cubic=True) * (2, 1, 1))),
+    "a cluster of all pairs": lambda: (argon(np.inf), rattled(Atoms("Ar4", np.eye(4, 3) * 3.7))),
+    "a sum": lambda: (argon() + 0.5 * argon(5.0), rattled(bulk("Ar", a=5.3, cubic=True))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_hessian_written_down_gives_the_products_of_the_potential(case):
+    potential, structure = CASES[case]()
+    basis = UNIT_STRAINS if any(structure.pbc) else None
+    start = Equilibrium.at(potential, structure, basis)
+    # away from the reference cell, where x = (x0 + u) F differs from x0 + u
+    strains = 0 if basis is None else len(basis)
+    w = jnp.concatenate([jnp.zeros(3 * structure.n_atoms), 0.05 * jnp.arange(1.0, strains + 1)])
+    state = Equilibrium.settled(start.landscape, w)
+    matrix = state.assembled
+    assert isinstance(matrix, BorderedMatrix)
+    vectors = np.random.default_rng(0).normal(size=(3, len(w)))
+    exact = hessian_times(state.landscape, w, vectors)
+    assert_allclose(jax.vmap(matrix)(vectors), exact, rtol=0, atol=1e-12 * np.abs(exact).max())
+    assert_allclose(vectors @ matrix.dense(), exact, rtol=0, atol=1e-12 * np.abs(exact).max())
+
+
+def test_blocks_at_one_place_add_up_and_padding_adds_nothing():
+    rng = np.random.default_rng(0)
+    i, j = rng.integers(0, 5, (2, 40))
+    blocks = rng.normal(size=(40, 3, 3))
+    whole = np.zeros((5, 3, 5, 3))
+    for a, b, block in zip(i, j, blocks, strict=True):
+        whole[a, :, b] += block
+    matrix = BlockMatrix.of(i, j, blocks, 6)  # the last point has no block
+    v = rng.normal(size=18)
+    expected = np.concatenate([whole.reshape(15, 15) @ v[:15], np.zeros(3)])
+    assert_allclose(matrix(jnp.asarray(v)), expected, atol=1e-14)
+    assert_allclose(matrix.dense()[:15, :15], whole.reshape(15, 15), atol=1e-15)
+
+
+def test_a_form_without_second_derivatives_of_its_shells_is_served_by_products():
+    class Own(ms.Potential):
+        elements: tuple[str, ...] = ()
+        source: str = ""
+
+        @property
+        def cutoff(self):
+            return jnp.asarray(4.0)
+
+        def energy(self, structure, neighbors):
+            r2 = jnp.sum(neighbors.vectors(structure) ** 2, axis=-1)
+            return jnp.sum(jnp.where(r2 < 16.0, (16.0 - r2) ** 3, 0.0)) * 1e-4
+
+    structure = rattled(bulk("Ar", a=5.3, cubic=True))
+    assert Equilibrium.at(Own(), structure).assembled is None
+    assert Equilibrium.at(Own() + argon(), structure).assembled is None
+
+
+def test_a_target_stress_with_shear_has_no_symmetric_hessian_to_write_down():
+    target = np.array([[0.0, 0.001, 0.0], [0.001, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    state = Equilibrium.at(argon(), rattled(bulk("Ar", a=5.3, cubic=True)), UNIT_STRAINS, target)
+    assert state.assembled is None
+
+
+def test_many_atoms_answer_like_few(monkeypatch):
+    # above DENSE_LIMIT the matrix written down solves, by iteration; below it is factorised
+    from mdsens.relaxation import equilibrium
+    from mdsens.relaxation.memory import forget
+
+    potential, structure = argon(), rattled(bulk("Ar", a=5.3, cubic=True) * (2, 1, 1))
+    spread = lambda p: jnp.sum(ms.relax(p, structure, cell="full").structure.positions[1] ** 2)
+    few = jax.grad(spread)(potential)
+    forget()
+    monkeypatch.setattr(equilibrium, "DENSE_LIMIT", 3)
+    many = jax.grad(spread)(potential)
+    forget()
+    assert float(few.sigma) != 0
+    assert_allclose(many.sigma, few.sigma, rtol=1e-9)
