@@ -98,7 +98,7 @@ class Landscape(eqx.Module):
         # x = (x0 + u) F: between u_i and u_j stands F H_ij F^T
         F = np.asarray(self.coordinates.split(w)[1])
         core = BlockMatrix.of(found.i, found.j, F @ found.blocks @ F.T, structure.n_atoms)
-        if core.columns.shape[1] > WIDEST_ROW:
+        if core.columns.shape[1] > WIDEST_ROW and structure.n_atoms > FEW_ATOMS:
             return None
         strains = jnp.eye(self.n_strains, w.size, k=w.size - self.n_strains)
         return BorderedMatrix(core, _products(self, w, strains))
