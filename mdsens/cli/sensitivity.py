@@ -24,6 +24,9 @@ BULK_DEFAULTS = ("lattice_constant", "energy_per_atom", "C11", "C12", "C44", "fo
 OTHER_BULK_DEFAULTS = ("a", "b", "c", *BULK_DEFAULTS[1:])  # of a crystal that is not cubic
 
 
+MOST_COLUMNS = 500  # of a table of derivatives, when no parameters are named
+
+
 class Kind(enum.StrEnum):
     """Forms of a derivative in tables and figures."""
 
@@ -174,6 +177,8 @@ def sensitivity(
     atoms = read_atoms(structure, format=format, species=options.species_option(species))
     start = options.fix_option(Structure.from_ase(atoms), fix)
     form = options.potential_option(potential, parameters)
+    if not functional and not differentiated:
+        _require_few(form)
     crystal = _read(bulk, bulk_format, species) if bulk else None
     names = observables or _default_names(start, crystal)
     elements = options.named_values(references, "--references", "Cd=FILE")
@@ -246,6 +251,19 @@ def sensitivity(
     columns = {"dx_d" + re.sub(r"\W+", "_", parameter).strip("_"): move for parameter, move in moves}
     _write_state(files["structure"], report.relaxed[name], columns, like)
     options.say_files(console, files)
+
+
+def _require_few(potential: "Potential") -> None:
+    from mdsens.errors import InputError
+    from mdsens.potentials.parameters import parameter_entries
+
+    names = [entry.name for entry in parameter_entries(potential)]
+    if len(names) > MOST_COLUMNS:
+        raise InputError(
+            f"{type(potential).__name__} has {len(names)} parameters, from {names[0]} to {names[-1]}: a "
+            f"table has {MOST_COLUMNS} columns at most. Name some with --parameter, or differentiate w.r.t. "
+            "tabulated functions as curves, with --functional."
+        )
 
 
 def functional_report(

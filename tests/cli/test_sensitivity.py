@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from ase.io import read
+from embedded import TWO, alloy, tables_of
 from typer.testing import CliRunner
 
+import mdsens as ms
 from mdsens.cli.main import app
 from mdsens.cli.sensitivity import _read, _states
 
@@ -100,3 +102,35 @@ def test_a_misspelled_format_is_said(run, option):
 def test_a_misspelled_format_of_a_reservoir_is_said(run):
     words = ["--bulk", DIAMOND, "--references", f"Si={DIAMOND}", "--reference-format", "extxy"]
     assert "Did you mean 'extxyz'" in " ".join(run(*words).output.split())
+
+
+@pytest.fixture
+def embedded(tmp_path, monkeypatch):
+    """Runs on an alloy whose potential is tables of 400 knots."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "150")
+    ms.save_potential(tables_of(TWO, 400), tmp_path / "tables.toml")
+    ms.write_structure(tmp_path / "alloy.extxyz", alloy())
+    words = ["sensitivity", "alloy.extxyz", "--potential", "tables.toml", "--cell", "isotropic"]
+    return lambda *more: CliRunner().invoke(app, [*words, *more])
+
+
+def test_derivatives_by_functions_as_curves(embedded, tmp_path):
+    result = embedded("--functional", "-O", "volume", "--parameter", "phi[Ni-Cu]", "-o", "v")
+    assert result.exit_code == 0, result.output
+    assert "phi[Ni-Cu]" in result.output and "largest at" in result.output
+    with (tmp_path / "v.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["function"] for row in rows} == {"phi[Ni-Cu]"} and len(rows) > 20
+    assert {p.name for p in tmp_path.glob("v.*")} == {"v.csv", "v.png", "v.extxyz"}
+
+
+def test_thousands_of_knots_are_no_table_of_derivatives(embedded):
+    result = embedded()
+    assert result.exit_code != 0
+    assert "EAM has 3600 parameters, from F[Ni][0] to rphi[Cu-Cu][399]" in " ".join(result.output.split())
+    assert "--functional" in result.output
+    refused = embedded("--functional", "--check")
+    assert refused.exit_code != 0 and "has no --check" in refused.output
+    unknown = embedded("--functional", "--parameter", "psi")
+    assert unknown.exit_code != 0 and "there is no function 'psi'" in unknown.output
