@@ -35,9 +35,10 @@ class EAM(ShellPotential):
     """Embedded-atom potential of one or several species from tables.
 
     Between the knots lie LAMMPS' own cubics (`mdsens.potentials.tables`), so that energies, forces and
-    stress are those of LAMMPS. Above the last density F goes on as a straight line. Second derivatives jump
-    at the knots, and third derivatives, which are in the sensitivities of elastic constants, are constant
-    between them: such numbers are as smooth as the table.
+    stress are those of LAMMPS. Above the last density F goes on as a straight line. Where the cutoff lies
+    behind the last distance, rho and r phi are constant there, as in LAMMPS, and the force is the slope of
+    that; LAMMPS' own is not. Second derivatives jump at the knots, and third derivatives, which are in the
+    sensitivities of elastic constants, are constant between them: such numbers are as smooth as the table.
 
     Attributes:
         F: energy of embedding into the density k drho, eV, (species, knots).
