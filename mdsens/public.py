@@ -29,10 +29,12 @@ from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
 from mdsens.potentials.edip import EDIP
 from mdsens.potentials.ewald import Ewald
+from mdsens.potentials.graphs import GraphPotential
 from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.johnson import Johnson
+from mdsens.potentials.networks import from_jax_md_nequip, from_nequix
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
 from mdsens.potentials.parameter_sets import (
     available_potentials,
@@ -82,6 +84,7 @@ __all__ = [
     "Ewald",
     "FIRE",
     "ForceShifted",
+    "GraphPotential",
     "Gupta",
     "JaxMDFIRE",
     "JaxMDPotential",
@@ -126,6 +129,8 @@ __all__ = [
     "first_order",
     "find_neighbors",
     "flows",
+    "from_jax_md_nequip",
+    "from_nequix",
     "functional_sensitivities",
     "implicit",
     "load_potential",

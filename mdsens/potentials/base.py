@@ -98,6 +98,8 @@ class Potential(eqx.Module):
         twice_differentiable: JAX can differentiate the energy twice. A form that knows its forces only
             (another program behind `jax.pure_callback`) sets it False: it relaxes by its forces alone.
 
+        heavy: a derivative takes so much memory that directions are worked off one after another.
+
     A form that brings its own product with the Hessian is twice differentiable: its gradient is a
     `jax.custom_jvp` whose rule is that product. All of mdsens then works, and calls the product.
 
@@ -121,6 +123,7 @@ class Potential(eqx.Module):
 
     local: ClassVar[bool] = True
     twice_differentiable: ClassVar[bool] = True
+    heavy: ClassVar[bool] = False
     weighted_sum: ClassVar[Any]  # SumPotential, a Potential itself: set where it is defined
     elements: eqx.AbstractVar[tuple[str, ...]]
     source: eqx.AbstractVar[str]

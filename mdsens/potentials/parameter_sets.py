@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
@@ -18,11 +20,12 @@ from mdsens.potentials.base import Potential
 from mdsens.potentials.eam_files import read_eam_alloy, read_eam_fs, read_eam_funcfl
 from mdsens.potentials.lammps_files import read_sw
 from mdsens.potentials.parameters import (
+    MANY,
     Entry,
     FieldPath,
+    ParameterArray,
     follow_path,
-    parameter_entries,
-    parameter_values,
+    parameter_arrays,
 )
 from mdsens.potentials.tersoff_files import (
     read_tersoff,
@@ -196,8 +199,7 @@ class ParameterTable(NamedTuple):
         for _, group in itertools.groupby(self.rows, key=lambda row: row.array or row.name):
             rows = list(group)
             if len(rows) > LONG:
-                between = rows[0]._replace(name=f"  ... {len(rows) - 2} more", value=math.nan)
-                rows = [rows[0], between, rows[-1]]
+                rows = [rows[0], _left_out(rows[0], len(rows) - 2), rows[-1]]
             shown += rows
         return shown
 
@@ -226,10 +228,26 @@ def _bounds(lower: float, upper: float) -> str:
 
 
 def parameter_table(potential: Potential) -> ParameterTable:
-    """Names, values, units, bounds and sources of all parameters; print it to look at it."""
-    values = parameter_values(potential)
-    rows = tuple(_row(potential, entry, values[entry.name]) for entry in parameter_entries(potential))
+    """Names, values, units, bounds and sources of all parameters; print it to look at it.
+
+    Of an array of more than 10 000 numbers, as the weights of a network, the two ends stand for all.
+    """
+    rows = tuple(row for array in parameter_arrays(potential) for row in _array_rows(potential, array))
     return ParameterTable(type(potential).__name__, tuple(potential.elements), rows)
+
+
+def _array_rows(potential: Potential, array: ParameterArray) -> list[ParameterRow]:
+    values = np.asarray(array.values)
+    if values.size <= MANY:
+        return [_row(potential, array.entry(k), float(values[k])) for k in np.ndindex(values.shape)]
+    # weights of a network: the two ends, and how many lie between
+    ends = (0,) * values.ndim, tuple(n - 1 for n in values.shape)
+    first, last = (_row(potential, array.entry(k), float(values[k])) for k in ends)
+    return [first, _left_out(first, values.size - 2), last]
+
+
+def _left_out(row: ParameterRow, count: int) -> ParameterRow:
+    return row._replace(name=f"  ... {count} more", value=math.nan)
 
 
 def _row(potential: Potential, entry: Entry, value: float) -> ParameterRow:

@@ -1,7 +1,7 @@
 """Parameters of a potential by flat name: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import equinox as eqx
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     array: str = ""  # the name without the place in an array of the entry: "rho[Cu]" of "rho[Cu][17]"
 
 
-class _Declared(NamedTuple):
+class ParameterArray(NamedTuple):
     """One parameter array, as the form declares it."""
 
     name: str
@@ -55,10 +55,35 @@ class _Declared(NamedTuple):
         name = "".join([self.name, *marks])
         return Entry(name, self.path, index, self.unit, self.lower, self.upper, self.text, array)
 
+    def entries(self) -> Iterator[Entry]:
+        """Every number of it."""
+        return (self.entry(index) for index in np.ndindex(self.values.shape))
+
+
+def parameter_arrays(potential: Potential) -> list[ParameterArray]:
+    """Every parameter array, in a fixed order: a network has a million numbers in some hundred of them."""
+    return list(_declared(potential, (), ()))
+
 
 def parameter_entries(potential: Potential) -> list[Entry]:
     """Every parameter, one entry a number, in a fixed order."""
-    return [d.entry(index) for d in _declared(potential, (), ()) for index in np.ndindex(d.values.shape)]
+    return [entry for array in parameter_arrays(potential) for entry in array.entries()]
+
+
+def find_entries(potential: Potential, names: Iterable[str]) -> list[Entry]:
+    """The entries of these names; only the arrays that they may lie in are spelled out.
+
+    Raises:
+        InputError: a name that does not exist; the nearest one is suggested.
+    """
+    wanted = [str(name) for name in names]
+    arrays = parameter_arrays(potential)
+    near = [a for a in arrays if any(name.startswith(a.name) for name in wanted)]
+    known = {entry.name: entry for array in near for entry in array.entries()}
+    for name in wanted:
+        if name not in known:
+            raise InputError(_unknown(potential, name))
+    return [known[name] for name in wanted]
 
 
 class _WithParts(Protocol):
@@ -68,7 +93,7 @@ class _WithParts(Protocol):
     def part_names(self) -> tuple[str, ...]: ...
 
 
-def _declared(module: eqx.Module, path: FieldPath, names: tuple[str, ...]) -> Iterator[_Declared]:
+def _declared(module: eqx.Module, path: FieldPath, names: tuple[str, ...]) -> Iterator[ParameterArray]:
     """Every parameter array below a module; `names` are those of the modules on the way to it."""
     for field in dataclasses.fields(module):
         value, here = getattr(module, field.name), (*path, field.name)
@@ -84,20 +109,20 @@ def _declared(module: eqx.Module, path: FieldPath, names: tuple[str, ...]) -> It
 
 def _arrays(
     module: eqx.Module, field: dataclasses.Field, path: FieldPath, names: tuple[str, ...]
-) -> Iterator[_Declared]:
+) -> Iterator[ParameterArray]:
     value, m = getattr(module, field.name), field.metadata
     bounds = m.get("lower", -np.inf), m.get("upper", np.inf), m.get("text", "")
     if eqx.is_inexact_array(value):
         # a trailing underscore only avoids a Python keyword
         name = ".".join((*names, field.name)).rstrip("_")
         labels = module.labels(field.name) if isinstance(module, Potential) else ()
-        yield _Declared(name, path, value, labels, m["unit"], *bounds)
+        yield ParameterArray(name, path, value, labels, m["unit"], *bounds)
         return
     # a dict brings its own names; a static field `units` beside it may give their units
     units = dict(getattr(module, "units", ()))
     for keys, values in _items(value, ()):
         name = ".".join((*names, *(str(key) for key in keys)))
-        yield _Declared(name, (*path, *keys), values, (), units.get(keys[0], m["unit"]), *bounds)
+        yield ParameterArray(name, (*path, *keys), values, (), units.get(keys[0], m["unit"]), *bounds)
 
 
 def _items(tree: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Array]]:
@@ -134,12 +159,8 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
         InputError: a name that does not exist (the nearest one is suggested), a value that is no number, or
             one outside its bounds.
     """
-    known = {e.name: e for e in parameter_entries(potential)}
     by_array: dict[FieldPath, list[tuple[tuple[int, ...], Any]]] = {}
-    for name, value in values.items():
-        if name not in known:
-            raise InputError(unknown_parameter(potential, name, known))
-        entry = known[name]
+    for entry, (name, value) in zip(find_entries(potential, values), values.items(), strict=True):
         if not isinstance(value, Tracer):
             value = number(f"parameter {name}", value, entry.unit, finite=False)
             _check_bounds(entry, value)
@@ -154,12 +175,12 @@ def replace_by_vector(potential: Potential, names: Sequence[str], values: Array)
     """The same potential with the parameters named here replaced, array by array: for very many of them.
 
     Raises:
-        InputError: a value outside its bounds, if the values are not traced.
+        InputError: a name that does not exist, or a value outside its bounds, if the values are not traced.
     """
-    known = {e.name: e for e in parameter_entries(potential)}
+    entries = find_entries(potential, names)
     by_array: dict[FieldPath, list[tuple[tuple[int, ...], int]]] = {}
-    for k, name in enumerate(names):
-        by_array.setdefault(known[name].path, []).append((known[name].index, k))
+    for k, entry in enumerate(entries):
+        by_array.setdefault(entry.path, []).append((entry.index, k))
     for path, changes in by_array.items():
         array = follow_path(potential, path)
         index = tuple(np.transpose([index for index, _ in changes])) if array.ndim else ()
@@ -170,16 +191,19 @@ def replace_by_vector(potential: Potential, names: Sequence[str], values: Array)
     return potential
 
 
-def unknown_parameter(potential: Potential, name: str, known: Mapping[str, Any]) -> str:
-    """What to say of a name that is none of those known."""
-    name = str(name)
+MANY = 10_000  # numbers above which a message goes by the names of arrays
+
+
+def _unknown(potential: Potential, name: str) -> str:
+    arrays = parameter_arrays(potential)
+    few = sum(array.values.size for array in arrays) <= MANY
+    known = [e.name for a in arrays for e in a.entries()] if few else [array.name for array in arrays]
     turned = [k for k in known if sorted(k) == sorted(name)]  # a label written the other way round
     hint = f" Did you mean '{turned[0]}'?" if turned else nearest(name, known, cutoff=0.3)
-    names = list(known)
-    more = f" and {len(names) - 40} more" if len(names) > 40 else ""
+    more = f" and {len(known) - 40} more" if len(known) > 40 else ""
     return (
         f"{type(potential).__name__} has no parameter '{name}'.{hint} Its parameters: "
-        f"{', '.join(names[:40])}{more}."
+        f"{', '.join(known[:40])}{more}."
     )
 
 

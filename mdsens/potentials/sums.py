@@ -106,6 +106,11 @@ class SumPotential(Potential):
         return all(part.twice_differentiable for part in self.parts)
 
     @property
+    def heavy(self) -> bool:  # type: ignore[override]
+        """Whether a part is."""
+        return any(part.heavy for part in self.parts)
+
+    @property
     def cutoff(self) -> Float[Array, ""]:
         """The largest of all parts, Å."""
         return jnp.max(jnp.stack([part.cutoff for part in self.parts]))

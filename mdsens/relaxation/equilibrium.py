@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mdsens.batching import map_rows
+from mdsens.batching import AT_ONCE, map_rows
 from mdsens.gauge import Gauge, find_gauge
 from mdsens.implicit.blocks import BorderedMatrix
 from mdsens.implicit.linear import (
@@ -384,7 +384,9 @@ def gauge_of(landscape: Landscape, structure: Structure, settled: bool) -> Gauge
 
 @eqx.filter_jit
 def _products(landscape: Landscape, w: Vector, vectors: Rows) -> Rows:
-    return map_rows(lambda v: landscape.product(w, v), vectors)
+    return map_rows(
+        lambda v: landscape.product(w, v), vectors, at_once=0 if landscape.potential.heavy else AT_ONCE
+    )
 
 
 @eqx.filter_jit

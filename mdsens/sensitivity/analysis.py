@@ -10,7 +10,7 @@ from mdsens.errors import InputError
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential, require_potential
-from mdsens.potentials.parameters import parameter_entries
+from mdsens.potentials.parameters import find_entries
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.equilibrium import Equilibrium
 from mdsens.relaxation.relax import Relaxed, relax, relax_changed
@@ -103,12 +103,12 @@ def sensitivities(
     say("estimating errors")
     errors, residuals = _errors(problem, mode, first, derivative)
     moves = {key: _cartesian_moves(problem.states[key], rows) for key, rows in first.moves.items()}
-    units = {entry.name: entry.unit for entry in parameter_entries(potential)}
+    units = [entry.unit for entry in find_entries(potential, problem.selection.names)]
     report = SensitivityReport(
         observables=problem.names,
         units=problem.units,
         parameters=problem.selection.names,
-        parameter_units=tuple(units[name] for name in problem.selection.names),
+        parameter_units=tuple(units),
         theta=np.asarray(problem.theta),
         values=values,
         clamped=first.clamped,

@@ -20,10 +20,11 @@ from mdsens.observables.named import CONSTANT, named
 from mdsens.observables.observable import Observable, State, measure_all, row_names, shapes_of
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import (
+    find_entries,
+    follow_path,
+    parameter_arrays,
     parameter_entries,
-    parameter_values,
     replace_by_vector,
-    unknown_parameter,
 )
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, Internal
@@ -45,8 +46,9 @@ class Selection(NamedTuple):
 
     def values(self, potential: Potential) -> np.ndarray:
         """Their values in a potential."""
-        known = parameter_values(potential)
-        return np.array([known[name] for name in self.names])
+        entries = find_entries(potential, self.names)
+        arrays = {path: np.asarray(follow_path(potential, path)) for path in {e.path for e in entries}}
+        return np.array([arrays[e.path][e.index] for e in entries])
 
 
 class View(NamedTuple):
@@ -166,21 +168,20 @@ def select(potential: Potential, parameters: Sequence[str] | None) -> Selection:
     Raises:
         InputError: none, unknown or doubled names.
     """
-    known = {entry.name: None for entry in parameter_entries(potential)}  # as a set, but in order
     if isinstance(parameters, str):
         raise InputError(f"parameters = '{parameters}': give a list of names, such as ['{parameters}'].")
-    names = tuple(known if parameters is None else parameters)
+    everything = [entry.name for entry in parameter_entries(potential)] if parameters is None else []
+    names = tuple(everything if parameters is None else parameters)
     if not names:
+        arrays = [array.name for array in parameter_arrays(potential)]
         raise InputError(
             "no parameters to differentiate by: leave parameters out for all, or name some of "
-            f"{', '.join(known)}."
+            f"{', '.join(arrays)}."
         )
-    times = collections.Counter(names)
-    for name in names:
-        if name not in known:
-            raise InputError(unknown_parameter(potential, name, known))
-        if times[name] > 1:
-            raise InputError(f"the parameter {name} is named {times[name]} times: name each once.")
+    find_entries(potential, names)
+    for name, times in collections.Counter(names).items():
+        if times > 1:
+            raise InputError(f"the parameter {name} is named {times} times: name each once.")
     return Selection(names)
 
 

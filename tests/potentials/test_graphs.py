@@ -1,0 +1,184 @@
+"""Networks: the graph that they see, and what follows from it for any of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import mdsens as ms
+from mdsens.errors import InputError
+from mdsens.potentials.graphs import GraphPotential
+from mdsens.potentials.networks import from_jax_md_nequip, from_nequix, jax_md_graph
+from mdsens.testing import check_potential
+
+CUTOFF = 3.2
+
+
+def network(params, vectors, species, senders, receivers):
+    """Two rounds of messages with random weights, on top of a repulsion that keeps atoms apart."""
+    r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
+    inside = r < CUTOFF
+    x = jnp.where(inside, r, 1.0) / CUTOFF
+    envelope = jnp.where(inside, (1 - x) ** 4 * (1 + 4 * x), 0.0)
+    features = params["embedding"][species]
+    for layer in params["layers"]:
+        bumps = jnp.tanh(jnp.outer(x, layer["slopes"]))
+        messages = features[senders] * (bumps @ layer["radial"]) * envelope[:, None]
+        heard = jax.ops.segment_sum(messages, receivers, len(species))
+        features = features + jnp.tanh(heard @ layer["mix"])
+    pairs = jax.ops.segment_sum(params["core"] * envelope * (x**-6 - 3.0), receivers, len(species))
+    return pairs + features @ params["readout"]
+
+
+def random_params(seed=0, width=3):
+    rng = np.random.default_rng(seed)
+    layer = lambda: {
+        "slopes": rng.uniform(1, 3, 4),
+        "radial": rng.normal(size=(4, width)),
+        "mix": rng.normal(size=(width, width)) / 4,
+    }
+    return {
+        "embedding": rng.normal(size=(2, width)),
+        "layers": [layer(), layer()],
+        "core": np.float32(0.5),
+        "readout": rng.normal(size=width) / 4,
+        "rounds": 2,  # no weight
+    }
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return GraphPotential(network, random_params(), CUTOFF, ("Si", "O"))
+
+
+@pytest.fixture(scope="module")
+def crystal():
+    """Six atoms in a sheared cell that is thinner than two cutoffs."""
+    rng = np.random.default_rng(1)
+    sites = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1], [2, 1, 1], [2, 0, 0]]) * 2.1
+    cell = np.diag([6.3, 4.2, 4.2]) + rng.normal(size=(3, 3)) * 0.1
+    return ms.Structure.create(sites + rng.normal(size=(6, 3)) * 0.1, ["Si", "O"] * 3, cell)
+
+
+def test_any_network_of_the_graph_conforms_in_a_cell_smaller_than_its_cutoff(potential, crystal):
+    report = check_potential(potential, crystal)
+    assert report.holds and "spare slots and pairs beyond the cutoff" in str(report)
+
+
+@pytest.mark.parametrize("pbc", [(True, True, False), (False, False, False)])
+def test_slabs_and_clusters_have_the_forces_of_their_energy(potential, crystal, pbc):
+    structure = ms.Structure.create(crystal.positions, crystal.symbols, crystal.cell, pbc=pbc)
+    neighbors = ms.find_neighbors(structure, CUTOFF)
+    direction = np.random.default_rng(2).normal(size=(6, 3))
+    energy = lambda t: ms.energy(potential, structure.at(structure.positions + t * direction), neighbors)
+    slope = -np.vdot(ms.energy_forces_stress(potential, structure, neighbors).forces, direction)
+    # the step leaves 1e-10 of the third derivative, and rounding of the energy 1e-15 / 1e-5
+    assert_allclose((energy(1e-5) - energy(-1e-5)) / 2e-5, slope, atol=1e-9)
+
+
+def test_the_volume_of_a_relaxed_crystal_follows_all_weights_by_one_adjoint(potential, crystal):
+    def volume(p):
+        return ms.volume(ms.relax(p, crystal, cell="isotropic", fmax=1e-9, solver=ms.NewtonCG()).structure)
+
+    gradient = jax.grad(volume)(potential)
+    rng = np.random.default_rng(3)
+    direction = jax.tree.map(lambda w: jnp.asarray(rng.normal(size=w.shape)) * 0.1, potential)
+    slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+    moved = lambda t: volume(jax.tree.map(lambda w, d: w + t * d, potential, direction))
+    # Relaxed to 1e-9 eV/Å, the quotient carries noise of 1e-8 / 1e-4; its own error is the step squared.
+    assert_allclose((moved(1e-4) - moved(-1e-4)) / 2e-4, slope, rtol=1e-6)
+    assert gradient.params["layers"][0]["mix"].shape == (3, 3) and gradient.params["rounds"] == 2
+
+
+def test_sensitivities_by_selected_weights_and_along_directions(potential, crystal):
+    relaxed = ms.relax(potential, crystal, solver=ms.NewtonCG())
+    names = ["core", "layers.1.mix[0][2]"]
+    values, jacobian = ms.first_order(relaxed, ["energy"], names)
+    exact = jax.grad(lambda p: ms.energy(p, relaxed.structure, relaxed.neighbors))(potential)
+    assert_allclose(jacobian[0], [exact.weights["core"], exact.weights["layers.1.mix"][0, 2]], rtol=1e-8)
+
+    along = potential.along(steepest=exact)
+    values_along, slope = ms.first_order(ms.relax(along, crystal, solver=ms.NewtonCG()), ["energy"])
+    assert_allclose(values_along, values, rtol=1e-12)
+    assert_allclose(slope[0, 0], sum(float(jnp.sum(w**2)) for w in exact.weights.values()), rtol=1e-8)
+    with pytest.raises(InputError, match="no directions"):
+        potential.along()
+    with pytest.raises(InputError, match="belongs to another network"):
+        potential.along(a=along)
+
+
+def test_weights_are_named_by_their_place_and_float32_becomes_float64(potential):
+    assert potential.weights["core"].dtype == jnp.float64
+    assert "layers.0.radial" in potential.weights and "rounds" not in potential.weights
+    stiffer = ms.replace_parameters(potential, {"layers.0.radial[1][2]": 4.0})
+    assert stiffer.params["layers"][0]["radial"][1, 2] == 4.0
+    again = GraphPotential(network, random_params(), CUTOFF, ("Si", "O"))
+    assert again.rest == potential.rest and hash(again.rest) == hash(potential.rest)  # compiles once
+
+
+def test_a_table_of_a_million_weights_shows_the_ends_of_each_array():
+    weights = {"first": np.zeros((1000, 900)), "last": np.ones(3)}
+    large = GraphPotential(network, weights, CUTOFF, ())
+    table = ms.parameter_table(large)
+    assert len(table.rows) == 6 and "first[999][899]" in str(table) and "899998 more" in str(table)
+    assert ms.replace_parameters(large, {"last[1]": 2.0}).weights["last"][1] == 2.0
+    with pytest.raises(InputError, match="Its parameters: first, last"):
+        ms.replace_parameters(large, {"middle[0]": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"site_energies": "net"}, "give a function of params"),
+        ({"params": {"layers": 3}}, "hold no floating array"),
+        ({"cutoff": -1.0}, "cutoff = -1.0"),
+        ({"elements": ("Xx",)}, "no chemical symbol"),
+    ],
+)
+def test_what_makes_no_network_is_refused(changes, message):
+    good = {"site_energies": network, "params": {"w": 1.0}, "cutoff": 3.0, "elements": ("Si",)}
+    with pytest.raises(InputError, match=message):
+        GraphPotential(**(good | changes))
+
+
+def test_a_network_in_float32_or_with_another_number_of_energies_is_refused(crystal):
+    low = lambda params, vectors, *_: jnp.zeros(7, jnp.float32)
+    with pytest.raises(InputError, match="computes in float32"):
+        ms.energy(GraphPotential(low, {"w": 1.0}, CUTOFF, ()), crystal)
+    short = lambda params, vectors, *_: jnp.zeros(6)
+    with pytest.raises(InputError, match=r"shape \(6,\) for 6 atoms and the spare one"):
+        ms.energy(GraphPotential(short, {"w": 1.0}, CUTOFF, ()), crystal)
+
+
+def test_a_network_of_the_total_energy_has_no_energies_of_atoms(crystal):
+    total = GraphPotential(lambda p, v, *_: p["w"] * jnp.sum(v[:-1] ** 2) / 1e3, {"w": 1.0}, CUTOFF, ())
+    neighbors = ms.find_neighbors(crystal, CUTOFF)
+    assert np.isfinite(float(ms.energy(total, crystal, neighbors)))
+    with pytest.raises(InputError, match="none for each atom"):
+        total.site_energies(crystal, neighbors)
+
+
+def test_nequip_of_jax_md_conforms(crystal):
+    nequip = pytest.importorskip("jax_md._nn.nequip", reason="jax-md is not installed")
+    settings = nequip.default_config()
+    settings.graph_net_steps, settings.n_elements, settings.r_max = 1, 2, CUTOFF
+    settings.hidden_irreps, settings.sh_irreps, settings.num_basis = "4x0e+2x1o", "1x0e+1x1o", 4
+    settings.radial_net_n_hidden, settings.radial_net_n_layers, settings.scalar_mlp_std = 8, 1, 1.0
+    settings.n_neighbors, settings.scale, settings.shift = 10.0, 1.0, 0.0
+    model = nequip.model_from_config(settings)
+    spare = jax_md_graph(jnp.eye(2), jnp.ones((1, 3)), jnp.zeros(1, int), jnp.zeros(1, int))
+    params = jax.jit(model.init)(jax.random.key(0), spare)
+    potential = from_jax_md_nequip(model, params, ("Si", "O"))
+    assert check_potential(potential, crystal, clusters=False).holds
+    with pytest.raises(InputError, match="1 elements for a network of 2"):
+        from_jax_md_nequip(model, params, ("Si",))
+
+
+def test_a_package_that_is_missing_is_named_with_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "nequix.model", None)
+    (tmp_path / "model.nqx").write_text("{}")
+    with pytest.raises(InputError, match="pip install --no-deps nequix"):
+        from_nequix(tmp_path / "model.nqx")
+    with pytest.raises(InputError, match="no Nequix model"):
+        from_nequix(tmp_path / "other.nqx")
