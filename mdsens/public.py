@@ -34,6 +34,7 @@ from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.johnson import Johnson
+from mdsens.potentials.mapped import MappedPotential, mapped
 from mdsens.potentials.networks import from_jax_md_nequip, from_nequix
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
 from mdsens.potentials.parameter_sets import (
@@ -91,6 +92,7 @@ __all__ = [
     "Johnson",
     "LBFGS",
     "LennardJones",
+    "MappedPotential",
     "Morse",
     "Neighbors",
     "NewtonCG",
@@ -134,6 +136,7 @@ __all__ = [
     "functional_sensitivities",
     "implicit",
     "load_potential",
+    "mapped",
     "mix_funcfl",
     "neighbors_of",
     "observables",

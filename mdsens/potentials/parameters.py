@@ -102,7 +102,7 @@ def _declared(module: eqx.Module, path: FieldPath, names: tuple[str, ...]) -> It
         elif "parts" in field.metadata:
             part_names = cast("_WithParts", module).part_names
             for k, (part, name) in enumerate(zip(value, part_names, strict=True)):
-                yield from _declared(part, (*here, k), (*names, name))
+                yield from _declared(part, (*here, k), (*names, name) if name else names)
         elif "unit" in field.metadata:
             yield from _arrays(module, field, here, names)
 

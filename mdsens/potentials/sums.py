@@ -17,6 +17,7 @@ from mdsens.checks import instance, number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import HessianBlocks, Potential, check_elements
+from mdsens.potentials.mapped import MappedPotential
 from mdsens.structure import Structure
 
 
@@ -24,7 +25,8 @@ class SumPotential(Potential):
     """The weighted sum of potentials: `a + b`, `a + 0.5 * b`.
 
     Parameters are named by their part, "Morse.D0"; parts of one form are numbered, "Morse.2.D0".
-    Every part must know every element: no part is taken for zero where it has no parameters. Parts that are
+    Every part must know every element: no part is taken for zero where it has no parameters, unless `mapped`
+    says so. Parts that are
     sums themselves are taken apart, so that a sum of sums is one sum.
 
     Attributes:
@@ -76,7 +78,7 @@ class SumPotential(Potential):
     @property
     def part_names(self) -> tuple[str, ...]:
         """Name of each part in the names of parameters: its form, with a number where a form occurs twice."""
-        forms = [type(part).__name__ for part in self.parts]
+        forms = [type(p.part if isinstance(p, MappedPotential) else p).__name__ for p in self.parts]
         count, seen, names = Counter(forms), Counter(), []
         for form in forms:
             seen[form] += 1

@@ -93,3 +93,29 @@ def test_each_file_of_lammps_gives_its_energy_forces_and_stress(single_point, na
     expected = single_point(FILES / name, structure, names, potential.elements)
     shapes = SHAPES if potential.cutoff < 4 else LONG_SHAPES
     compare(potential, structure, expected, ROUNDED.get(name, 1e-10), shapes)
+
+
+def test_parts_among_some_elements_are_hybrid_overlay():
+    kinds = ("Si", "C")
+    structure = network(kinds, 4.6)
+    repulsion = ms.mapped(ms.ZBL.of(kinds, 1.2, 2.6), pairs=[("C", "Si")])
+    file = FILES / "SiC.tersoff"
+    bonds = ms.mapped(ms.load_potential(file, ["Si"]), {"Si": "Si", "C": None})
+    commands = [
+        "pair_style hybrid/overlay zbl 1.2 2.6 tersoff zero 3.0",
+        f"pair_coeff * * tersoff {file} Si NULL",
+        "pair_coeff 1 2 zbl 14 6",
+        "pair_coeff * * zero",
+    ]
+    with lammps_program() as program:
+        expected = lammps_single_point(program, structure, list(kinds), commands)
+    compare(repulsion + bonds, structure, expected, 1e-10)
+
+
+def test_zbl_of_two_elements_is_that_of_lammps():
+    kinds = ("Si", "C")
+    structure = network(kinds, 4.35)
+    commands = ["pair_style zbl 1.2 2.6", "pair_coeff 1 1 14 14", "pair_coeff 2 2 6 6"]
+    with lammps_program() as program:
+        expected = lammps_single_point(program, structure, list(kinds), commands)
+    compare(ms.ZBL.of(kinds, 1.2, 2.6), structure, expected, 1e-10)
