@@ -174,7 +174,8 @@ class BondOrderPotential(ShellPotential):
         values, table = getattr(self, field), self._table(field)
         if isinstance(table, tuple):
             return values
-        center, bonded = shells.center[:, None], shells.others
+        center, bonded = shells.species()
+        center = center[:, None]
         if self.belongs_to(field, {"sharing": self.sharing}) == "species":
             return values[jnp.asarray(table[:, 0, 0])[center]]
         return values[jnp.asarray(np.einsum("ijj->ij", table))[center, bonded]]
@@ -184,11 +185,7 @@ class BondOrderPotential(ShellPotential):
         values, table = getattr(self, field), self._table(field)
         if isinstance(table, tuple):
             return values
-        center, bonded, third = (
-            shells.center[:, None, None],
-            shells.others[:, :, None],
-            shells.others[:, None],
-        )
+        center, bonded, third = _triples(shells)
         match self.belongs_to(field, {"sharing": self.sharing}):
             case "species":
                 return values[jnp.asarray(table[:, 0, 0])[center]]
@@ -208,21 +205,19 @@ class BondOrderPotential(ShellPotential):
         # nothing.
         near = r < R + D
         length = jnp.where(near, r, R)
-        unit = tuple(dk / r for dk in shells.d)
-        b = self.bond_order(self._zeta(r, length, unit, shells), shells)
+        b = self.bond_order(self._zeta(r, length, shells), shells)
         attraction = self.bond_cutoff(length, shells) * self.attraction(length, shells)
         energies = self.repulsion(length, shells) - b * attraction
         return 0.5 * jnp.sum(jnp.where(near, energies, 0.0), axis=1)
 
-    def _zeta(self, r: Array, length: Array, unit: tuple[Array, ...], shells: Shells) -> Array:
+    def _zeta(self, r: Array, length: Array, shells: Shells) -> Array:
         R, D = self.of_triples("R", shells), self.of_triples("D", shells)
         third = r[:, None, :]
         near = third < R + D
         third = jnp.where(near, third, R)
-        cosine = sum(u[:, :, None] * u[:, None, :] for u in unit)
         scaled = self.steepness(shells) * (length[:, :, None] - third)
         exponent = jnp.minimum(self._powered(scaled, shells), LARGEST_EXPONENT)
-        terms = self.cutoff_function(third, R, D) * self.angular(cosine, shells) * jnp.exp(exponent)
+        terms = self.cutoff_function(third, R, D) * self.angular(shells.cosines(), shells) * jnp.exp(exponent)
         same = np.eye(r.shape[1], dtype=bool)
         return jnp.sum(jnp.where(near & ~same, terms, 0.0), axis=2)
 
@@ -231,12 +226,14 @@ class BondOrderPotential(ShellPotential):
             return scaled ** (self.m[0] if isinstance(self.m, tuple) else self.m)
         n = len(self.elements)
         cubic = jnp.asarray(np.reshape(self.m, (n, n, n)) == 3)
-        center, bonded, third = (
-            shells.center[:, None, None],
-            shells.others[:, :, None],
-            shells.others[:, None],
-        )
+        center, bonded, third = _triples(shells)
         return jnp.where(cubic[center, bonded, third], scaled**3, scaled)
+
+
+def _triples(shells: Shells) -> tuple[Array, Array, Array]:
+    """Species of center, bonded and third atom, of shapes that go together to (atoms, width, width)."""
+    center, others = shells.species()
+    return center[:, None, None], others[:, :, None], others[:, None, :]
 
 
 def weakened(

@@ -82,11 +82,11 @@ class EDIP(ShellPotential):
         Z = jnp.sum(jnp.where(near, self._counted(length, shells), 0.0), axis=1)
         pairs = jnp.sum(jnp.where(near, self._pairs(length, Z[:, None], shells), 0.0), axis=1)
         decay = jnp.where(near, jnp.exp(self.by_pair(self.gamma, shells) / (length - a)), 0.0)
-        unit = [dk / r for dk in shells.d]
-        cosine = sum(u[:, :, None] * u[:, None, :] for u in unit)
         # every angle stands twice, and no neighbor makes one with itself
         both = decay[:, :, None] * decay[:, None, :] * ~np.eye(r.shape[1], dtype=bool)
-        return pairs + 0.5 * jnp.sum(both * self._angles(cosine, Z[:, None, None], shells), axis=(1, 2))
+        return pairs + 0.5 * jnp.sum(
+            both * self._angles(shells.cosines(), Z[:, None, None], shells), axis=(1, 2)
+        )
 
     def _counted(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
         a, c, alpha = (self.by_pair(v, shells) for v in (self.cutoffA, self.cutoffC, self.alpha))

@@ -150,7 +150,8 @@ def mapped(
     _check_pairs(potential, assignment, chosen)
     if any(target is None for _, target in assignment):
         _check_lone_atom(potential)
-    return MappedPotential((potential,), assignment, chosen)
+    # what follows from the part is no argument
+    return MappedPotential(parts=(potential,), assignment=assignment, pairs=chosen)  # type: ignore[call-arg]
 
 
 def _check_assignment(potential: Potential, assignment: Assignment) -> None:

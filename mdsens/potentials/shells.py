@@ -64,13 +64,26 @@ class Shells(NamedTuple):
             return None
         return jnp.asarray(table)[self.center[:, None], self.others]
 
+    def species(self) -> tuple[Int[Array, "atoms"], Int[Array, "atoms width"]]:
+        """Index into `elements` of the atoms in the middle and of their neighbors, if there are several."""
+        if self.center is None or self.others is None:
+            raise AssertionError("there is one species: ask for no table")
+        return self.center, self.others
+
+    def cosines(self) -> Float[Array, "atoms width width"]:
+        """Of the angle between every two of the vectors; meaningless for unused places."""
+        r = self.distances()
+        x, y, z = (dk / r for dk in self.d)
+        product = lambda u: u[:, :, None] * u[:, None, :]
+        return product(x) + product(y) + product(z)
+
     def at(self, places: Int[Array, "atoms few"], valid: Bool[Array, "atoms few"]) -> "Shells":
         """Some of the neighbors of each atom, by their places in the rows."""
         pick = lambda values: jnp.take_along_axis(values, places, axis=1)
         far = (beyond(jnp.asarray(jnp.inf)), 0.0, 0.0)
-        d = tuple(jnp.where(valid, pick(dk), away) for dk, away in zip(self.d, far, strict=True))
+        x, y, z = (jnp.where(valid, pick(dk), away) for dk, away in zip(self.d, far, strict=True))
         others = None if self.others is None else pick(self.others)
-        return Shells(d, valid, self.center, others)
+        return Shells((x, y, z), valid, self.center, others)
 
 
 def closest(
@@ -136,9 +149,10 @@ class ShellPotential(Potential):
         """Entries for triples (center, unordered pair), of a shape that fits (atoms, width, width)."""
         if shells.center is None:
             return jnp.reshape(values, ())
-        species = len(self.elements)
-        ends = jnp.asarray(pair_table(species))[shells.others[:, :, None], shells.others[:, None, :]]
-        return jnp.reshape(values, (species, -1))[shells.center[:, None, None], ends]
+        count = len(self.elements)
+        center, others = shells.species()
+        ends = jnp.asarray(pair_table(count))[others[:, :, None], others[:, None, :]]
+        return jnp.reshape(values, (count, -1))[center[:, None, None], ends]
 
     def hessian_blocks(self, structure: Structure, neighbors: Neighbors) -> HessianBlocks | None:
         """Second derivatives by pairs of atoms, from those of the shells; None if these need much memory.

@@ -41,7 +41,7 @@ class Tersoff(BondOrderPotential):
     gamma: Float[Array, "..."] = parameter("1", per="species", text="scale of zeta")
     lambda3: Float[Array, "..."] = parameter("1/Å", per="species", text="weight of shorter bonds in zeta")
     c: Float[Array, "..."] = parameter("1", per="species", text="strength of the angle")
-    d: Float[Array, "..."] = parameter("1", per="species", text="sharpness of the angle")
+    d: Float[Array, "..."] = parameter("1", lower=0.0, per="species", text="sharpness of the angle")
     costheta0: Float[Array, "..."] = parameter("1", per="species", text="cosine of the preferred angle")
     R: Float[Array, "..."] = parameter("Å", lower=0.0, text="middle of the cutoff")
     D: Float[Array, "..."] = parameter("Å", lower=-1e-9, text="half the width of the cutoff; 0: a jump")

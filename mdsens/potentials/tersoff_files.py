@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mdsens.errors import FileFormatError, InputError
-from mdsens.potentials.bond_orders import BOND_KINDS, TRIPLE_KINDS, BondOrderPotential
+from mdsens.potentials.bond_orders import BOND_KINDS, TRIPLE_KINDS, BondOrderPotential, as_pairs
 from mdsens.potentials.lammps_files import (
     Triple,
     TripleEntry,
@@ -138,7 +138,7 @@ def _potential(
         name: v.values if len(elements) > 1 else v.values[0] for name, v in found.items()
     }
     try:
-        potential = form(**arrays, elements=elements, m=powers, sharing=sharing, source=source)
+        potential = form(**arrays, elements=elements, m=powers, sharing=as_pairs(sharing), source=source)
         check_parameters(potential)
     except InputError as error:
         raise FileFormatError(str(error)) from error

@@ -13,11 +13,15 @@ epsilon = 2.1683                    # a number: one species, or the same value f
 [parameters.rho]                    # parameters with axes of their own: an array for each label
 "Ni" = [0.0, 0.1, 0.3]
 
-A sum of potentials has parts, each of them written as above, and weights:
+A sum of potentials has parts, each of them written as above, and weights. A part that acts among some of the
+elements only (`mapped`) says which: for each element of a structure the one that it stands for, "" for none,
+and the pairs that interact if not all do.
 
 form = "SumPotential"
 [[parts]]
 weight = 1.0
+species = { Si = "Si", C = "" }
+pairs = [["Si", "Si"]]
 form = "Morse"
 ...
 """
@@ -43,6 +47,7 @@ from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.johnson import Johnson
+from mdsens.potentials.mapped import MappedPotential, mapped
 from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.stillinger_weber import StillingerWeber
@@ -77,6 +82,7 @@ OWN_FORMS: dict[str, type[Potential]] = {
     )
 }
 SUM = SumPotential.__name__
+MAPPING = ("species", "pairs")  # what a part of a sum says that acts among some elements only
 
 
 def read_toml(path: str | Path, elements: Sequence[str] | None = None) -> Potential:
@@ -171,17 +177,33 @@ def _sum(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potentia
         weight = record.get("weight", 1.0)
         if not _is_number(weight):
             raise FileFormatError(f"part {k}: weight = {weight!r} is not a number.")
-        rest = {key: value for key, value in record.items() if key != "weight"}
         try:
-            # a part that does not look at species has nothing to choose from
-            parts.append(_build(rest, elements if rest.get("elements") else None))
-        except FileFormatError as error:
+            parts.append(_part(record, elements))
+        except (FileFormatError, InputError) as error:
             raise FileFormatError(f"part {k}: {error}") from error
         weights.append(float(weight))
     try:
         return SumPotential(tuple(parts), tuple(weights))
     except InputError as error:
         raise FileFormatError(str(error)) from error
+
+
+def _part(record: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
+    rest = {key: value for key, value in record.items() if key not in ("weight", *MAPPING)}
+    if not any(key in record for key in MAPPING):
+        # a part that does not look at species has nothing to choose from
+        return _build(rest, elements if rest.get("elements") else None)
+    species, pairs = (record.get(key) for key in MAPPING)
+    if not isinstance(species, dict | None) or not all(isinstance(v, str) for v in (species or {}).values()):
+        raise FileFormatError(f'species = {species!r}: give a table such as {{ Si = "Si", C = "" }}.')
+    if not isinstance(pairs, list | None) or not all(_is_pair(pair) for pair in pairs or ()):
+        raise FileFormatError(f'pairs = {pairs!r}: give a list of pairs, such as [["Si", "C"]].')
+    targets = {symbol: target or None for symbol, target in species.items()} if species else None
+    return mapped(_build(rest, None), targets, pairs=pairs)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
 
 
 def _form(content: Mapping[str, Any]) -> type[Potential]:
@@ -393,12 +415,23 @@ def toml_text(potential: Potential) -> str:
     Raises:
         InputError: the potential holds functions or other parts that a file of numbers cannot.
     """
+    if isinstance(potential, MappedPotential):
+        potential = SumPotential((potential,))
     if not isinstance(potential, SumPotential):
         return "\n".join(_lines(potential, "")) + "\n"
     lines = [f"form = {_written(SUM)}"]
     for part, weight in zip(potential.parts, potential.weights, strict=True):
-        lines += ["", "[[parts]]", f"weight = {_written(weight)}", *_lines(part, "parts.")]
+        lines += ["", "[[parts]]", f"weight = {_written(weight)}"]
+        if isinstance(part, MappedPotential):
+            lines += _mapping_lines(part)
+        lines += _lines(part.part if isinstance(part, MappedPotential) else part, "parts.")
     return "\n".join(lines) + "\n"
+
+
+def _mapping_lines(potential: MappedPotential) -> list[str]:
+    targets = ", ".join(f"{symbol} = {_written(target or '')}" for symbol, target in potential.assignment)
+    pairs = [f"pairs = {_written(potential.pairs)}"] if potential.pairs is not None else []
+    return [f"species = {{ {targets} }}", *pairs]
 
 
 def _lines(potential: Potential, prefix: str) -> list[str]:

@@ -89,10 +89,8 @@ class Vashishta(ShellPotential):
         r0, gamma = self.by_pair(self.r0, shells), self.by_pair(self.gamma, shells)
         near = r < r0
         decay = jnp.where(near, jnp.exp(gamma / jnp.where(near, r - r0, -1.0)), 0.0)
-        unit = [dk / r for dk in shells.d]
-        cosine = sum(u[:, :, None] * u[:, None, :] for u in unit)
         B, C, costheta0 = (self.by_triple(values, shells) for values in (self.B, self.C, self.costheta0))
-        square = (cosine - costheta0) ** 2
+        square = (shells.cosines() - costheta0) ** 2
         # every angle stands twice, and no neighbor makes one with itself
         both = decay[:, :, None] * decay[:, None, :] * ~np.eye(r.shape[1], dtype=bool)
         return 0.5 * jnp.sum(both * B * square / (1 + C * square), axis=(1, 2))

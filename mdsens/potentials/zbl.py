@@ -75,8 +75,8 @@ class ZBL(PairPotential):
 
     Z: Float[Array, "..."] = parameter("1", lower=0.0, per="species", text="nuclear charge")
     elements: tuple[str, ...] = eqx.field(static=True)
-    inner: float = eqx.field(static=True)
-    cutoff_radius: float = eqx.field(static=True)
+    inner: float = eqx.field(static=True, kw_only=True)
+    cutoff_radius: float = eqx.field(static=True, kw_only=True)
     source: str = eqx.field(static=True, default="Ziegler, Biersack, Littmark (1985)")
 
     def __check_init__(self) -> None:
@@ -99,8 +99,8 @@ class ZBL(PairPotential):
         from ase.data import atomic_numbers
 
         charges = [float(atomic_numbers.get(symbol, 0)) for symbol in elements]
-        Z = charges[0] if len(charges) == 1 else charges
-        return cls(Z, elements=tuple(elements), inner=inner, cutoff_radius=outer)
+        Z = jnp.asarray(charges[0] if len(charges) == 1 else charges)
+        return cls(Z=Z, elements=tuple(elements), inner=inner, cutoff_radius=outer)
 
     @property
     def cutoff(self) -> Float[Array, ""]:

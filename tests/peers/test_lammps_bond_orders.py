@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+import short_range
 from lammps_program import compare, files_of_lammps, lammps_program
 from lammps_program import single_point as lammps_single_point
 
@@ -119,3 +120,14 @@ def test_zbl_of_two_elements_is_that_of_lammps():
     with lammps_program() as program:
         expected = lammps_single_point(program, structure, list(kinds), commands)
     compare(ms.ZBL.of(kinds, 1.2, 2.6), structure, expected, 1e-10)
+
+
+@pytest.mark.parametrize("name", short_range.CASES)
+def test_stored_values_are_those_of_lammps(name):
+    case = short_range.CASES[name]
+    commands = [command.format(files=FILES) for command in case.commands]
+    with lammps_program() as program:
+        found = case.plain(*lammps_single_point(program, case.structure(), list(case.kinds), commands))
+    for quantity, value in short_range.stored()[name].items():
+        largest = np.abs(value).max()
+        np.testing.assert_allclose(found[quantity], value, atol=1e-11 * largest, rtol=0, err_msg=quantity)

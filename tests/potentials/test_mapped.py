@@ -91,3 +91,19 @@ def test_pairs_cannot_be_chosen_from_bond_orders_nor_atoms_kept_from_far_charges
 
     with pytest.raises(InputError, match="FarCharges acts among all atoms"):
         ms.mapped(FarCharges(1.0, 1.0), {"Si": "Si"})
+
+
+def test_a_mapped_part_survives_being_written(tmp_path):
+    both = REPULSION + 0.5 * BONDS
+    ms.save_potential(both, tmp_path / "both.toml")
+    copy = ms.load_potential(tmp_path / "both.toml")
+    assert jax.tree.structure(copy) == jax.tree.structure(both)
+    assert ms.parameter_values(copy) == ms.parameter_values(both)
+    text = (tmp_path / "both.toml").read_text()
+    for broken, message in (
+        (('C = ""', 'C = "Ge"'), "C stands for 'Ge'"),
+        (('[["Si"', '[["Ge"'), "Ge is none"),
+    ):
+        (tmp_path / "both.toml").write_text(text.replace(*broken))
+        with pytest.raises(InputError, match=rf"both.toml: part \d: .*{message}"):
+            ms.load_potential(tmp_path / "both.toml")
