@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from mdsens.checks import instance
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors, find_neighbors
-from mdsens.potentials.base import Potential
+from mdsens.potentials.base import HessianBlocks, Potential
 from mdsens.structure import Structure
 
 Assignment = tuple[tuple[str, str | None], ...]
@@ -79,6 +79,9 @@ class MappedPotential(Potential):
 
     def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
         return self.part.contacts(*self._seen(structure, neighbors))
+
+    def hessian_blocks(self, structure: Structure, neighbors: Neighbors) -> HessianBlocks | None:
+        return self.part.hessian_blocks(*self._seen(structure, neighbors))
 
     def check_structure(self, structure: Structure) -> None:
         self.part.check_structure(structure)

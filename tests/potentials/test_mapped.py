@@ -107,3 +107,13 @@ def test_a_mapped_part_survives_being_written(tmp_path):
         (tmp_path / "both.toml").write_text(text.replace(*broken))
         with pytest.raises(InputError, match=rf"both.toml: part \d: .*{message}"):
             ms.load_potential(tmp_path / "both.toml")
+
+
+def test_second_derivatives_pair_by_pair_are_those_of_the_energy():
+    both, structure = REPULSION + BONDS, mixture()
+    neighbors = ms.neighbors_of(both, structure)
+    exact = jax.jit(jax.hessian(lambda x: both.energy(structure.at(x), neighbors)))(structure.positions)
+    i, j, blocks = both.hessian_blocks(structure, neighbors)
+    written = np.zeros((8, 8, 3, 3))
+    np.add.at(written, (i, j), blocks)
+    assert_allclose(written, np.moveaxis(exact, 1, 2), atol=1e-11)
