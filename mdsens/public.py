@@ -49,6 +49,8 @@ from mdsens.potentials.parameters import (
     parameter_values,
     replace_parameters,
 )
+from mdsens.potentials.snap import SNAP
+from mdsens.potentials.snap_files import read_snap
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
 from mdsens.potentials.tersoff import Tersoff
@@ -103,6 +105,7 @@ __all__ = [
     "Quantity",
     "Relaxed",
     "RelaxedRecord",
+    "SNAP",
     "SensitivityReport",
     "Shifted",
     "Smooth",
@@ -146,6 +149,7 @@ __all__ = [
     "parameter_values",
     "read_hdf5",
     "read_relaxed",
+    "read_snap",
     "read_structure",
     "read_trajectory",
     "relax",

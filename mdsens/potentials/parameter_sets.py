@@ -27,6 +27,7 @@ from mdsens.potentials.parameters import (
     follow_path,
     parameter_arrays,
 )
+from mdsens.potentials.snap_files import read_snap
 from mdsens.potentials.tersoff_files import (
     read_tersoff,
     read_tersoff_mod,
@@ -50,6 +51,7 @@ READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {
     ".funcfl": read_eam_funcfl,
     ".edip": read_edip,
     ".vashishta": read_vashishta,
+    ".snapcoeff": read_snap,
     ".tersoff": read_tersoff,
     ".tersoff.zbl": read_tersoff_zbl,
     ".tersoff.mod": read_tersoff_mod,

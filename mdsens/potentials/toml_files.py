@@ -50,6 +50,7 @@ from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.mapped import MappedPotential, mapped
 from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
+from mdsens.potentials.snap import SNAP
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
 from mdsens.potentials.tersoff import Tersoff
@@ -67,6 +68,7 @@ OWN_FORMS: dict[str, type[Potential]] = {
         Johnson,
         LennardJones,
         Morse,
+        SNAP,
         SoftSphere,
         StillingerWeber,
         Buckingham,

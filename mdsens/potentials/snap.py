@@ -1,0 +1,225 @@
+"""SNAP: an energy linear (or quadratic) in the bispectrum of each atom's neighborhood.
+
+    E = sum_i [b_0 + sum_k b_k B_k(i)]                                   linear
+    E = sum_i [b_0 + sum_k b_k B_k + sum_k a_kk B_k² / 2 + sum_{k<l} a_kl B_k B_l]     quadratic
+
+A neighbor at distance r along the unit vector n becomes a point on the unit sphere in four dimensions,
+
+    g = (n sin t, cos t),    t = rfac0 pi (r - rmin0) / (R - rmin0),
+
+with R the cutoff of the pair, and has the weight w_j f(r), f = (1 + cos(pi (r - rmin0) / (R - rmin0))) / 2.
+The atom itself has the weight 1 at (0, 0, 0, 1). Let f_l(g) be the part of degree l of all these weights
+(`mdsens.potentials.hypersphere`). Then
+
+    B_{a b c} = (c + 1) integral over the sphere of f_a f_b f_c,    c >= a >= b,  a + b + c even.
+
+Papers write the same with Wigner matrices U^j of g, 2j = l, and Clebsch-Gordan coefficients C:
+f_l = sum U^j_mm' D^j_mm'(g)*, and since the integral of three D over the rotations is
+C^{j m}_{j1 m1 j2 m2} C^{j m'}_{j1 m1' j2 m2'} / (2j + 1), the integral above is the sum of U U U* C C
+divided by 2j + 1 = c + 1. As an integral it needs no recursion and no coordinates with an axis, and on a
+grid, which is exact for it, it is a few multiplications of matrices.
+
+Source: Thompson et al., J. Comput. Phys. 285, 316 (2015); quadratic, Wood, Thompson, J. Chem. Phys. 148,
+241721 (2018); several densities, Cusentino et al., J. Phys. Chem. A 124, 5456 (2020); LAMMPS pair_style snap.
+"""
+
+import functools
+import itertools
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from mdsens.checks import number, whole
+from mdsens.errors import InputError
+from mdsens.neighbors import Neighbors
+from mdsens.potentials.base import parameter
+from mdsens.potentials.hypersphere import IDENTITY, Hypersphere, hypersphere
+from mdsens.potentials.shells import ShellPotential, Shells
+from mdsens.structure import Structure
+
+Triple = tuple[int, int, int]
+
+
+class SNAP(ShellPotential):
+    """Spectral neighbor analysis potential of one or several species; settings as in a .snapparam file.
+
+    Attributes:
+        beta: coefficients in the order of a .snapcoeff file, eV: the constant, then one for each component;
+            with `quadratic`, then the upper triangle a_11, a_12, ..., a_22, ... row by row.
+        twojmax: highest degree l = 2j.
+        rcutfac: Å. Two atoms see each other within rcutfac times the sum of their radii.
+        radii, weights: of each element, without unit; held fixed.
+        rfac0, rmin0: how distances (Å) are turned into angles. An atom closer than rmin0 has the weight w_j.
+        quadratic: products of components count too.
+        switch: f as above; without it, f = 1 and the energy jumps at the cutoff.
+        bzero: components of an atom that is alone are subtracted.
+        bnorm: components without the factor c + 1.
+        chem: each element has a density of its own; components for all triples of elements.
+        wselfall: with `chem`, an atom counts in the densities of all elements, not in its own alone.
+    """
+
+    beta: Float[Array, "..."] = parameter(
+        "eV", per="species", axes=("coefficient",), text="coefficient of a bispectrum component"
+    )
+    elements: tuple[str, ...] = eqx.field(static=True)
+    twojmax: int = eqx.field(static=True, kw_only=True)
+    rcutfac: float = eqx.field(static=True, kw_only=True)
+    radii: tuple[float, ...] = eqx.field(static=True, kw_only=True)
+    weights: tuple[float, ...] = eqx.field(static=True, kw_only=True)
+    rfac0: float = eqx.field(static=True, default=0.99363)
+    rmin0: float = eqx.field(static=True, default=0.0)
+    quadratic: bool = eqx.field(static=True, default=False)
+    switch: bool = eqx.field(static=True, default=True)
+    bzero: bool = eqx.field(static=True, default=True)
+    bnorm: bool = eqx.field(static=True, default=False)
+    chem: bool = eqx.field(static=True, default=False)
+    wselfall: bool = eqx.field(static=True, default=False)
+    source: str = eqx.field(static=True, default="")
+
+    def __check_init__(self) -> None:
+        self.check_shapes()
+        if not self.elements:
+            raise InputError("SNAP needs elements, such as ('W',): whose coefficients are these?")
+        whole("twojmax", self.twojmax)
+        number("rcutfac", self.rcutfac, "Å", above=0)
+        number("rfac0", self.rfac0, above=0, at_most=1)
+        for name in ("radii", "weights"):
+            if len(getattr(self, name)) != len(self.elements):
+                raise InputError(
+                    f"{name} = {getattr(self, name)}: give one for each of {', '.join(self.elements)}."
+                )
+        for element, radius, weight in zip(self.elements, self.radii, self.weights, strict=True):
+            number(f"the radius of {element}", radius, above=0)
+            number(f"the weight of {element}", weight)
+        number("rmin0", self.rmin0, "Å; below every cutoff", at_least=0, at_most=float(self._reach().min()))
+        wanted = count_coefficients(len(self.elements) if self.chem else 1, self.twojmax, self.quadratic)
+        if (given := jnp.shape(self.beta)[-1]) != wanted:
+            kind = "quadratic" if self.quadratic else "linear"
+            raise InputError(
+                f"beta has {given} coefficients an element; {kind} SNAP with twojmax = {self.twojmax}"
+                f"{', chem' if self.chem else ''} has {wanted}, the constant counted."
+            )
+
+    @property
+    def cutoff(self) -> Float[Array, ""]:
+        return jnp.asarray(self._reach().max())
+
+    def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"] | Float[Array, ""]:
+        if len(self.elements) == 1:
+            return self.cutoff
+        types = self.types(structure)
+        return jnp.asarray(self._reach())[types[neighbors.i], types[neighbors.j]]
+
+    def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
+        """Energy of each atom, eV."""
+        beta = self.beta[:, None] if shells.center is None else self.beta[shells.center].T
+        components = self._components(shells)
+        n = len(components)
+        linear = beta[0] + jnp.sum(beta[1 : n + 1] * components, axis=0)
+        return linear + self._squares(beta[n + 1 :], components) if self.quadratic else linear
+
+    def bispectrum(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms components"]:
+        """Components of each atom, without unit, in the order of the coefficients."""
+        around = self._surroundings(structure, neighbors)
+        points = around.extended_positions(structure.positions, structure.cell)
+        return self._components(around.shells(points, around.all_rows(structure.positions))).T
+
+    def _reach(self) -> np.ndarray:
+        """(species, species) cutoffs, Å."""
+        radii = np.array(self.radii)
+        return self.rcutfac * (radii[:, None] + radii)
+
+    def _squares(
+        self, a: Float[Array, "pairs ..."], B: Float[Array, "components atoms"]
+    ) -> Float[Array, "atoms"]:
+        row, column = np.triu_indices(len(B))
+        half = np.where(row == column, 0.5, 1.0)[:, None]
+        return jnp.sum(half * a * B[row] * B[column], axis=0)
+
+    def _components(self, shells: Shells) -> Float[Array, "components atoms"]:
+        sphere = hypersphere(max(self.twojmax, 2))
+        densities = self._densities(sphere, shells)
+        found = []
+        for first, second, third in itertools.product(range(len(densities)), repeat=3):
+            for a, b, c in triples(self.twojmax):
+                product = densities[first][a] * densities[second][b] * densities[third][c]
+                weights = sphere.weights[:, None] * (1 if self.bnorm else c + 1)
+                found.append(jnp.sum(weights * product, axis=0))
+        return jnp.stack(found) - self._alone(shells)
+
+    def _densities(self, sphere: Hypersphere, shells: Shells) -> list[list[Float[Array, "points atoms"]]]:
+        """Parts f_l of each density: one for all elements, or one for each with `chem`."""
+        g, weights = self._on_the_sphere(shells)
+        own = [part[:, None] for part in sphere.at(IDENTITY)]
+        densities = []
+        for element in range(len(self.elements) if self.chem else 1):
+            theirs = weights if not self._apart else jnp.where(shells.others == element, weights, 0.0)
+            share = self._own_share(element, shells)
+            parts = sphere.parts(theirs, g)
+            densities.append([part + share * alone for part, alone in zip(parts, own, strict=True)])
+        return densities
+
+    @property
+    def _apart(self) -> bool:
+        """Whether there are several densities."""
+        return self.chem and len(self.elements) > 1
+
+    def _own_share(self, element: int, shells: Shells) -> Float[Array, "..."] | float:
+        """Weight that the atom in the middle has in the density of an element."""
+        if not self._apart or self.wselfall or shells.center is None:
+            return 1.0
+        return jnp.where(shells.center == element, 1.0, 0.0)
+
+    def _on_the_sphere(self, shells: Shells) -> tuple[tuple[Array, ...], Float[Array, "atoms width"]]:
+        """The points g of the neighbors, and their weights w_j f(r)."""
+        if shells.center is None:
+            reach, weight = self._reach()[0, 0], self.weights[0]
+        else:
+            reach = jnp.asarray(self._reach())[shells.center[:, None], shells.others]
+            weight = jnp.asarray(self.weights)[shells.others]
+        x, y, z = shells.d
+        square = x * x + y * y + z * z
+        # Everything is smooth at r = 0, where sqrt is not.
+        counted = (square < reach * reach) & (square > NEAREST**2)
+        r = jnp.sqrt(jnp.where(counted, square, (0.5 * reach) ** 2))
+        part = (r - self.rmin0) / (reach - self.rmin0)
+        t = self.rfac0 * jnp.pi * part
+        f = 0.5 * (1 + jnp.cos(jnp.pi * jnp.maximum(part, 0.0))) if self.switch else 1.0
+        by_r = jnp.sin(t) / r
+        return (by_r * x, by_r * y, by_r * z, jnp.cos(t)), jnp.where(counted, weight * f, 0.0)
+
+    def _alone(self, shells: Shells) -> Float[Array, "..."] | float:
+        """What is subtracted from the components, (components, 1 or atoms)."""
+        if not self.bzero:
+            return 0.0
+        # the integral of three characters is 1
+        one = np.array([1.0 if self.bnorm else c + 1.0 for *_, c in triples(self.twojmax)])
+        shares = [self._own_share(element, shells) for element in range(len(self.elements))]
+        blocks = [
+            one[:, None] * shares[i] * shares[j] * shares[k]
+            for i, j, k in itertools.product(range(len(self.elements) if self.chem else 1), repeat=3)
+        ]
+        return jnp.concatenate([jnp.asarray(block) for block in blocks])
+
+
+NEAREST = 1e-10  # Å; closer atoms do not see each other
+
+
+@functools.cache
+def triples(twojmax: int) -> tuple[Triple, ...]:
+    """(a, b, c) of each component, in the order of LAMMPS."""
+    return tuple(
+        (a, b, c)
+        for a in range(twojmax + 1)
+        for b in range(a + 1)
+        for c in range(a, min(twojmax, a + b) + 1)
+        if (a + b + c) % 2 == 0
+    )
+
+
+def count_coefficients(densities: int, twojmax: int, quadratic: bool) -> int:
+    """Coefficients of an element, the constant counted."""
+    n = densities**3 * len(triples(twojmax))
+    return 1 + n + (n * (n + 1) // 2 if quadratic else 0)
