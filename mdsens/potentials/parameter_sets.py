@@ -74,7 +74,8 @@ def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = No
 
     Args:
         name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes
-            it), and of LAMMPS .sw (Stillinger-Weber), .eam.alloy, .eam.fs and .eam (embedded atoms).
+            it), and of LAMMPS .sw (Stillinger-Weber), .eam.alloy, .eam.fs and .eam (embedded atoms),
+            .snapcoeff with .snapparam beside it (SNAP).
         elements: chemical symbols wanted, in the order wanted; by default all the set has.
     Raises:
         InputError: unknown name (the nearest is suggested), or an element the set does not have.
