@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from mdsens.checks import existing_file, nearest
@@ -85,10 +86,10 @@ def read_snap(
             f"these must be those of the file in its order: {', '.join(there)}."
         )
     chosen = [there[e] for e in wanted]
-    beta = np.array([e.beta for e in chosen])
+    beta = jnp.asarray([e.beta for e in chosen])
     try:
         potential = SNAP(
-            beta if len(wanted) > 1 else beta[0],
+            beta=beta if len(wanted) > 1 else beta[0],
             elements=wanted,
             radii=tuple(e.radius for e in chosen),
             weights=tuple(e.weight for e in chosen),
