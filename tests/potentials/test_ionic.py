@@ -76,9 +76,16 @@ def rows(report, theta):
     return sum(report.theta[k] * (report.clamped + report.relaxation)[:, k] for k in columns)
 
 
-def test_the_relaxed_crystal_and_its_derivatives_are_those_of_an_independent_code():
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["lattice_constant", "energy_per_atom"],
+        pytest.param(["C11", "C12", "C44"], marks=pytest.mark.validation),
+    ],
+    ids=["lattice", "elastic"],
+)
+def test_the_relaxed_crystal_and_its_derivatives_are_those_of_an_independent_code(names):
     record = table("buckingham")["buck-nacl-crystal"]
-    names = ["lattice_constant", "energy_per_atom", "C11", "C12", "C44"]
     report = ms.sensitivities(
         names,
         salt_of(record),
@@ -90,8 +97,9 @@ def test_the_relaxed_crystal_and_its_derivatives_are_those_of_an_independent_cod
     for name, value in zip(names, report.values, strict=True):
         # ours to the stated accuracy of 1e-12; elastic constants of the other code are differences of stress
         assert_allclose(value, record["values"][name]["value"], rtol=1e-9 if name[0] == "C" else 1e-11)
-    # a pair potential at rest: Cauchy's relation
-    assert_allclose(report.values[3], report.values[4], rtol=1e-10)
+    if "C44" in names:
+        # a pair potential at rest: Cauchy's relation
+        assert_allclose(report.values[1], report.values[2], rtol=1e-10)
     for theta in (*NAMES, "q"):
         for name, slope in zip(names, rows(report, theta), strict=True):
             assert_agrees(slope, record["sensitivities"][name][theta], f"d {name} / dln {theta}")
