@@ -370,7 +370,8 @@ def test_an_atom_far_away_does_not_kill_python():
 
 
 def test_charges_of_the_atoms_count_and_new_ones_are_noticed():
-    atoms = ase.Atoms("NaCl", [[0.0, 0.0, 0.0], [2.5, 0.0, 0.0]], calculator=ms.calculators.MDSens(ms.Ewald()))
+    atoms = ase.Atoms("NaCl", [[0.0, 0.0, 0.0], [2.5, 0.0, 0.0]])
+    atoms.calc = ms.calculators.MDSens(ms.Ewald())
     for q in (1.0, 0.5):
         atoms.set_initial_charges([q, -q])
         assert_allclose(atoms.get_potential_energy(), -ms.units.COULOMB * q * q / 2.5, rtol=1e-14)
