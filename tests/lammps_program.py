@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from agreement import note
 from numpy.testing import assert_allclose
 
 import mdsens as ms
@@ -96,6 +97,8 @@ def compare(
     alike = dataclasses.replace(potential, source="") if capacity else potential
     mine = _evaluate(alike, structure, ms.neighbors_of(potential, structure, capacity=capacity))
     energy, forces, stress = expected
+    for name, ours, theirs in zip(("energy", "forces", "stress"), mine, expected, strict=True):
+        note(f"{name} (LAMMPS)", to_voigt(ours) if name == "stress" else ours, theirs)
     assert_allclose(mine.energy, energy, rtol=rtol)
     assert_allclose(mine.forces, forces, atol=rtol * np.abs(forces).max(), rtol=0)
     assert_allclose(to_voigt(mine.stress), stress, atol=rtol * np.abs(stress).max(), rtol=0)

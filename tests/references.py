@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from agreement import note
 
 import mdsens as ms
 
@@ -71,6 +72,7 @@ def flat_name(name: str) -> str:
 def assert_agrees(mine: Any, record: dict[str, Any], what: str = "") -> None:
     """The tables' own rule: |mine - value| <= max(10 error, 1e-7 max|value|, 1e-8)."""
     value, error = np.asarray(record["value"], float), record.get("error", 0.0)
+    note(what, mine, value)
     off = float(np.max(np.abs(np.asarray(mine) - value)))
     allowed = max(10 * error, 1e-7 * float(np.max(np.abs(value))), 1e-8)
     assert off <= allowed, f"{what}: off by {off:.2e}, allowed {allowed:.2e} (stated error {error:.1e})"
