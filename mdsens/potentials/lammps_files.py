@@ -30,7 +30,7 @@ class TripleEntry(NamedTuple):
     line: int
 
 
-def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> StillingerWeber:
+def read_sw(path: str | Path, elements: Sequence[str] | Mapping[str, str] | None = None) -> StillingerWeber:
     """Stillinger-Weber potential from a LAMMPS .sw file, for one or several elements.
 
     The column tol is left out: it only lets LAMMPS skip the last, negligible part of the interaction.
@@ -43,7 +43,8 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
     Here the angle has the mean of both, within 4e-7 of either.
 
     Args:
-        elements: chemical symbols wanted, in the order wanted; by default all that the file is about.
+        elements: chemical symbols wanted, in the order wanted; by default all that the file is about. A file
+            whose names are no symbols is read by a table: {"Si": "Si1"} takes Si1 of the file for Si.
     Raises:
         FileFormatError: with the line: an entry that is not three elements and eleven numbers, a repeated or
             missing entry, numbers that make the energy depend on the order of atoms, a value without meaning.
@@ -54,10 +55,8 @@ def read_sw(path: str | Path, elements: Sequence[str] | None = None) -> Stilling
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     try:
         check_units(lines)
-        entries = triple_entries(lines, SW_COLUMNS)
-        return _stillinger_weber(
-            entries, chosen_elements(entries, elements), citation(lines) or f"LAMMPS file {path.name}"
-        )
+        entries, symbols = renamed_entries(triple_entries(lines, SW_COLUMNS), elements)
+        return _stillinger_weber(entries, symbols, citation(lines) or f"LAMMPS file {path.name}")
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # Readers by the ending of the file's name; each takes the path and the elements wanted.
-READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {
+READERS: dict[str, Callable[..., Potential]] = {
     ".toml": read_toml,
     ".sw": read_sw,
     ".alloy": read_eam_alloy,
@@ -57,6 +57,8 @@ READERS: dict[str, Callable[[str | Path, Sequence[str] | None], Potential]] = {
     ".tersoff.mod": read_tersoff_mod,
     ".tersoff.modc": read_tersoff_modc,
 }
+# whose files may call elements by names that are no symbols
+WITH_NAMES = (".sw", ".edip", ".vashishta", ".tersoff", ".tersoff.zbl", ".tersoff.mod", ".tersoff.modc")
 
 
 class PotentialRecord(NamedTuple):
@@ -69,16 +71,22 @@ class PotentialRecord(NamedTuple):
     file: Path
 
 
-def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = None) -> Potential:
+def load_potential(
+    name_or_path: str | Path, elements: Sequence[str] | Mapping[str, str] | None = None
+) -> Potential:
     """A potential from a parameter set known by name, or from a file.
 
     Args:
         name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes
             it), and of LAMMPS .sw (Stillinger-Weber), .eam.alloy, .eam.fs and .eam (embedded atoms),
-            .snapcoeff with .snapparam beside it (SNAP).
-        elements: chemical symbols wanted, in the order wanted; by default all the set has.
+            .tersoff, .tersoff.zbl, .tersoff.mod and .tersoff.modc, .edip, .vashishta, and .snapcoeff with
+            .snapparam beside it (SNAP).
+        elements: chemical symbols wanted, in the order wanted; by default all the set has. Of a file that has
+            an entry for every three elements, under names that are no symbols: {"Si": "Si(B)"} takes Si(B)
+            of the file for Si.
     Raises:
-        InputError: unknown name (the nearest is suggested), or an element the set does not have.
+        InputError: unknown name (the nearest is suggested), an element the set does not have, names for a
+            file that has symbols only.
         FileFormatError: no such file, or one that is not what its name says.
         PrecisionError: float64 is off, and the parameters would be rounded to seven digits.
     """
@@ -87,7 +95,8 @@ def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = No
     endings = ", ".join(READERS)
     for ending, reader in READERS.items():
         if path.name.lower().endswith(ending):
-            return reader(existing_file(path, "potential file"), elements)
+            wanted = elements if ending in WITH_NAMES else _symbols(elements, ending)
+            return reader(existing_file(path, "potential file"), wanted)
     if path.is_file() or len(path.parts) > 1:
         raise FileFormatError(
             f"the name of '{path}' does not tell its format: it must end in one of {endings}."
@@ -98,7 +107,16 @@ def load_potential(name_or_path: str | Path, elements: Sequence[str] | None = No
             f"no parameter set is called '{name_or_path}'.{nearest(str(name_or_path), known)} "
             f"There are {', '.join(known)}. A file is found by its path, which must end in one of {endings}."
         )
-    return read_toml(known[str(name_or_path)], elements)
+    return read_toml(known[str(name_or_path)], _symbols(elements, ".toml"))
+
+
+def _symbols(elements: Sequence[str] | Mapping[str, str] | None, ending: str) -> Sequence[str] | None:
+    if isinstance(elements, Mapping):
+        raise InputError(
+            f"elements = {elements}: a {ending} file knows its elements by their symbols. Give a list of "
+            f"these, {list(elements)}; names are for {', '.join(WITH_NAMES)}."
+        )
+    return elements
 
 
 def available_potentials() -> list[PotentialRecord]:

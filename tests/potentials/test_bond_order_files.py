@@ -75,6 +75,11 @@ def test_names_that_are_no_symbols_are_chosen_by_a_table(tmp_path):
         read(text, tmp_path, {"Si": "Si(D)"})
 
 
+def test_sets_that_have_symbols_take_no_names():
+    with pytest.raises(InputError, match=r"a \.toml file knows its elements by their symbols"):
+        ms.load_potential("sic-tersoff-1989", {"Si": "Si(D)"})
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
