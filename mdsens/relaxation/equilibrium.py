@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_context
 from jaxtyping import Array, Float
 
 from mdsens.batching import AT_ONCE, map_rows
@@ -197,7 +198,7 @@ class Equilibrium:
         """The Hessian written down block by block, where that pays; None: products of the potential serve."""
         if not self.symmetric:
             return None
-        with jax.core.eval_context():  # first asked for inside a rule, where JAX traces all it sees
+        with eval_context():  # first asked for inside a rule, where JAX traces all it sees
             return self.landscape.assembled(self.w)
 
     @functools.cached_property

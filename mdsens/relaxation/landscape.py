@@ -23,9 +23,8 @@ from mdsens.relaxation.coordinates import Coordinates
 
 Vector = Float[Array, "unknowns"]
 
-WIDEST_ROW = (
-    100  # blocks in a row of a Hessian, above which its product costs as much as one of the potential
-)
+FEW_ATOMS = 400  # up to which a full matrix is made of it anyway
+WIDEST_ROW = 100  # blocks in a row: above, a product costs as much as the potential's own
 
 
 class Landscape(eqx.Module):

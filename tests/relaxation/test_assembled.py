@@ -82,6 +82,16 @@ def test_a_form_without_second_derivatives_of_its_shells_is_served_by_products()
     assert Equilibrium.at(Own() + argon(), structure).assembled is None
 
 
+def test_wide_rows_of_many_atoms_are_left_to_products(monkeypatch):
+    from mdsens.relaxation import landscape
+
+    monkeypatch.setattr(landscape, "WIDEST_ROW", 3)
+    state = Equilibrium.at(argon(), rattled(bulk("Ar", a=5.3, cubic=True)))
+    assert state.assembled is not None  # few atoms: a full matrix is made of it
+    monkeypatch.setattr(landscape, "FEW_ATOMS", 3)
+    assert Equilibrium.at(argon(), rattled(bulk("Ar", a=5.3, cubic=True))).assembled is None
+
+
 def test_a_target_stress_with_shear_has_no_symmetric_hessian_to_write_down():
     target = np.array([[0.0, 0.001, 0.0], [0.001, 0.0, 0.0], [0.0, 0.0, 0.0]])
     state = Equilibrium.at(argon(), rattled(bulk("Ar", a=5.3, cubic=True)), UNIT_STRAINS, target)
