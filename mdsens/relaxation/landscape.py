@@ -19,12 +19,10 @@ from mdsens.batching import map_rows
 from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import Potential
+from mdsens.potentials.shells import too_wide
 from mdsens.relaxation.coordinates import Coordinates
 
 Vector = Float[Array, "unknowns"]
-
-FEW_ATOMS = 400  # up to which a full matrix is made of it anyway
-WIDEST_ROW = 100  # blocks in a row: above, a product costs as much as the potential's own
 
 
 class Landscape(eqx.Module):
@@ -97,7 +95,7 @@ class Landscape(eqx.Module):
         # x = (x0 + u) F: between u_i and u_j stands F H_ij F^T
         F = np.asarray(self.coordinates.split(w)[1])
         core = BlockMatrix.of(found.i, found.j, F @ found.blocks @ F.T, structure.n_atoms)
-        if core.columns.shape[1] > WIDEST_ROW and structure.n_atoms > FEW_ATOMS:
+        if too_wide(structure.n_atoms, core.columns.shape[1]):
             return None
         strains = jnp.eye(self.n_strains, w.size, k=w.size - self.n_strains)
         return BorderedMatrix(core, _products(self, w, strains))

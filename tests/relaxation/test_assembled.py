@@ -83,12 +83,12 @@ def test_a_form_without_second_derivatives_of_its_shells_is_served_by_products()
 
 
 def test_wide_rows_of_many_atoms_are_left_to_products(monkeypatch):
-    from mdsens.relaxation import landscape
+    from mdsens.potentials import shells
 
-    monkeypatch.setattr(landscape, "WIDEST_ROW", 3)
+    monkeypatch.setattr(shells, "WIDEST_ROW", 3)
     state = Equilibrium.at(argon(), rattled(bulk("Ar", a=5.3, cubic=True)))
     assert state.assembled is not None  # few atoms: a full matrix is made of it
-    monkeypatch.setattr(landscape, "FEW_ATOMS", 3)
+    monkeypatch.setattr(shells, "FEW_ATOMS", 3)
     assert Equilibrium.at(argon(), rattled(bulk("Ar", a=5.3, cubic=True))).assembled is None
 
 
