@@ -41,7 +41,8 @@ class BlockMatrix(eqx.Module):
         total = np.add.reduceat(blocks[order], first, axis=0)
         row, column = np.divmod(keys[first], n_points)
         counts = np.bincount(row, minlength=n_points)
-        place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        begins = np.cumsum(counts) - counts
+        place = np.arange(len(row)) - np.repeat(begins, counts)
         # in steps of four, so that few widths are ever compiled
         width = -(-int(counts.max(initial=1)) // 4) * 4
         columns = np.zeros((n_points, width), np.int32)

@@ -11,7 +11,6 @@ DEVICE_ATOMS or more, where a rebuild on the host would cost hundreds of force c
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mdsens.errors import InputError, NonFiniteError, TracedError
 from mdsens.neighbors import cell_list
+from mdsens.neighbors.by_atom import by_atom, by_atom_on_device, count_distinct, image_numbers
 from mdsens.neighbors.waves import find_waves, outlast, padded
 from mdsens.structure import Structure, complete_cell
 
@@ -63,7 +63,7 @@ class Table(NamedTuple):
         """Vectors from each atom to the images of its neighbors, Å. Unused places point beyond any cutoff."""
         x = structure.positions
         d = x[self.j] - x[:, None] + self.shift @ structure.cell
-        return jnp.where(self.valid[..., None], d, beyond(self.reach) * jnp.array([1.0, 0.0, 0.0]))
+        return _far_unless(self.valid, d, self.reach)
 
 
 def beyond(reach: Float[Array, ""]) -> Float[Array, ""]:
@@ -72,6 +72,11 @@ def beyond(reach: Float[Array, ""]) -> Float[Array, ""]:
     An unused place must be harmless in every derivative: its vector is a constant of this length.
     """
     return jnp.where(jnp.isfinite(reach), 2 * reach, 1e3)
+
+
+def _far_unless(valid: Bool[Array, "..."], d: Float[Array, "... 3"], reach: Float[Array, ""]):
+    far = beyond(reach) * jnp.array([1.0, 0.0, 0.0])
+    return jnp.where(valid[..., None], d, far)
 
 
 class Neighbors(eqx.Module):
@@ -141,17 +146,19 @@ class Neighbors(eqx.Module):
         """Vectors from i to the image of j, Å. Padded slots point farther than any cutoff."""
         x = structure.positions
         d = x[self.j] - x[self.i] + self.shift @ structure.cell
-        return jnp.where(self.valid[:, None], d, beyond(self.reach) * jnp.array([1.0, 0.0, 0.0]))
+        return _far_unless(self.valid, d, self.reach)
 
     def atoms_of(self, chosen: Bool[Array, "pairs"]) -> Bool[Array, "atoms"]:
         """True for each atom that belongs to one of the chosen pairs; padded slots count for nothing."""
         chosen = chosen & self.valid
-        return jnp.zeros(self.n_atoms, bool).at[self.i].max(chosen).at[self.j].max(chosen)
+        of_i = jnp.zeros(self.n_atoms, bool).at[self.i].max(chosen)
+        return of_i.at[self.j].max(chosen)
 
     def table(self) -> Table:
         """The same pairs by atom, for forms that need all neighbors of an atom together."""
         owners = self.extended(jnp.arange(self.n_atoms))
-        return Table(owners[self.near], self.image_shifts()[self.near], self.near < self.nobody, self.reach)
+        shift = self.image_shifts()[self.near]
+        return Table(owners[self.near], shift, self.near < self.nobody, self.reach)
 
     def slack(self, structure: Structure, cutoff: Float[Array, ""]) -> Float[Array, ""]:
         """How far, in Å, the list is from missing a pair within `cutoff`; negative: rebuild."""
@@ -167,7 +174,8 @@ class Neighbors(eqx.Module):
         deformation = jnp.linalg.solve(old, new)
         moved = structure.positions - self.positions @ deformation
         stretch = jnp.sqrt(jnp.sum((deformation - jnp.eye(3)) ** 2))
-        bound = (1.0 - stretch) * self.reach - 2.0 * jnp.sqrt(jnp.max(jnp.sum(moved**2, axis=-1)))
+        longest = jnp.sqrt(jnp.max(jnp.sum(moved**2, axis=-1)))
+        bound = (1.0 - stretch) * self.reach - 2.0 * longest
         return jnp.where(jnp.isfinite(self.reach), bound - cutoff, jnp.inf)
 
 
@@ -176,7 +184,8 @@ def complement(cell: Float[Array, "3 3"], missing: Bool[Array, "3"]) -> Float[Ar
     # Unit vectors orthogonal to the cell vectors present, one in each missing row. The last right singular
     # vectors span what the rows leave out.
     orthogonal = jnp.linalg.svd(cell)[2]
-    return orthogonal[jnp.clip(jnp.sum(~missing) + jnp.cumsum(missing) - 1, 0, 2)]
+    place = jnp.sum(~missing) + jnp.cumsum(missing) - 1
+    return orthogonal[jnp.clip(place, 0, 2)]
 
 
 Builder = Callable[[np.ndarray, np.ndarray, tuple[bool, bool, bool], float, Capacity], Neighbors]
@@ -395,78 +404,28 @@ def list_of_pairs(
         capacity: shapes at least kept.
         slots: length of an array, from the number needed and the length kept; by default no longer than both.
     """
-    by_atom = _by_atom(i, j, shift, len(positions))
-    room = Capacity(*map(slots, (len(i), by_atom.width, len(by_atom.owner)), capacity))
-    pad, spare = room.pairs - len(i), room.images - len(by_atom.owner)
+    rows = by_atom(i, j, shift, len(positions))
+    pairs = slots(len(i), capacity.pairs)
+    width = slots(rows.width, capacity.width)
+    images = slots(len(rows.owner), capacity.images)
+    near = rows.rows(width, len(positions) + images)
     return Neighbors(
-        i=jnp.asarray(np.pad(i, (0, pad))),
-        j=jnp.asarray(np.pad(j, (0, pad))),
-        shift=jnp.asarray(np.pad(shift.astype(float), ((0, pad), (0, 0)))),
-        valid=jnp.asarray(np.arange(room.pairs) < len(i)),
+        i=_filled_up(i, pairs),
+        j=_filled_up(j, pairs),
+        shift=_filled_up(shift.astype(float), pairs),
+        valid=jnp.asarray(np.arange(pairs) < len(i)),
         reach=jnp.asarray(reach, float),
         positions=jnp.asarray(positions),
         cell=jnp.asarray(cell),
-        near=jnp.asarray(by_atom.rows(room.width, len(positions) + room.images)),
-        owner=jnp.asarray(np.pad(by_atom.owner, (0, spare))),
-        image=jnp.asarray(np.pad(by_atom.image.astype(float), ((0, spare), (0, 0)))),
+        near=jnp.asarray(near),
+        owner=_filled_up(rows.owner, images),
+        image=_filled_up(rows.image.astype(float), images),
     )
 
 
-class _ByAtom(NamedTuple):
-    """Both directions of all pairs, ordered by the atom that looks: who, its place in the row, at what."""
-
-    atom: np.ndarray
-    place: np.ndarray
-    neighbor: np.ndarray
-    owner: np.ndarray
-    image: np.ndarray
-    n_atoms: int
-
-    @property
-    def width(self) -> int:
-        return int(self.place.max(initial=-1)) + 1
-
-    def rows(self, width: int, nobody: int) -> np.ndarray:
-        rows = np.full((self.n_atoms, width), nobody, np.int32)
-        rows[self.atom, self.place] = self.neighbor
-        return rows
-
-
-def _by_atom(i: np.ndarray, j: np.ndarray, shift: np.ndarray, n_atoms: int) -> _ByAtom:
-    atom = np.concatenate([i, j])
-    # numpy sorts numbers of 16 bits in linear time
-    order = np.argsort(atom.astype(np.uint16) if n_atoms <= 2**16 else atom, kind="stable")
-    counts = np.bincount(atom, minlength=n_atoms)
-    place = np.arange(len(atom)) - np.repeat(np.cumsum(counts) - counts, counts)
-    neighbor = np.concatenate([j, i])[order]
-    whole = shift.astype(np.int32)
-    away = np.concatenate([whole, -whole])[order]
-    outside = away.any(axis=1)
-    owner, image, index = _distinct_images(neighbor[outside], away[outside], n_atoms)
-    neighbor[outside] = n_atoms + index
-    return _ByAtom(atom[order], place, neighbor, owner, image, n_atoms)
-
-
-def _distinct_images(
-    owner: np.ndarray, image: np.ndarray, n_atoms: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # The different (owner, image) there are, and which of them each one given is. One whole number stands for
-    # both, and these numbers are marked in an array of all there could be, unless that is very long.
-    if len(owner) == 0:
-        return owner, image, owner
-    low = image.min(axis=0)
-    _, b, c = spans = (image.max(axis=0) - low + 1).astype(np.int64)
-    offset = image - low
-    number = ((offset[:, 0] * b + offset[:, 1]) * c + offset[:, 2]) * n_atoms + owner
-    if spans.prod() * n_atoms > 64 * len(owner):
-        _, first, index = np.unique(number, return_index=True, return_inverse=True)
-        return owner[first], image[first], index
-    # any of those with the same number serves as the first
-    first = np.full(spans.prod() * n_atoms, -1)
-    first[number] = np.arange(len(number))
-    there = first >= 0
-    index = (np.cumsum(there) - 1)[number]
-    return owner[first[there]], image[first[there]], index
+def _filled_up(values: np.ndarray, slots: int) -> Array:
+    spare = [(0, slots - len(values))] + [(0, 0)] * (values.ndim - 1)
+    return jnp.asarray(np.pad(values, spare))
 
 
 def search_on_device(
@@ -474,10 +433,10 @@ def search_on_device(
 ) -> Neighbors:
     """The same by jax-md's cell list on the device, for a cell three reaches thick along periodic vectors."""
     pairs = cell_list.find_pairs(positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs))
-    numbers = _image_numbers(pairs.shift, pairs.j, pairs.i, pairs.valid)
-    room = _slots(int(_count_distinct(numbers)), capacity.images)
+    numbers = image_numbers(pairs.shift, pairs.j, pairs.i, pairs.valid)
+    room = _slots(int(count_distinct(numbers)), capacity.images)
     width = _slots(pairs.most, capacity.width)
-    near, owner, image = _by_atom_on_device(*pairs[:4], numbers, len(positions), width, room)
+    near, owner, image = by_atom_on_device(*pairs[:4], numbers, len(positions), width, room)
     return Neighbors(
         *pairs[:4],
         reach=jnp.asarray(reach, float),
@@ -487,47 +446,6 @@ def search_on_device(
         owner=owner,
         image=image,
     )
-
-
-# One whole number for an image of an atom: 10 bits for each shift, 31 for the atom. HOME stands for the atom
-# itself, and for the directions of padded pairs.
-_HALF = 512
-HOME = np.iinfo(np.int64).max
-
-
-@jax.jit
-def _image_numbers(shift, j, i, valid) -> Int[Array, "directions"]:
-    both = jnp.concatenate([shift, -shift]).astype(jnp.int64)
-    a, b, c = jnp.moveaxis(both + _HALF, -1, 0)
-    number = ((a * 2 * _HALF + b) * 2 * _HALF + c) * 2**31 + jnp.concatenate([j, i])
-    return jnp.where(jnp.any(both != 0, axis=-1) & jnp.tile(valid, 2), number, HOME)
-
-
-@jax.jit
-def _count_distinct(numbers) -> Int[Array, ""]:
-    ordered = jnp.sort(numbers)
-    changes = jnp.concatenate([jnp.array([True]), ordered[1:] != ordered[:-1]])
-    return jnp.sum(changes & (ordered != HOME))
-
-
-@functools.partial(jax.jit, static_argnames=("n_atoms", "width", "room"))
-def _by_atom_on_device(i, j, shift, valid, numbers, n_atoms, width, room):
-    distinct = jnp.unique(numbers, size=room + 1, fill_value=HOME)[:room]
-    used = distinct != HOME
-    owner = jnp.where(used, distinct % 2**31, 0).astype(jnp.int32)
-    cells = distinct // 2**31
-    digits = jnp.stack([cells // (4 * _HALF**2), cells // (2 * _HALF) % (2 * _HALF), cells % (2 * _HALF)], -1)
-    image = jnp.where(used[:, None], (digits - _HALF).astype(float), 0.0)
-    neighbor = jnp.concatenate([j, i])
-    neighbor = jnp.where(numbers == HOME, neighbor, n_atoms + jnp.searchsorted(distinct, numbers))
-    # Sorted by atom, an entry's place in its row is its distance from where the row begins.
-    atom = jnp.where(jnp.tile(valid, 2), jnp.concatenate([i, j]), n_atoms)
-    order = jnp.argsort(atom)
-    atom = atom[order]
-    place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
-    rows = jnp.full((n_atoms, width), n_atoms + room, jnp.int32)
-    # padded slots fall outside, and are dropped
-    return rows.at[atom, place].set(neighbor[order].astype(jnp.int32), mode="drop"), owner, image
 
 
 def _all_pairs(n: int, pbc: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ derivatives of any order itself. An accelerator takes all atoms as one block.
 
 import functools
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -80,10 +80,18 @@ class Shells(NamedTuple):
     def at(self, places: Int[Array, "atoms few"], valid: Bool[Array, "atoms few"]) -> "Shells":
         """Some of the neighbors of each atom, by their places in the rows."""
         pick = lambda values: jnp.take_along_axis(values, places, axis=1)
-        far = (beyond(jnp.asarray(jnp.inf)), 0.0, 0.0)
-        x, y, z = (jnp.where(valid, pick(dk), away) for dk, away in zip(self.d, far, strict=True))
+        d = _far_unless(valid, [pick(dk) for dk in self.d], jnp.asarray(jnp.inf))
         others = None if self.others is None else pick(self.others)
-        return Shells((x, y, z), valid, self.center, others)
+        return Shells(d, valid, self.center, others)
+
+
+def _far_unless(
+    valid: Bool[Array, "atoms width"], d: Sequence[Array], reach: Float[Array, ""]
+) -> tuple[Array, Array, Array]:
+    # along x, beyond any cutoff
+    x, y, z = d
+    far = beyond(reach)
+    return jnp.where(valid, x, far), jnp.where(valid, y, 0.0), jnp.where(valid, z, 0.0)
 
 
 def closest(
@@ -181,7 +189,8 @@ class ShellPotential(Potential):
             # e is half the energy of each pair, and the other half stands in the shell of the neighbor
             K = 2 * np.asarray(_pair_curvatures(self, structure, around))[valid]
             i, j = np.nonzero(valid)[0], owners[valid]
-            return HessianBlocks(np.concatenate([i, i]), np.concatenate([i, j]), np.concatenate([K, -K]))
+            columns = np.concatenate([i, j])
+            return HessianBlocks(np.concatenate([i, i]), columns, np.concatenate([K, -K]))
         K = np.asarray(_shell_curvatures(self, structure, around))
         members = np.concatenate([np.arange(n)[:, None], owners], axis=1)
         there = np.concatenate([np.ones((n, 1), bool), valid], axis=1)
@@ -221,11 +230,11 @@ class Surroundings(NamedTuple):
     def shells(self, points: tuple[Float[Array, "extended"], ...], rows: Rows) -> Shells:
         """The shells of some rows."""
         valid = rows.near < self.neighbors.nobody
-        far = (beyond(self.neighbors.reach), 0.0, 0.0)
-        d = [p[rows.near] - rows.positions[:, k, None] for k, p in enumerate(points)]
-        x, y, z = (jnp.where(valid, dk, away) for dk, away in zip(d, far, strict=True))
+        centers = rows.positions.T[:, :, None]
+        d = [p[rows.near] - center for p, center in zip(points, centers, strict=True)]
+        d = _far_unless(valid, d, self.neighbors.reach)
         others = None if self.types is None else self.neighbors.extended(self.types)[rows.near]
-        return Shells((x, y, z), valid, rows.types, others)
+        return Shells(d, valid, rows.types, others)
 
     def all_rows(self, positions: Float[Array, "atoms 3"]) -> Rows:
         """All atoms at once."""
@@ -291,7 +300,8 @@ def _block_energy(potential: ShellPotential, shells: Shells, real: Bool[Array, "
 def _each(function: Any, rows: Any) -> Any:
     """The function of one block (or stage) after the other; one alone needs no loop."""
     if jax.tree.leaves(rows)[0].shape[0] == 1:
-        return jax.tree.map(lambda out: out[None], function(jax.tree.map(lambda leaf: leaf[0], rows)))
+        only = function(jax.tree.map(lambda leaf: leaf[0], rows))
+        return jax.tree.map(lambda out: out[None], only)
     return jax.lax.map(function, rows)
 
 
@@ -374,7 +384,8 @@ def _of_atoms_and_cell(
 ) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
     n = len(own)
     of_images = received[n:-1]
-    return received[:n].at[neighbors.owner].add(of_images) - own, neighbors.image.T @ of_images
+    of_atoms = received[:n].at[neighbors.owner].add(of_images) - own
+    return of_atoms, neighbors.image.T @ of_images
 
 
 # --- second derivatives of the shells
@@ -387,8 +398,9 @@ def _pair_curvatures(
     """d²e/dd² of each pair: all at once, as none knows of another."""
 
     def block(gradient: Any, d: Any) -> Array:
-        along = [tuple(jnp.full_like(dk, float(k == axis)) for k, dk in enumerate(d)) for axis in range(3)]
-        return jnp.stack([_change_along(gradient, d, one) for one in along], axis=-1)
+        one, none = jnp.ones_like(d[0]), jnp.zeros_like(d[0])
+        axes = (one, none, none), (none, one, none), (none, none, one)
+        return jnp.stack([_change_along(gradient, d, axis) for axis in axes], axis=-1)
 
     return _of_slopes(block, potential, structure, around)
 
@@ -404,8 +416,10 @@ def _shell_curvatures(
     def block(gradient: Any, d: Any) -> Array:
         def column(at: Int[Array, "2"]) -> Float[Array, "atoms width 3"]:
             chosen = jnp.arange(width) == at[0]
-            one = [jnp.where(chosen & (at[1] == k), 1.0, jnp.zeros_like(dk)) for k, dk in enumerate(d)]
-            return _change_along(gradient, d, tuple(one))
+            direction = chosen & (at[1] == jnp.arange(3))[:, None]
+            x, y, z = jnp.broadcast_to(direction[:, None].astype(d[0].dtype), (3, *d[0].shape))
+            one = (x, y, z)
+            return _change_along(gradient, d, one)
 
         columns = jax.lax.map(column, places.reshape(-1, 2)).reshape(width, 3, *d[0].shape, 3)
         return jnp.moveaxis(columns, (0, 1, 2, 3, 4), (2, 4, 0, 1, 3))

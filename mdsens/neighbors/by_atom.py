@@ -1,0 +1,119 @@
+"""Pairs sorted by the atom that looks, over atoms and the images of atoms that it sees.
+
+On the host for lists of vesin, on the device for those of the cell list; both give the same.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+
+class ByAtom(NamedTuple):
+    """Both directions of all pairs, ordered by the atom that looks: who, its place in the row, at what."""
+
+    atom: np.ndarray
+    place: np.ndarray
+    neighbor: np.ndarray
+    owner: np.ndarray
+    image: np.ndarray
+    n_atoms: int
+
+    @property
+    def width(self) -> int:
+        return int(self.place.max(initial=-1)) + 1
+
+    def rows(self, width: int, nobody: int) -> np.ndarray:
+        rows = np.full((self.n_atoms, width), nobody, np.int32)
+        rows[self.atom, self.place] = self.neighbor
+        return rows
+
+
+def by_atom(i: np.ndarray, j: np.ndarray, shift: np.ndarray, n_atoms: int) -> ByAtom:
+    """Both directions of pairs that are given once."""
+    atom = np.concatenate([i, j])
+    # numpy sorts numbers of 16 bits in linear time
+    order = np.argsort(atom.astype(np.uint16) if n_atoms <= 2**16 else atom, kind="stable")
+    counts = np.bincount(atom, minlength=n_atoms)
+    begins = np.cumsum(counts) - counts
+    place = np.arange(len(atom)) - np.repeat(begins, counts)
+    neighbor = np.concatenate([j, i])[order]
+    whole = shift.astype(np.int32)
+    away = np.concatenate([whole, -whole])[order]
+    outside = away.any(axis=1)
+    owner, image, index = _distinct_images(neighbor[outside], away[outside], n_atoms)
+    neighbor[outside] = n_atoms + index
+    return ByAtom(atom[order], place, neighbor, owner, image, n_atoms)
+
+
+def _distinct_images(
+    owner: np.ndarray, image: np.ndarray, n_atoms: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # The different (owner, image) there are, and which of them each one given is. One whole number stands for
+    # both, and these numbers are marked in an array of all there could be, unless that is very long.
+    if len(owner) == 0:
+        return owner, image, owner
+    low = image.min(axis=0)
+    spans = (image.max(axis=0) - low + 1).astype(np.int64)
+    cells = np.ravel_multi_index(tuple((image - low).T), tuple(spans))
+    number = cells * n_atoms + owner
+    if spans.prod() * n_atoms > 64 * len(owner):
+        _, first, index = np.unique(number, return_index=True, return_inverse=True)
+        return owner[first], image[first], index
+    # any of those with the same number serves as the first
+    first = np.full(spans.prod() * n_atoms, -1)
+    first[number] = np.arange(len(number))
+    there = first >= 0
+    index = (np.cumsum(there) - 1)[number]
+    return owner[first[there]], image[first[there]], index
+
+
+# --- on the device
+
+# One whole number for an image of an atom: 10 bits for each shift, 31 for the atom. HOME stands for the atom
+# itself, and for the directions of padded pairs.
+_HALF = 512
+HOME = np.iinfo(np.int64).max
+
+
+@jax.jit
+def image_numbers(shift, j, i, valid) -> Int[Array, "directions"]:
+    """The number of the image at the other end, for both directions of all pairs."""
+    both = jnp.concatenate([shift, -shift]).astype(jnp.int64)
+    cells = (both + _HALF) @ jnp.array([4 * _HALF**2, 2 * _HALF, 1])
+    number = cells * 2**31 + jnp.concatenate([j, i])
+    away = jnp.any(both != 0, axis=-1) & jnp.tile(valid, 2)
+    return jnp.where(away, number, HOME)
+
+
+@jax.jit
+def count_distinct(numbers) -> Int[Array, ""]:
+    """How many different images there are."""
+    ordered = jnp.sort(numbers)
+    first = jnp.diff(ordered, prepend=-1) != 0
+    return jnp.sum(first & (ordered != HOME))
+
+
+@functools.partial(jax.jit, static_argnames=("n_atoms", "width", "room"))
+def by_atom_on_device(i, j, shift, valid, numbers, n_atoms, width, room):
+    """`near`, `owner` and `image` of `Neighbors`, in arrays of these shapes."""
+    distinct = jnp.unique(numbers, size=room + 1, fill_value=HOME)[:room]
+    used = distinct != HOME
+    owner = jnp.where(used, distinct % 2**31, 0).astype(jnp.int32)
+    cells = distinct // 2**31
+    digits = jnp.stack(jnp.unravel_index(cells, (2 * _HALF,) * 3), axis=-1)
+    image = jnp.where(used[:, None], (digits - _HALF).astype(float), 0.0)
+    neighbor = jnp.concatenate([j, i])
+    neighbor = jnp.where(numbers == HOME, neighbor, n_atoms + jnp.searchsorted(distinct, numbers))
+    # Sorted by atom, an entry's place in its row is its distance from where the row begins.
+    atom = jnp.where(jnp.tile(valid, 2), jnp.concatenate([i, j]), n_atoms)
+    order = jnp.argsort(atom)
+    atom = atom[order]
+    place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
+    rows = jnp.full((n_atoms, width), n_atoms + room, jnp.int32)
+    # padded slots fall outside, and are dropped
+    near = rows.at[atom, place].set(neighbor[order].astype(jnp.int32), mode="drop")
+    return near, owner, image
