@@ -49,6 +49,7 @@ from mdsens.potentials.parameters import (
     parameter_values,
     replace_parameters,
 )
+from mdsens.potentials.programs import ProgramPotential, from_ase, from_program
 from mdsens.potentials.snap import SNAP
 from mdsens.potentials.snap_files import read_snap
 from mdsens.potentials.stillinger_weber import StillingerWeber
@@ -101,6 +102,7 @@ __all__ = [
     "Observable",
     "PairPotential",
     "Potential",
+    "ProgramPotential",
     "RelaxationProgress",
     "Quantity",
     "Relaxed",
@@ -134,8 +136,10 @@ __all__ = [
     "first_order",
     "find_neighbors",
     "flows",
+    "from_ase",
     "from_jax_md_nequip",
     "from_nequix",
+    "from_program",
     "functional_sensitivities",
     "implicit",
     "load_potential",

@@ -98,6 +98,7 @@ class Potential(eqx.Module):
         twice_differentiable: JAX can differentiate the energy twice. A form that knows its forces only
             (another program behind `jax.pure_callback`) sets it False: it relaxes by its forces alone.
 
+        by_differences: second derivatives are differences of forces; `curvature_error` says how good.
         heavy: a derivative takes so much memory that directions are worked off one after another.
 
     A form that brings its own product with the Hessian is twice differentiable: its gradient is a
@@ -123,6 +124,7 @@ class Potential(eqx.Module):
 
     local: ClassVar[bool] = True
     twice_differentiable: ClassVar[bool] = True
+    by_differences: ClassVar[bool] = False
     heavy: ClassVar[bool] = False
     weighted_sum: ClassVar[Any]  # SumPotential, a Potential itself: set where it is defined
     elements: eqx.AbstractVar[tuple[str, ...]]
@@ -185,6 +187,14 @@ class Potential(eqx.Module):
             neighbors: a list for this structure without skin.
         """
         return None
+
+    def curvature_error(self, structure: Structure, dx: Any, dcell: Any) -> float:
+        """How far the curvature of the energy along a direction may be off, eV/Å²; 0 unless by differences.
+
+        Args:
+            dx, dcell: (atoms, 3) and (3, 3), the direction.
+        """
+        return 0.0
 
     def check_structure(self, structure: Structure) -> None:
         """Raise if this form cannot describe this structure: for forms with limits of their own.

@@ -108,6 +108,11 @@ class SumPotential(Potential):
         return all(part.twice_differentiable for part in self.parts)
 
     @property
+    def by_differences(self) -> bool:  # type: ignore[override]
+        """Whether a part has its second derivatives so."""
+        return any(part.by_differences for part in self.parts)
+
+    @property
     def heavy(self) -> bool:  # type: ignore[override]
         """Whether a part is."""
         return any(part.heavy for part in self.parts)
@@ -149,6 +154,11 @@ class SumPotential(Potential):
     def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
         """True for each atom that interacts through any part."""
         return functools.reduce(jnp.logical_or, [p.contacts(structure, neighbors) for p in self.parts])
+
+    def curvature_error(self, structure: Structure, dx: Any, dcell: Any) -> float:
+        """The errors of all parts together, eV/Å²."""
+        errors = [part.curvature_error(structure, dx, dcell) for part in self.parts]
+        return sum(abs(weight) * error for weight, error in zip(self.weights, errors, strict=True))
 
     def check_structure(self, structure: Structure) -> None:
         """Raise if a part cannot describe this structure.

@@ -19,6 +19,8 @@ class Certificate:
             in the length units of `Coordinates`).
         curvature_error: an eigenvalue lies within this of the lowest, eV/Å².
         mode: (atoms, 3) atomic part of the softest mode; strain_mode: its strain part.
+        difference_error: how far the lowest curvature may be off because second derivatives are differences
+            of forces, eV/Å²; NaN where they are exact.
         linear_residual: |H dx + b| / |b| of the solves behind the derivatives, the worst of them.
         unknowns, gauge: number of coordinates, and how many of them cost no energy or are fixed.
     """
@@ -33,6 +35,7 @@ class Certificate:
     unknowns: int
     gauge: int
     linear_residual: float = float("nan")
+    difference_error: float = float("nan")
 
     @property
     def condition(self) -> float:
@@ -42,12 +45,17 @@ class Certificate:
     @property
     def is_minimum(self) -> bool:
         """All curvatures off the gauge are positive, beyond doubt."""
-        return self.unknowns == self.gauge or self.lowest_curvature > SOFT * abs(self.highest_curvature)
+        return self.unknowns == self.gauge or self.lowest_curvature > self._doubt
 
     @property
     def is_saddle(self) -> bool:
         """The energy falls along some mode, beyond doubt."""
-        return self.unknowns > self.gauge and self.lowest_curvature < -SOFT * abs(self.highest_curvature)
+        return self.unknowns > self.gauge and self.lowest_curvature < -self._doubt
+
+    @property
+    def _doubt(self) -> float:
+        soft = SOFT * abs(self.highest_curvature)
+        return soft if np.isnan(self.difference_error) else max(soft, self.difference_error)
 
     @property
     def is_singular(self) -> bool:
@@ -70,7 +78,13 @@ class Certificate:
             ("condition number", "-" if still else f"{self.condition:.3g}"),
             ("linear residual", f"{self.linear_residual:.0e}" if np.isfinite(self.linear_residual) else "-"),
             ("unknowns (gauge)", f"{self.unknowns} ({self.gauge})"),
+            *self._differences(),
         ]
+
+    def _differences(self) -> list[tuple[str, str]]:
+        if np.isnan(self.difference_error):
+            return []
+        return [("second derivatives", f"by differences, ± {self.difference_error:.0e} eV/Å²")]
 
     def require_minimum(self, name: str = "the state", partial: object = None) -> None:
         """Raise unless the state is a minimum.

@@ -124,6 +124,8 @@ class Coordinates(eqx.Module):
     def split(self, w: Float[Array, "unknowns"]) -> tuple[Float[Array, "atoms 3"], Float[Array, "3 3"]]:
         """Displacements u (Å) and deformation F."""
         n = self.reference.n_atoms
+        if not len(self.basis):  # the cell is no function of w then, and nobody asks for a stress
+            return w.reshape(n, 3), jnp.eye(3)
         strain = jnp.einsum("k,kab->ab", w[3 * n :] / self.length, self.basis)
         return w[: 3 * n].reshape(n, 3), jnp.eye(3) + strain
 

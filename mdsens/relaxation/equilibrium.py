@@ -316,7 +316,15 @@ class Equilibrium:
             strain_mode=mode[3 * n :],
             unknowns=unknowns,
             gauge=unknowns - rank,
+            difference_error=self._difference_error(mode) if rank else np.nan,
         )
+
+    def _difference_error(self, mode: np.ndarray) -> float:
+        if not self.potential.by_differences:
+            return np.nan
+        coordinates = self.landscape.coordinates
+        structure, move = jax.jvp(coordinates.structure, (self.w,), (jnp.asarray(mode),))
+        return self.potential.curvature_error(structure, move.positions, move.cell)
 
     @property
     def nbytes(self) -> int:
