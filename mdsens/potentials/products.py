@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -74,7 +75,7 @@ def _evaluate(*arrays: Any, maps: _Maps) -> list[Array]:
 
 @_product.def_abstract_eval
 def _shapes(*arrays: Any, maps: _Maps) -> list[Any]:
-    return [jax.core.ShapedArray((*maps.batch, *shape), jnp.dtype(float)) for shape in maps.shapes_out]
+    return [ShapedArray((*maps.batch, *shape), jnp.dtype(float)) for shape in maps.shapes_out]
 
 
 def _called(*arrays: Any, maps: _Maps) -> list[Array]:

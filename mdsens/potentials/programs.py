@@ -24,6 +24,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from mdsens.checks import number
@@ -124,7 +125,7 @@ class ProgramPotential(Potential):
             InputError: what is missing or has the wrong shape. NonFiniteError: NaN from the program.
         """
         leaves = jax.tree.leaves((structure, self.parameters))
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        if not any(isinstance(leaf, Tracer) for leaf in leaves):
             self.evaluator.evaluate(structure.pbc, self._point(structure))
 
     def curvature_error(self, structure: Structure, dx: Any, dcell: Any) -> float:
@@ -161,7 +162,8 @@ def from_program(
         )
     values = {name: _as_array(name, value) for name, value in sorted((parameters or {}).items())}
     layout = tuple((name, value.shape) for name, value in values.items())
-    return ProgramPotential(Evaluator(program, layout), values, tuple(elements), source)
+    evaluator = Evaluator(program, layout)
+    return ProgramPotential(evaluator=evaluator, parameters=values, elements=tuple(elements), source=source)
 
 
 def _as_array(name: str, value: Any) -> Array:
@@ -561,7 +563,7 @@ def _parameter_step(theta: np.ndarray, dtheta: np.ndarray) -> float:
     # a small part of the parameters that change, or of one where they are zero
     moved = dtheta != 0
     size = np.linalg.norm(theta[moved])
-    return PARAMETER_STEP * (size if size > 0 else 1.0) / np.linalg.norm(dtheta)
+    return float(PARAMETER_STEP * (size if size > 0 else 1.0) / np.linalg.norm(dtheta))
 
 
 # --- as JAX sees it. Static: (evaluator, pbc). Arrays: species, positions, cell, parameters in a row.
@@ -571,7 +573,7 @@ Static = tuple[Evaluator, tuple[bool, ...]]
 
 def _ask(answer: Callable[..., Any], shapes: Sequence[Any], arrays: tuple[Any, ...]) -> Any:
     """Call the host with arrays; without JAX in between if they are plain: errors then keep their class."""
-    if not any(isinstance(array, jax.core.Tracer) for array in arrays):
+    if not any(isinstance(array, Tracer) for array in arrays):
         return tuple(jnp.asarray(y) for y in answer(tuple(np.asarray(array) for array in arrays)))
     out = tuple(jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(float)) for shape in shapes)
     call = lambda *a: tuple(np.asarray(y, float) for y in answer(tuple(np.asarray(array) for array in a)))
