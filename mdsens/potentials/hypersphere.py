@@ -62,14 +62,19 @@ class Hypersphere(NamedTuple):
         self, weights: Float[Array, "atoms width"], h: tuple[Float[Array, "atoms width"], ...]
     ) -> list[Float[Array, "points atoms"]]:
         """Parts of the weights at h, by degree, each summed over the width."""
-        moments = _moments(weights, h, self.degree)
+        coefficients = self.coefficients(weights, h)
+        return [jnp.asarray(values) @ own for values, own in zip(self.harmonics, coefficients, strict=True)]
+
+    def coefficients(
+        self, weights: Float[Array, "atoms width"], h: tuple[Float[Array, "atoms width"], ...]
+    ) -> list[Float[Array, "harmonics atoms"]]:
+        """The same parts, as coefficients of the harmonics."""
         found = {}
-        for top, own in moments.items():
+        for top, moments in _moments(weights, h, self.degree).items():
             degrees = range(top % 2, top + 1, 2)
-            coefficients = np.concatenate([self.polynomials[n] for n in degrees]) @ own
+            coefficients = np.concatenate([self.polynomials[n] for n in degrees]) @ moments
             ends = np.cumsum([(n + 1) ** 2 for n in degrees])
-            for n, part in zip(degrees, jnp.split(coefficients, ends[:-1]), strict=True):
-                found[n] = self.harmonics[n] @ part
+            found |= zip(degrees, jnp.split(coefficients, ends[:-1]), strict=True)
         return [found[n] for n in range(self.degree + 1)]
 
 

@@ -191,7 +191,7 @@ class ShellPotential(Potential):
             i, j = np.nonzero(valid)[0], owners[valid]
             columns = np.concatenate([i, j])
             return HessianBlocks(np.concatenate([i, i]), columns, np.concatenate([K, -K]))
-        K = np.asarray(_shell_curvatures(self, structure, around))
+        K = np.asarray(self.shell_curvatures(structure, around))
         members = np.concatenate([np.arange(n)[:, None], owners], axis=1)
         there = np.concatenate([np.ones((n, 1), bool), valid], axis=1)
         K = _with_center(K)
@@ -199,6 +199,12 @@ class ShellPotential(Potential):
         i = np.broadcast_to(members[:, :, None], pairs.shape)[pairs]
         j = np.broadcast_to(members[:, None, :], pairs.shape)[pairs]
         return HessianBlocks(i, j, K[pairs])
+
+    def shell_curvatures(
+        self, structure: Structure, around: "Surroundings"
+    ) -> Float[Array, "atoms width width 3 3"]:
+        """d²e/dd dd between all neighbors of each atom, eV/Å²; a form may know a shorter way."""
+        return _shell_curvatures(self, structure, around)
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> "Surroundings":
         types = self.types(structure) if len(self.elements) > 1 else None

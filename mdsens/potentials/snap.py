@@ -25,8 +25,10 @@ Source: Thompson et al., J. Comput. Phys. 285, 316 (2015); quadratic, Wood, Thom
 
 import functools
 import itertools
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -36,7 +38,7 @@ from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import parameter
 from mdsens.potentials.hypersphere import IDENTITY, Hypersphere, hypersphere
-from mdsens.potentials.shells import ShellPotential, Shells
+from mdsens.potentials.shells import ShellPotential, Shells, Surroundings
 from mdsens.structure import Structure
 
 Triple = tuple[int, int, int]
@@ -140,26 +142,32 @@ class SNAP(ShellPotential):
 
     def _components(self, shells: Shells) -> Float[Array, "components atoms"]:
         sphere = hypersphere(max(self.twojmax, 2))
-        densities = self._densities(sphere, shells)
+        own = [part[:, None] for part in sphere.at(IDENTITY)]
+        densities = []
+        for element, (theirs, g) in enumerate(self._seen(shells)):
+            share = self._own_share(element, shells)
+            parts = sphere.parts(theirs, g)
+            densities.append([part + share * alone for part, alone in zip(parts, own, strict=True)])
+        return self._integrals(sphere, densities) - self._alone(shells)
+
+    def _integrals(
+        self, sphere: Hypersphere, densities: list[list[Float[Array, "points ..."]]]
+    ) -> Float[Array, "components ..."]:
+        """Components from the parts f_l of each density."""
         found = []
         for first, second, third in itertools.product(range(len(densities)), repeat=3):
             for a, b, c in triples(self.twojmax):
                 product = densities[first][a] * densities[second][b] * densities[third][c]
                 weights = sphere.weights[:, None] * (1 if self.bnorm else c + 1)
                 found.append(jnp.sum(weights * product, axis=0))
-        return jnp.stack(found) - self._alone(shells)
+        return jnp.stack(found)
 
-    def _densities(self, sphere: Hypersphere, shells: Shells) -> list[list[Float[Array, "points atoms"]]]:
-        """Parts f_l of each density: one for all elements, or one for each with `chem`."""
+    def _seen(self, shells: Shells) -> list[tuple[Array, tuple[Array, ...]]]:
+        """Weights and points of each density: one for all elements, or one for each with `chem`."""
         g, weights = self._on_the_sphere(shells)
-        own = [part[:, None] for part in sphere.at(IDENTITY)]
-        densities = []
-        for element in range(len(self.elements) if self.chem else 1):
-            theirs = weights if not self._apart else jnp.where(shells.others == element, weights, 0.0)
-            share = self._own_share(element, shells)
-            parts = sphere.parts(theirs, g)
-            densities.append([part + share * alone for part, alone in zip(parts, own, strict=True)])
-        return densities
+        if not self._apart:
+            return [(weights, g)]
+        return [(jnp.where(shells.others == e, weights, 0.0), g) for e in range(len(self.elements))]
 
     @property
     def _apart(self) -> bool:
@@ -172,13 +180,68 @@ class SNAP(ShellPotential):
             return 1.0
         return jnp.where(shells.center == element, 1.0, 0.0)
 
+    # Second derivatives of a shell, for linear SNAP. With h the coefficients of the harmonics Y, to which
+    # each neighbor adds h(d) of its own,
+    #     d²e/dd_m dd_n = J_m^T H J_n + delta_mn (de/dh) d²h/dd²,    J = dh/dd,
+    #     H = d²e/dh dh = sum over points of Y^T P Y.
+    # e is the sum over points of a cubic form T f f f / 6, so P = T f, and de/df = P f / 2. H is formed once
+    # for all neighbors.
+    def shell_curvatures(
+        self, structure: Structure, around: Surroundings
+    ) -> Float[Array, "atoms width width 3 3"]:
+        """d²e/dd dd between all neighbors of each atom, eV/Å²."""
+        if self.quadratic or self.chem:
+            return super().shell_curvatures(structure, around)
+        return _curvatures(self, structure, around)
+
+    def _curvature(self, shell: Shells) -> Float[Array, "width width 3 3"]:
+        """The same for one atom, whose neighbors stand below each other: (width, 1)."""
+        sphere = hypersphere(max(self.twojmax, 2))
+
+        def coefficients(d: Any) -> Float[Array, "harmonics width"]:
+            g, weights = self._on_the_sphere(shell._replace(d=d))
+            return jnp.concatenate(sphere.coefficients(weights, g))
+
+        # x, y or z of all neighbors at once: they do not know of each other
+        axes = tuple(jnp.eye(3)[:, k, None, None] * jnp.ones_like(dk) for k, dk in enumerate(shell.d))
+        along = lambda function: jax.vmap(jax.linearize(function, shell.d)[1])(axes)
+        J = jnp.moveaxis(along(coefficients), 0, -1)
+        slope, H = self._of_harmonics(sphere, jnp.sum(coefficients(shell.d), axis=1), shell)
+        flat = J.reshape(len(J), -1)
+        width = J.shape[1]
+        mixed = (flat.T @ (H @ flat)).reshape(width, 3, width, 3).transpose(0, 2, 1, 3)
+        bent = along(jax.grad(lambda d: jnp.sum(slope @ coefficients(d))))
+        own = jnp.stack(bent)[..., 0].transpose(2, 1, 0)
+        return mixed + jnp.eye(width)[:, :, None, None] * own[:, None]
+
+    def _of_harmonics(
+        self, sphere: Hypersphere, h: Float[Array, "harmonics"], shell: Shells
+    ) -> tuple[Float[Array, "harmonics"], Float[Array, "harmonics harmonics"]]:
+        """de/dh and d²e/dh dh of an atom."""
+        beta = self.beta if shell.center is None else self.beta[shell.center[0]]
+        ends = np.cumsum([values.shape[1] for values in sphere.harmonics])
+        own = zip(sphere.harmonics, jnp.split(h, ends[:-1]), sphere.at(IDENTITY), strict=True)
+        parts = jnp.stack([values @ part + alone for values, part, alone in own])
+
+        T = jnp.tensordot(beta[1:], _cubic_forms(self.twojmax, len(parts), self.bnorm), 1)
+        P = sphere.weights * jnp.tensordot(T, parts, 1)
+        slopes = 0.5 * jnp.sum(P * parts, axis=1)
+        Y, degrees = sphere.harmonics, range(len(parts))
+        slope = jnp.concatenate([Y[n].T @ slopes[n] for n in degrees])
+        # H is symmetric: the blocks right of the diagonal, and half of those on it
+        half = lambda n, k: (0.5 if n == k else 1.0) * P[n, k][:, None] * Y[k]
+        right = [Y[n].T @ jnp.concatenate([half(n, k) for k in degrees[n:]], axis=1) for n in degrees]
+        upper = jnp.concatenate([jnp.pad(row, ((0, 0), (len(h) - row.shape[1], 0))) for row in right])
+        return slope, upper + upper.T
+
     def _on_the_sphere(self, shells: Shells) -> tuple[tuple[Array, ...], Float[Array, "atoms width"]]:
         """The points g of the neighbors, and their weights w_j f(r)."""
         if shells.center is None:
             reach, weight = self._reach()[0, 0], self.weights[0]
         else:
-            reach = jnp.asarray(self._reach())[shells.center[:, None], shells.others]
-            weight = jnp.asarray(self.weights)[shells.others]
+            center, others = shells.species()
+            reach = jnp.asarray(self._reach())[center[:, None], others]
+            weight = jnp.asarray(self.weights)[others]
         x, y, z = shells.d
         square = x * x + y * y + z * z
         # Everything is smooth at r = 0, where sqrt is not.
@@ -204,6 +267,25 @@ class SNAP(ShellPotential):
         return jnp.concatenate([jnp.asarray(block) for block in blocks])
 
 
+@eqx.filter_jit
+def _curvatures(
+    potential: SNAP, structure: Structure, around: Surroundings
+) -> Float[Array, "atoms width width 3 3"]:
+    points = around.extended_positions(structure.positions, structure.cell)
+    shells = around.shells(points, around.all_rows(structure.positions))
+    alone = jax.tree.map(lambda leaf: leaf[:, None], shells)  # an atom at a time
+
+    def one(shell: Shells) -> Float[Array, "width width 3 3"]:
+        below = lambda leaf: jnp.swapaxes(leaf, 0, 1)
+        center = None if shell.center is None else jnp.repeat(shell.center, shell.valid.shape[1])
+        others = None if shell.others is None else below(shell.others)
+        x, y, z = map(below, shell.d)
+        K = potential._curvature(Shells((x, y, z), below(shell.valid), center, others))
+        return jnp.where((shell.valid[0][:, None] & shell.valid[0])[:, :, None, None], K, 0.0)
+
+    return jax.lax.map(one, alone)
+
+
 NEAREST = 1e-10  # Å; closer atoms do not see each other
 
 
@@ -217,6 +299,15 @@ def triples(twojmax: int) -> tuple[Triple, ...]:
         for c in range(a, min(twojmax, a + b) + 1)
         if (a + b + c) % 2 == 0
     )
+
+
+def _cubic_forms(twojmax: int, degrees: int, bnorm: bool) -> np.ndarray:
+    """Third derivatives of each component by the parts f, (components, degrees, degrees, degrees)."""
+    found = np.zeros((len(triples(twojmax)), degrees, degrees, degrees))
+    for k, triple in enumerate(triples(twojmax)):
+        for order in itertools.permutations(triple):
+            found[(k, *order)] += 1 if bnorm else triple[2] + 1
+    return found
 
 
 def count_coefficients(densities: int, twojmax: int, quadratic: bool) -> int:

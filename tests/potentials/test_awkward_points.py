@@ -35,6 +35,12 @@ FORMS = {
     "vashishta": (ms.load_potential("sic-vashishta-2007"), "the second derivative jumps"),
     "zbl": (ms.ZBL.of(("Si", "C"), 1.5, 2.5), CONTINUOUS),
     "stillinger-weber": (ms.load_potential("si-stillinger-weber-1985"), CONTINUOUS),
+    "snap": (
+        ms.SNAP(
+            [0.1, 0.7, -0.4, 0.3, 0.2, -0.5], ("W",), twojmax=2, rcutfac=3.0, radii=(0.5,), weights=(1.0,)
+        ),
+        "the second derivative jumps",
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import references
 from numpy.testing import assert_allclose
 
 import mdsens as ms
+from mdsens.potentials.shells import ShellPotential
 from mdsens.potentials.snap import count_coefficients, triples
 from mdsens.strain import to_voigt
 
@@ -132,6 +133,18 @@ def test_energy_is_linear_in_all_coefficients_with_the_slopes_of_lammps(tungsten
     sums = np.concatenate([[structure.n_atoms], np.sum(descriptors, axis=0)])
     for k, beta in enumerate(np.asarray(snap.beta)):
         references.assert_agrees(beta * sums[k], case["sensitivities"]["energy"][f"c{k}"], f"c{k}")
+
+
+# --- second derivatives
+
+
+@pytest.mark.parametrize(("elements", "twojmax"), [(("W",), 3), (("W", "Be"), 2)])
+def test_curvatures_of_a_shell_by_harmonics_are_those_along_each_direction(elements, twojmax):
+    potential = small(elements, twojmax)
+    structure = cluster((elements * 5)[:5])
+    around = potential._surroundings(structure, ms.neighbors_of(potential, structure))
+    mine = potential.shell_curvatures(structure, around)
+    assert_allclose(mine, ShellPotential.shell_curvatures(potential, structure, around), atol=1e-11)
 
 
 # --- what the settings mean
