@@ -347,10 +347,13 @@ def _funcfl_element(line: _Line) -> str:
 
 
 def _common_grid(grids: Sequence[_Grid]) -> _Grid:
-    dr, drho = max(g.dr for g in grids), max(g.drho for g in grids)
-    longest, densest = max((g.nr - 1) * g.dr for g in grids), max((g.nrho - 1) * g.drho for g in grids)
+    dr = max(g.dr for g in grids)
+    drho = max(g.drho for g in grids)
+    longest = max((g.nr - 1) * g.dr for g in grids)
+    densest = max((g.nrho - 1) * g.drho for g in grids)
     cutoff = max(g.cutoff for g in grids)
-    return _Grid(int(densest / drho + 0.5), drho, int(longest / dr + 0.5), dr, cutoff)
+    nrho, nr = int(densest / drho + 0.5), int(longest / dr + 0.5)
+    return _Grid(nrho, drho, nr, dr, cutoff)
 
 
 def _resampled(values: np.ndarray, spacing: float, n: int, new_spacing: float) -> np.ndarray:
@@ -359,6 +362,8 @@ def _resampled(values: np.ndarray, spacing: float, n: int, new_spacing: float) -
     k = np.clip(x.astype(int), 1, len(values) - 3)
     t = np.minimum(x - k, 2.0)
     before, here, after, last = (values[k + step] for step in (-1, 0, 1, 2))
-    outer = t * (t - 1) * (last * (t + 1) - before * (t - 2)) / 6
-    inner = (t + 1) * (t - 2) * (here * (t - 1) - after * t) / 2
+    far = last * (t + 1) - before * (t - 2)
+    outer = t * (t - 1) * far / 6
+    close = here * (t - 1) - after * t
+    inner = (t + 1) * (t - 2) * close / 2
     return outer + inner

@@ -65,9 +65,8 @@ class EDIP(ShellPotential):
         if len(self.elements) <= 1:
             return self.cutoffA
         types = self.types(structure)
-        return self.cutoffA[
-            jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
-        ]
+        pair = jnp.asarray(pair_table(len(self.elements)))
+        return self.cutoffA[pair[types[neighbors.i], types[neighbors.j]]]
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """The pairs of each atom as it sees them, and the angles it is the center of, eV."""
@@ -80,13 +79,15 @@ class EDIP(ShellPotential):
         # Mask before anything is formed: beyond the cutoff, distances are halfway and count for nothing.
         length = jnp.where(near, r, 0.5 * a)
         Z = jnp.sum(jnp.where(near, self._counted(length, shells), 0.0), axis=1)
-        pairs = jnp.sum(jnp.where(near, self._pairs(length, Z[:, None], shells), 0.0), axis=1)
-        decay = jnp.where(near, jnp.exp(self.by_pair(self.gamma, shells) / (length - a)), 0.0)
+        energies = self._pairs(length, Z[:, None], shells)
+        pairs = jnp.sum(jnp.where(near, energies, 0.0), axis=1)
+        gamma = self.by_pair(self.gamma, shells)
+        decay = jnp.where(near, jnp.exp(gamma / (length - a)), 0.0)
         # every angle stands twice, and no neighbor makes one with itself
-        both = decay[:, :, None] * decay[:, None, :] * ~np.eye(r.shape[1], dtype=bool)
-        return pairs + 0.5 * jnp.sum(
-            both * self._angles(shells.cosines(), Z[:, None, None], shells), axis=(1, 2)
-        )
+        different = ~np.eye(r.shape[1], dtype=bool)
+        both = decay[:, :, None] * decay[:, None, :] * different
+        angles = self._angles(shells.cosines(), Z[:, None, None], shells)
+        return pairs + 0.5 * jnp.sum(both * angles, axis=(1, 2))
 
     def _counted(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
         a, c, alpha = (self.by_pair(v, shells) for v in (self.cutoffA, self.cutoffC, self.alpha))

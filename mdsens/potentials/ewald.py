@@ -235,16 +235,17 @@ def _value_and_gradient(moving: Moving, still: Moving, waves: Array, alpha: floa
         return jax.tree.map(jnp.add, totals, jax.value_and_grad(block)(moving, n)), None
 
     nothing = jax.tree.map(jnp.zeros_like, moving)
-    return jax.lax.scan(add, (jnp.zeros(()), nothing), _in_blocks(waves, len(eqx.combine(moving, still)[2])))[
-        0
-    ]
+    n_atoms = len(eqx.combine(moving, still)[2])
+    total, _ = jax.lax.scan(add, (jnp.zeros(()), nothing), _in_blocks(waves, n_atoms))
+    return total
 
 
 def _in_blocks(waves: Int[Array, "waves 3"], n_atoms: int) -> Int[Array, "blocks block 3"]:
     size = max(NUMBERS_IN_A_BLOCK // n_atoms, 1) if jax.default_backend() == "cpu" else 2**24 // n_atoms
     blocks = max(-(-len(waves) // max(size, 1)), 1)
     size = -(-len(waves) // blocks)
-    return jnp.pad(waves, ((0, blocks * size - len(waves)), (0, 0))).reshape(blocks, size, 3)
+    spare = blocks * size - len(waves)
+    return jnp.pad(waves, ((0, spare), (0, 0))).reshape(blocks, size, 3)
 
 
 def _block(
@@ -260,7 +261,8 @@ def _block(
     squares = jnp.sum(k * k, axis=1)
     real = jnp.any(n != 0, axis=1)  # padding is not
     squares = jnp.where(real, squares, 1.0)
-    weights = jnp.where(real, jnp.exp(-squares / (4 * alpha**2)) / squares, 0.0)
+    decay = jnp.exp(-squares / (4 * alpha**2))
+    weights = jnp.where(real, decay / squares, 0.0)
     cosines, sines = _circle(n @ (positions @ inverse).T)
     factors = (cosines @ q) ** 2 + (sines @ q) ** 2
     return 4 * jnp.pi / volume_of(cell) * jnp.dot(weights, factors)

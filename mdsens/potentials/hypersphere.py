@@ -135,10 +135,11 @@ def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
     a, b, c = (angle.ravel() for angle in np.meshgrid(steps, np.arccos(cosine), steps, indexing="ij"))
     near, far = np.cos(b / 2), np.sin(b / 2)
     plus, minus = (a + c) / 2, (c - a) / 2
-    points = np.stack(
-        [far * np.cos(minus), far * np.sin(minus), near * np.sin(plus), near * np.cos(plus)], axis=1
-    )
-    weights = np.broadcast_to(gauss[None, :, None] / 2, (n + 1, len(gauss), n + 1)).ravel() / (n + 1) ** 2
+    one = far * np.cos(minus), far * np.sin(minus)
+    other = near * np.sin(plus), near * np.cos(plus)
+    points = np.stack([*one, *other], axis=1)
+    shape = (n + 1, len(gauss), n + 1)
+    weights = np.broadcast_to(gauss[None, :, None] / 2, shape).ravel() / (n + 1) ** 2
     return points, weights
 
 

@@ -251,7 +251,8 @@ class SNAP(ShellPotential):
         t = self.rfac0 * jnp.pi * part
         f = 0.5 * (1 + jnp.cos(jnp.pi * jnp.maximum(part, 0.0))) if self.switch else 1.0
         by_r = jnp.sin(t) / r
-        return (by_r * x, by_r * y, by_r * z, jnp.cos(t)), jnp.where(counted, weight * f, 0.0)
+        point = by_r * x, by_r * y, by_r * z, jnp.cos(t)
+        return point, jnp.where(counted, weight * f, 0.0)
 
     def _alone(self, shells: Shells) -> Float[Array, "..."] | float:
         """What is subtracted from the components, (components, 1 or atoms)."""

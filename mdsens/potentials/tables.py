@@ -28,8 +28,10 @@ def knot_slopes(values: Float[Array, "... knots"]) -> Float[Array, "... knots"]:
     """Slope at each knot, per spacing."""
     f = values
     inner = (f[..., :-4] - 8 * f[..., 1:-3] + 8 * f[..., 3:-1] - f[..., 4:]) / 12
-    first, last = f[..., 1:2] - f[..., :1], f[..., -1:] - f[..., -2:-1]
-    second, last_but_one = (f[..., 2:3] - f[..., :1]) / 2, (f[..., -1:] - f[..., -3:-2]) / 2
+    first = f[..., 1:2] - f[..., :1]
+    last = f[..., -1:] - f[..., -2:-1]
+    second = (f[..., 2:3] - f[..., :1]) / 2
+    last_but_one = (f[..., -1:] - f[..., -3:-2]) / 2
     return jnp.concatenate([first, second, inner, last_but_one, last], axis=-1)
 
 
@@ -74,8 +76,10 @@ class Tables(eqx.Module):
         return self.held(at, table) + beyond * self._entry(self.slopes, at.knot + 1, table)
 
     def _cubic(self, knot: Array, t: Array, table: Array | None) -> Array:
-        f, f_next = (self._entry(self.values, k, table) for k in (knot, knot + 1))
-        s, s_next = (self._entry(self.slopes, k, table) for k in (knot, knot + 1))
+        f = self._entry(self.values, knot, table)
+        f_next = self._entry(self.values, knot + 1, table)
+        s = self._entry(self.slopes, knot, table)
+        s_next = self._entry(self.slopes, knot + 1, table)
         rise = f_next - f
         return f + t * (s + t * (3 * rise - 2 * s - s_next + t * (s + s_next - 2 * rise)))
 

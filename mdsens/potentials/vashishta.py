@@ -62,7 +62,8 @@ class Vashishta(ShellPotential):
         if len(self.elements) <= 1:
             return reach
         types = self.types(structure)
-        return reach[jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]]
+        pair = jnp.asarray(pair_table(len(self.elements)))
+        return reach[pair[types[neighbors.i], types[neighbors.j]]]
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy, and the angles an atom is the center of, eV."""
@@ -92,7 +93,8 @@ class Vashishta(ShellPotential):
         B, C, costheta0 = (self.by_triple(values, shells) for values in (self.B, self.C, self.costheta0))
         square = (shells.cosines() - costheta0) ** 2
         # every angle stands twice, and no neighbor makes one with itself
-        both = decay[:, :, None] * decay[:, None, :] * ~np.eye(r.shape[1], dtype=bool)
+        different = ~np.eye(r.shape[1], dtype=bool)
+        both = decay[:, :, None] * decay[:, None, :] * different
         return 0.5 * jnp.sum(both * B * square / (1 + C * square), axis=(1, 2))
 
 

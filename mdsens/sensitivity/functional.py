@@ -88,7 +88,8 @@ class FunctionSensitivity:
     def felt(self) -> tuple[float, float]:
         """The part of the axis within which some observable feels the function."""
         x = self.curve.x[np.any(self.by_value != 0, axis=0)]
-        return (float(x[0]), float(x[-1])) if len(x) else (float(self.curve.x[0]), float(self.curve.x[-1]))
+        x = x if len(x) else self.curve.x
+        return float(x[0]), float(x[-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +170,8 @@ class FunctionalReport:
 def _shown_range(f: FunctionSensitivity) -> np.ndarray:
     low, high = f.felt()
     room = 0.05 * (high - low) + 5 * f.curve.spacing
-    return np.linspace(max(low - room, f.curve.x[0]), min(high + room, f.curve.x[-1]), 800)
+    low, high = max(low - room, f.curve.x[0]), min(high + room, f.curve.x[-1])
+    return np.linspace(low, high, 800)
 
 
 def _shown_width(f: FunctionSensitivity, x: np.ndarray, part: float) -> float:
