@@ -200,7 +200,7 @@ def draw(rows: list[tuple[str, int, dict[str, float | str]]], path: Path) -> Non
         panel.set(title=title, xlabel="atoms")
         panel.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("ns per atom")
-    panels[1].legend(fontsize=8)
+    panels[0].legend(fontsize=8, loc="upper left")
     figure.savefig(path, dpi=150)
 
 
