@@ -124,11 +124,13 @@ def closest(
 MOST_CURVATURES = 30_000_000  # numbers of all shells together, 240 MB: beyond, products serve better
 FEW_ATOMS = 400  # up to which a full matrix is made of a Hessian anyway
 WIDEST_ROW = 100  # blocks in a row of it: above, a product costs as much as the potential's own
+IN_CACHE = 500_000  # blocks in all: more are read from memory at each product, and then rows must be shorter
 
 
 def too_wide(n_atoms: int, row: int) -> bool:
     """Whether a Hessian with so many blocks in a row is better not written down."""
-    return n_atoms > FEW_ATOMS and row > WIDEST_ROW
+    widest = WIDEST_ROW if n_atoms * row <= IN_CACHE else WIDEST_ROW // 4
+    return n_atoms > FEW_ATOMS and row > widest
 
 
 class ShellPotential(Potential):
@@ -178,8 +180,8 @@ class ShellPotential(Potential):
         n, width = neighbors.near.shape
         if type(self).energy is not ShellPotential.energy:  # a form with more than its shells
             return None
-        # neighbors of neighbors: within twice the cutoff there are eight times as many
-        row, curvatures = (width, width) if self.reciprocal else (8 * width, width * width)
+        # neighbors of neighbors are at least four times as many
+        row, curvatures = (width, width) if self.reciprocal else (4 * width, width * width)
         if 9 * n * curvatures > MOST_CURVATURES or too_wide(n, row):
             return None
         around = self._surroundings(structure, neighbors)

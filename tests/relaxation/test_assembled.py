@@ -85,6 +85,7 @@ def test_a_form_without_second_derivatives_of_its_shells_is_served_by_products()
 def test_wide_rows_of_many_atoms_are_left_to_products(monkeypatch):
     from mdsens.potentials import shells
 
+    assert not shells.too_wide(4_000, 60) and shells.too_wide(40_000, 60)  # 29 and 173 MB
     monkeypatch.setattr(shells, "WIDEST_ROW", 3)
     state = Equilibrium.at(argon(), rattled(bulk("Ar", a=5.3, cubic=True)))
     assert state.assembled is not None  # few atoms: a full matrix is made of it
