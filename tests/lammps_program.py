@@ -39,11 +39,12 @@ def files_of_lammps() -> Path:
 def some_of(cases: list[Any], name: Callable[[Any], str], chosen: Iterable[str]) -> list[Any]:
     """Cases for a test: those chosen, and the others for the validation, as each compiles a program."""
     first = set(chosen)
-    later = pytest.mark.validation
-    values = [case if isinstance(case, tuple) else (case,) for case in cases]
-    return [
-        pytest.param(*v, marks=[] if name(c) in first else later) for c, v in zip(cases, values, strict=True)
-    ]
+    found = []
+    for case in cases:
+        values = case if isinstance(case, tuple) else (case,)
+        marks = [] if name(case) in first else [pytest.mark.validation]
+        found.append(pytest.param(*values, marks=marks))
+    return found
 
 
 @contextmanager

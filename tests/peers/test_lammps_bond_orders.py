@@ -86,10 +86,11 @@ def network(kinds, spacing, seed=5):
     return ms.Structure.create(positions @ shear, rng.choice(kinds, len(atoms)), atoms.cell.array @ shear)
 
 
+CHOSEN = some_of(CASES, lambda case: case[0], KINDS)
+
+
 @pytest.mark.parametrize(
-    ("name", "choice"),
-    some_of(CASES, lambda case: case[0], KINDS),
-    ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else x,
+    ("name", "choice"), CHOSEN, ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else x
 )
 def test_each_file_of_lammps_gives_its_energy_forces_and_stress(single_point, name, choice):
     potential = ms.load_potential(FILES / name, choice)
