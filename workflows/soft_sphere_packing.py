@@ -56,6 +56,7 @@ TEMPLATE = ms.Structure.create(
     fixed=np.tile([False, False, True], (N, 1)),
 )
 ALL_PAIRS = ms.find_neighbors(dataclasses.replace(TEMPLATE, pbc=(False, False, False)), cutoff=np.inf)
+OTHERS = jnp.array([[j for j in range(N) if j != i] for i in range(N)])  # (N, N - 1)
 ANY = 1e9  # eV/Å: a tolerance that any positions fulfil
 RIGHT = 0.01  # a derivative within 1 % counts as right
 
@@ -79,8 +80,15 @@ def all_pairs(structure: ms.Structure) -> ms.Neighbors:
     Never out of date, so an optimizer can run, and be differentiated, under jit.
     """
     x = jax.lax.stop_gradient(structure.positions)
-    shift = -jnp.round((x[ALL_PAIRS.j] - x[ALL_PAIRS.i]) / jnp.array([BOX, BOX, jnp.inf]))
-    return dataclasses.replace(ALL_PAIRS, shift=shift)
+    flat = _nearest_image(x[ALL_PAIRS.j] - x[ALL_PAIRS.i])
+    # seen by atom: each of the other discs has an image of its own for each disc that looks at it
+    image = _nearest_image(x[OTHERS] - x[:, None]).reshape(-1, 3)
+    near = N + jnp.arange(OTHERS.size).reshape(OTHERS.shape)
+    return dataclasses.replace(ALL_PAIRS, shift=flat, near=near, owner=OTHERS.reshape(-1), image=image)
+
+
+def _nearest_image(d):
+    return -jnp.round(d / jnp.array([BOX, BOX, jnp.inf]))
 
 
 # --- two ways to dx/dD
