@@ -105,6 +105,7 @@ def test_the_relaxed_crystal_and_its_derivatives_are_those_of_an_independent_cod
             assert_agrees(slope, record["sensitivities"][name][theta], f"d {name} / dln {theta}")
 
 
+@pytest.mark.validation  # takes a minute to compile
 def test_the_ions_about_a_schottky_pair_are_where_an_independent_code_has_them_and_follow_its_parameters():
     record = table("buckingham")["buck-nacl-schottky-62"]
     potential = salt_of(record)

@@ -17,7 +17,7 @@ import mdsens as ms
         ("lennard_jones", "lj-binary-glass-64"),
         pytest.param("lennard_jones", "lj-ar-vacancy-107", marks=pytest.mark.validation),
         ("stillinger_weber", "sw-si-vacancy-63"),
-        ("tersoff", "tersoff-si-t3-vacancy-63"),
+        pytest.param("tersoff", "tersoff-si-t3-vacancy-63", marks=pytest.mark.validation),
     ],
     ids=lambda x: x,
 )
