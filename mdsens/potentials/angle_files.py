@@ -12,22 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from mdsens.errors import FileFormatError, InputError
+from mdsens.errors import FileFormatError
 from mdsens.potentials.base import Potential
 from mdsens.potentials.edip import EDIP
 from mdsens.potentials.lammps_files import (
     Triple,
     TripleEntry,
+    Wanted,
+    built,
     check_complete,
-    check_units,
-    citation,
-    renamed_entries,
-    triple_entries,
+    read_triples,
 )
-from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.vashishta import Vashishta
 
-Wanted = Sequence[str] | Mapping[str, str] | None
 Entries = Mapping[Triple, TripleEntry]
 
 VASHISHTA_COLUMNS = ("H", "eta", "Z_i", "Z_j", "lambda1", "D", "lambda4", "W", "rc")
@@ -61,15 +58,11 @@ def read_edip(path: str | Path, elements: Wanted = None) -> EDIP:
 
 
 def _read(path: str | Path, elements: Wanted, columns: Sequence[str], form: type[Potential]) -> Any:
-    path = Path(path)
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    try:
-        check_units(lines)
-        entries, symbols = renamed_entries(triple_entries(lines, columns), elements)
+    def potential_of(entries: Entries, symbols: tuple[str, ...], source: str) -> Potential:
         check_complete(entries, symbols)
-        return _potential(form, entries, symbols, citation(lines) or f"LAMMPS file {path.name}")
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        return _potential(form, entries, symbols, source)
+
+    return read_triples(path, elements, columns, potential_of)
 
 
 def _potential(form: type[Any], entries: Entries, elements: tuple[str, ...], source: str) -> Potential:
@@ -89,12 +82,7 @@ def _potential(form: type[Any], entries: Entries, elements: tuple[str, ...], sou
             ]
     if len(elements) == 1:
         arrays = {name: values[0] for name, values in arrays.items()}
-    try:
-        potential = form(**arrays, elements=elements, source=source)
-        check_parameters(potential)
-    except InputError as error:
-        raise FileFormatError(str(error)) from error
-    return potential
+    return built(form, **arrays, elements=elements, source=source)
 
 
 def _agreed(entries: Entries, column: str, one: Triple, other: Triple) -> float:

@@ -11,18 +11,16 @@ A funcfl file holds one element, and Z(r) in place of the pair energy: an effect
 with 27.2 eV for a hartree and 0.529 Å for a bohr, as LAMMPS rounds them.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdsens.checks import existing_file
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import entry_labels
 from mdsens.potentials.eam import EAM
-from mdsens.potentials.lammps_files import check_units, citation
-from mdsens.potentials.parameters import check_parameters
+from mdsens.potentials.lammps_files import built, citation, reading
 from mdsens.potentials.tables import FEWEST_KNOTS
 from mdsens.potentials.toml_files import wanted_elements
 
@@ -135,17 +133,6 @@ def _grid(line: _Line, left_out: int = 0) -> _Grid:
     return grid
 
 
-def _reading(path: str | Path, read: Callable[[list[str]], Any]) -> Any:
-    """What `read` makes of the lines of a file; its errors name the file."""
-    path = existing_file(path, "potential file")
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    try:
-        check_units(lines)
-        return read(lines)
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
-
-
 def _source(lines: Sequence[str], path: str | Path) -> str:
     cited = citation(lines)
     return cited if cited and cited != "Unknown" else f"LAMMPS file {Path(path).name}"
@@ -195,7 +182,7 @@ def _read_setfl(path: str | Path, elements: Sequence[str] | None, *, finnis_sinc
         wanted = wanted_elements(elements, tables.elements)
         return _potential(tables, wanted, finnis_sinclair, _source(lines, path))
 
-    return _reading(path, read)
+    return reading(path, read)
 
 
 def _setfl_tables(lines: list[str], finnis_sinclair: bool) -> _Tables:
@@ -255,12 +242,7 @@ def _potential(tables: _Tables, wanted: tuple[str, ...], finnis_sinclair: bool, 
     }
     settings: Any = {"elements": wanted, "finnis_sinclair": finnis_sinclair, "source": source}
     g = tables.grid
-    try:
-        potential = EAM(**arrays, drho=g.drho, dr=g.dr, cutoff_radius=g.cutoff, **settings)
-        check_parameters(potential)
-    except InputError as error:
-        raise FileFormatError(str(error)) from error
-    return potential
+    return built(EAM, **arrays, drho=g.drho, dr=g.dr, cutoff_radius=g.cutoff, **settings)
 
 
 def _stacked(tables: dict[str, np.ndarray], labels: Iterable[str]) -> np.ndarray:
@@ -307,7 +289,7 @@ def mix_funcfl(*paths: str | Path) -> EAM:
         FileFormatError: with line and column, see `read_eam_alloy`.
         InputError: no file, or two of one element.
     """
-    files = [_reading(path, lambda lines, path=path: _funcfl(lines, _source(lines, path))) for path in paths]
+    files = [reading(path, lambda lines, path=path: _funcfl(lines, _source(lines, path))) for path in paths]
     elements = tuple(f.element for f in files)
     if not files or len(set(elements)) < len(elements):
         raise InputError(

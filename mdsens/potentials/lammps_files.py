@@ -5,12 +5,13 @@ entry may run over several lines.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from mdsens.checks import existing_file
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.stillinger_weber import StillingerWeber
@@ -21,6 +22,7 @@ TWO_BODY = ("epsilon", "sigma", "a", "A", "B", "p", "q")
 # come to.
 ABSENT = {"epsilon": 1.0, "sigma": 1.0, "a": 1e-3, "A": 1.0, "B": 1.0, "p": 4.0, "q": 0.0}
 Triple = tuple[str, ...]  # element symbols: center, then the two ends
+Wanted = Sequence[str] | Mapping[str, str] | None  # see `renamed_entries`
 
 
 class TripleEntry(NamedTuple):
@@ -30,7 +32,7 @@ class TripleEntry(NamedTuple):
     line: int
 
 
-def read_sw(path: str | Path, elements: Sequence[str] | Mapping[str, str] | None = None) -> StillingerWeber:
+def read_sw(path: str | Path, elements: Wanted = None) -> StillingerWeber:
     """Stillinger-Weber potential from a LAMMPS .sw file, for one or several elements.
 
     The column tol is left out: it only lets LAMMPS skip the last, negligible part of the interaction.
@@ -51,14 +53,45 @@ def read_sw(path: str | Path, elements: Sequence[str] | Mapping[str, str] | None
         InputError: an element that the file does not have.
     Source: LAMMPS documentation, pair_style sw.
     """
-    path = Path(path)
+    return read_triples(path, elements, SW_COLUMNS, _stillinger_weber)
+
+
+def reading(path: str | Path, read: Callable[[list[str]], Any]) -> Any:
+    """What `read` makes of the lines of a file in units metal; its errors name the file."""
+    path = existing_file(path, "potential file")
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     try:
         check_units(lines)
-        entries, symbols = renamed_entries(triple_entries(lines, SW_COLUMNS), elements)
-        return _stillinger_weber(entries, symbols, citation(lines) or f"LAMMPS file {path.name}")
+        return read(lines)
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error
+
+
+def read_triples(
+    path: str | Path, elements: Wanted, columns: Sequence[str], potential_of: Callable[..., Any]
+) -> Any:
+    """The potential of a file with an entry for every triple of elements.
+
+    Args:
+        elements: see `renamed_entries`. columns: of an entry, behind its three elements.
+        potential_of: (entries by chemical symbols, symbols wanted, source) -> the potential.
+    """
+
+    def read(lines: list[str]) -> Any:
+        entries, symbols = renamed_entries(triple_entries(lines, columns), elements)
+        return potential_of(entries, symbols, citation(lines) or f"LAMMPS file {Path(path).name}")
+
+    return reading(path, read)
+
+
+def built(form: Callable[..., Any], **fields: Any) -> Any:
+    """The potential of what stands in a file: what is wrong with its values is wrong with the file."""
+    try:
+        potential = form(**fields)
+        check_parameters(potential)
+    except InputError as error:
+        raise FileFormatError(str(error)) from error
+    return potential
 
 
 def check_units(lines: Sequence[str]) -> None:
@@ -169,7 +202,7 @@ def check_complete(entries: Iterable[Triple], elements: Sequence[str]) -> None:
 
 
 def renamed_entries(
-    entries: Mapping[Triple, TripleEntry], elements: Sequence[str] | Mapping[str, str] | None
+    entries: Mapping[Triple, TripleEntry], elements: Wanted
 ) -> tuple[dict[Triple, TripleEntry], tuple[str, ...]]:
     """Entries by chemical symbols, and the symbols wanted.
 
@@ -229,12 +262,7 @@ def _stillinger_weber(
     }
     if len(elements) == 1:
         arrays = {name: values[0] for name, values in arrays.items()}
-    try:
-        potential = StillingerWeber(**arrays, elements=elements, source=source)
-        check_parameters(potential)
-    except InputError as error:
-        raise FileFormatError(str(error)) from error
-    return potential
+    return built(StillingerWeber, **arrays, elements=elements, source=source)
 
 
 def _two_body(entries: dict[Triple, TripleEntry], a: str, b: str, *, bent: bool) -> dict[str, float]:

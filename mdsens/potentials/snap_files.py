@@ -5,7 +5,7 @@ element a line with its symbol, radius and weight, and a line for each coefficie
 line for each setting: its name and its value. Numbers are in LAMMPS' `metal` units (eV, Å).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
-from mdsens.potentials.lammps_files import check_units, citation
+from mdsens.potentials.lammps_files import citation, reading
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.snap import SNAP
 from mdsens.potentials.toml_files import wanted_elements
@@ -77,8 +77,8 @@ def read_snap(
     Source: LAMMPS documentation, pair_style snap.
     """
     path = existing_file(path, "potential file")
-    given = _reading(_settings_file(path) if settings is None else settings, _settings)
-    there, source = _reading(path, lambda lines: (_elements(_filled(lines)), _source(lines, path)))
+    given = reading(_settings_file(path) if settings is None else settings, _settings)
+    there, source = reading(path, lambda lines: (_elements(_filled(lines)), _source(lines, path)))
     wanted = wanted_elements(elements, tuple(there))
     if given.get("chem") and wanted != tuple(there):
         raise InputError(
@@ -111,17 +111,6 @@ def _settings_file(path: Path) -> Path:
         f"{path}: the file of its settings, '{beside.name}', is not beside it. Name it: "
         f"mdsens.read_snap('{path.name}', settings='....snapparam')."
     )
-
-
-def _reading(path: str | Path, read: Callable[[list[str]], Any]) -> Any:
-    """What `read` makes of the lines of a file; its errors name the file."""
-    path = existing_file(path, "potential file")
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    try:
-        check_units(lines)
-        return read(lines)
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
 
 
 def _source(lines: Sequence[str], path: Path) -> str:

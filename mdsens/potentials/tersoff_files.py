@@ -11,22 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mdsens.errors import FileFormatError, InputError
+from mdsens.errors import FileFormatError
 from mdsens.potentials.bond_orders import BOND_KINDS, TRIPLE_KINDS, BondOrderPotential, as_pairs
 from mdsens.potentials.lammps_files import (
     Triple,
     TripleEntry,
+    Wanted,
+    built,
     check_complete,
-    check_units,
-    citation,
-    renamed_entries,
-    triple_entries,
+    read_triples,
 )
-from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.tersoff import Tersoff
 from mdsens.potentials.tersoff_variants import TersoffMod, TersoffZBL
-
-Wanted = Sequence[str] | Mapping[str, str] | None
 
 COLUMNS = ("m", "gamma", "lambda3", "c", "d", "costheta0", "n", "beta")
 COLUMNS += ("lambda2", "B", "R", "D", "lambda1", "A")
@@ -82,16 +78,14 @@ def read_tersoff_modc(path: str | Path, elements: Wanted = None) -> TersoffMod:
 
 
 def _read(path: str | Path, elements: Wanted, columns: Sequence[str], form: type[Any]) -> Any:
-    path = Path(path)
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    try:
-        check_units(lines)
-        entries, symbols = renamed_entries(triple_entries(lines, columns), elements)
+    def potential_of(
+        entries: Mapping[Triple, TripleEntry], symbols: tuple[str, ...], source: str
+    ) -> BondOrderPotential:
         check_complete(entries, symbols)
         _check_repulsion(entries, symbols)
-        return _potential(form, entries, symbols, citation(lines) or f"LAMMPS file {path.name}")
-    except FileFormatError as error:
-        raise FileFormatError(f"{path}: {error}") from error
+        return _potential(form, entries, symbols, source)
+
+    return read_triples(path, elements, columns, potential_of)
 
 
 def _check_repulsion(entries: Mapping[Triple, TripleEntry], elements: tuple[str, ...]) -> None:
@@ -137,12 +131,7 @@ def _potential(
     arrays: dict[str, Any] = {
         name: v.values if len(elements) > 1 else v.values[0] for name, v in found.items()
     }
-    try:
-        potential = form(**arrays, elements=elements, m=powers, sharing=as_pairs(sharing), source=source)
-        check_parameters(potential)
-    except InputError as error:
-        raise FileFormatError(str(error)) from error
-    return potential
+    return built(form, **arrays, elements=elements, m=powers, sharing=as_pairs(sharing), source=source)
 
 
 def _powers(m: np.ndarray) -> int | tuple[int, ...]:
