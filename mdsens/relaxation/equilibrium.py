@@ -22,7 +22,7 @@ import numpy as np
 from jax.core import eval_context
 from jaxtyping import Array, Float
 
-from mdsens.batching import AT_ONCE, map_rows
+from mdsens.batching import map_rows
 from mdsens.gauge import Gauge, find_gauge
 from mdsens.implicit.blocks import BorderedMatrix
 from mdsens.implicit.linear import (
@@ -41,7 +41,7 @@ from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.coordinates import Coordinates, closed
-from mdsens.relaxation.landscape import Landscape, Vector
+from mdsens.relaxation.landscape import Landscape, Vector, products
 from mdsens.relaxation.precondition import (
     ElasticPreconditioner,
     WaveBox,
@@ -358,7 +358,7 @@ def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.nd
     block = BLOCK if len(w) <= DENSE_LIMIT else SMALL_BLOCK
     rows = np.pad(vectors, ((0, -len(vectors) % block), (0, 0)))
     blocks = [jnp.asarray(rows[k : k + block]) for k in range(0, len(rows), block)]
-    return np.concatenate([np.asarray(_products(landscape, w, b)) for b in blocks])[: len(vectors)]
+    return np.concatenate([np.asarray(products(landscape, w, b)) for b in blocks])[: len(vectors)]
 
 
 def preconditioner_of(landscape: Landscape, w: Vector, grid: tuple[int, int, int]) -> ElasticPreconditioner:
@@ -388,13 +388,6 @@ def gauge_of(landscape: Landscape, structure: Structure, settled: bool) -> Gauge
     """The gauge of a structure on the landscape; `settled`: atoms stay where they are."""
     return find_gauge(
         landscape.potential, structure, landscape.neighbors, landscape.n_strains, settled=settled
-    )
-
-
-@eqx.filter_jit
-def _products(landscape: Landscape, w: Vector, vectors: Rows) -> Rows:
-    return map_rows(
-        lambda v: landscape.product(w, v), vectors, at_once=0 if landscape.potential.heavy else AT_ONCE
     )
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from mdsens.batching import map_rows
+from mdsens.batching import AT_ONCE, map_rows
 from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.potentials.base import Potential
@@ -98,7 +98,7 @@ class Landscape(eqx.Module):
         if too_wide(structure.n_atoms, core.columns.shape[1]):
             return None
         strains = jnp.eye(self.n_strains, w.size, k=w.size - self.n_strains)
-        return BorderedMatrix(core, _products(self, w, strains))
+        return BorderedMatrix(core, products(self, w, strains))
 
     def load(self, w: Vector) -> Float[Array, "strains"]:
         """Force along each strain unknown that no energy has, eV/Å.
@@ -186,5 +186,7 @@ class Landscape(eqx.Module):
 
 
 @eqx.filter_jit
-def _products(landscape: Landscape, w: Vector, rows: Float[Array, "rows unknowns"]) -> Array:
-    return map_rows(lambda v: landscape.product(w, v), rows)
+def products(landscape: Landscape, w: Vector, rows: Float[Array, "rows unknowns"]) -> Array:
+    """Hessian at w times each row, compiled."""
+    at_once = 0 if landscape.potential.heavy else AT_ONCE
+    return map_rows(lambda v: landscape.product(w, v), rows, at_once=at_once)
