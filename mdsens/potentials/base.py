@@ -265,6 +265,13 @@ class Potential(eqx.Module):
         """Index into `elements` for each atom."""
         return jnp.asarray(_type_table(self.elements))[structure.species]
 
+    def pair_index(self, structure: Structure, neighbors: Neighbors) -> Int[Array, "pairs"] | None:
+        """Place of each listed pair among the unordered pairs of species; None if there is one species."""
+        if len(self.elements) <= 1:
+            return None
+        types = self.types(structure)
+        return jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
+
     # --- parameters: what is declared
 
     @classmethod
@@ -343,6 +350,11 @@ def pair_table(n_species: int) -> np.ndarray:
     for k, (a, b) in enumerate(itertools.combinations_with_replacement(range(n_species), 2)):
         table[a, b] = table[b, a] = k
     return table
+
+
+def entry(values: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+    """The entries of a parameter for some pairs (see `Potential.pair_index`)."""
+    return values if pair is None else values[pair]
 
 
 def _type_table(elements: tuple[str, ...]) -> np.ndarray:

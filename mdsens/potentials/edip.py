@@ -15,12 +15,11 @@ functions up in tables, and agrees with edip/multi to about six digits.)
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import pair_table, parameter
-from mdsens.potentials.shells import ShellPotential, Shells, closest
+from mdsens.potentials.base import entry, parameter
+from mdsens.potentials.shells import ShellPotential, Shells, closest, every_two
 from mdsens.structure import Structure
 
 NEAREST = 8  # atoms within the cutoff up to which rows are shortened
@@ -62,11 +61,7 @@ class EDIP(ShellPotential):
         return jnp.max(self.cutoffA)
 
     def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "..."]:
-        if len(self.elements) <= 1:
-            return self.cutoffA
-        types = self.types(structure)
-        pair = jnp.asarray(pair_table(len(self.elements)))
-        return self.cutoffA[pair[types[neighbors.i], types[neighbors.j]]]
+        return entry(self.cutoffA, self.pair_index(structure, neighbors))
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """The pairs of each atom as it sees them, and the angles it is the center of, eV."""
@@ -83,9 +78,7 @@ class EDIP(ShellPotential):
         pairs = jnp.sum(jnp.where(near, energies, 0.0), axis=1)
         gamma = self.by_pair(self.gamma, shells)
         decay = jnp.where(near, jnp.exp(gamma / (length - a)), 0.0)
-        # every angle stands twice, and no neighbor makes one with itself
-        different = ~np.eye(r.shape[1], dtype=bool)
-        both = decay[:, :, None] * decay[:, None, :] * different
+        both = every_two(decay)
         angles = self._angles(shells.cosines(), Z[:, None, None], shells)
         return pairs + 0.5 * jnp.sum(both * angles, axis=(1, 2))
 

@@ -10,12 +10,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mdsens.potentials.base import parameter
-from mdsens.potentials.cutoffs import AbstractCut, ForceShifted
-from mdsens.potentials.pair import PairPotential, check_cutoff, cut_off, entry
+from mdsens.potentials.base import entry, parameter
+from mdsens.potentials.cutoffs import AbstractCut, ForceShifted, PairFunction
+from mdsens.potentials.pair import CutPairPotential
 
 
-class Buckingham(PairPotential):
+class Buckingham(CutPairPotential):
     """phi(r) = A exp(-r / rho) - C / r⁶.
 
     With charges it is a sum, `Buckingham(...) + Ewald(...)`.
@@ -37,15 +37,7 @@ class Buckingham(PairPotential):
     wall: bool = eqx.field(static=True, default=True)
     source: str = eqx.field(static=True, default="")
 
-    def __check_init__(self) -> None:
-        self.check_shapes()
-        check_cutoff(self.cutoff_radius, self.cut)
-
-    @property
-    def cutoff(self) -> Float[Array, ""]:
-        return jnp.asarray(self.cutoff_radius)
-
-    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+    def pair_function(self, pair: Int[Array, "..."] | None) -> PairFunction:
         A, rho, C = (entry(values, pair) for values in (self.A, self.rho, self.C))
 
         def phi(r: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -54,11 +46,10 @@ class Buckingham(PairPotential):
         def inside(r: Float[Array, "..."]) -> Bool[Array, "..."]:
             return _pulled_in(r, rho, A * jnp.exp(-r / rho), 6 * C / r**7)
 
-        walled = _walled(phi, inside) if self.wall else phi
-        return cut_off(walled, r, self.cutoff_radius, self.cut)
+        return _walled(phi, inside) if self.wall else phi
 
 
-class BornMayerHuggins(PairPotential):
+class BornMayerHuggins(CutPairPotential):
     """phi(r) = A exp((sigma - r) / rho) - C / r⁶ - D / r⁸.
 
     With charges it is a sum, `BornMayerHuggins(...) + Ewald(...)`. D is minus that of LAMMPS.
@@ -82,15 +73,7 @@ class BornMayerHuggins(PairPotential):
     wall: bool = eqx.field(static=True, default=True)
     source: str = eqx.field(static=True, default="")
 
-    def __check_init__(self) -> None:
-        self.check_shapes()
-        check_cutoff(self.cutoff_radius, self.cut)
-
-    @property
-    def cutoff(self) -> Float[Array, ""]:
-        return jnp.asarray(self.cutoff_radius)
-
-    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+    def pair_function(self, pair: Int[Array, "..."] | None) -> PairFunction:
         parameters = (self.A, self.sigma, self.rho, self.C, self.D)
         A, sigma, rho, C, D = (entry(values, pair) for values in parameters)
 
@@ -100,8 +83,7 @@ class BornMayerHuggins(PairPotential):
         def inside(r: Float[Array, "..."]) -> Bool[Array, "..."]:
             return _pulled_in(r, rho, A * jnp.exp((sigma - r) / rho), 6 * C / r**7 + 8 * D / r**9)
 
-        walled = _walled(phi, inside) if self.wall else phi
-        return cut_off(walled, r, self.cutoff_radius, self.cut)
+        return _walled(phi, inside) if self.wall else phi
 
 
 def _pulled_in(

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from mdsens.checks import instance, number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import pair_table, parameter
+from mdsens.potentials.base import entry, pair_table, parameter
 from mdsens.potentials.cutoffs import AbstractCut, ForceShifted, PairFunction, Truncated
 from mdsens.potentials.shells import ShellPotential, Shells
 from mdsens.structure import Structure
@@ -38,19 +38,30 @@ class PairPotential(ShellPotential):
         energies = self.pair_energies(shells.distances(), shells.labels(pair_table(len(self.elements))))
         return 0.5 * jnp.sum(jnp.where(shells.valid, energies, 0.0), axis=1)
 
-    def _pair_index(self, structure: Structure, neighbors: Neighbors) -> Int[Array, "..."] | None:
-        if len(self.elements) <= 1:
-            return None
-        types = self.types(structure)
-        return jnp.asarray(pair_table(len(self.elements)))[types[neighbors.i], types[neighbors.j]]
+
+class CutPairPotential(PairPotential):
+    """Base of the pair forms that a cut ends at a radius held fixed: they give `pair_function`."""
+
+    cutoff_radius: eqx.AbstractVar[float]
+    cut: eqx.AbstractVar[AbstractCut]
+
+    def __check_init__(self) -> None:
+        self.check_shapes()
+        check_cutoff(self.cutoff_radius, self.cut)
+
+    @property
+    def cutoff(self) -> Float[Array, ""]:
+        return jnp.asarray(self.cutoff_radius)
+
+    @abstractmethod
+    def pair_function(self, pair: Int[Array, "..."] | None) -> PairFunction:
+        """phi(r), eV, of these pairs, as if nothing ended it; `pair` picks parameters (None: one species)."""
+
+    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+        return cut_off(self.pair_function(pair), r, self.cutoff_radius, self.cut)
 
 
-def entry(values: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
-    """The parameter of each pair; the only one there is, if there is one species."""
-    return values if pair is None else values[pair]
-
-
-class LennardJones(PairPotential):
+class LennardJones(CutPairPotential):
     """phi(r) = 4 epsilon [(sigma/r)¹² - (sigma/r)⁶].
 
     jax-md's all-pairs form gives NaN for the reverse-mode derivative w.r.t. sigma and epsilon; this one does
@@ -77,18 +88,12 @@ class LennardJones(PairPotential):
     def __check_init__(self) -> None:
         if self.mixing not in (None, "arithmetic", "geometric"):
             raise InputError(f"mixing '{self.mixing}' is unknown: use None, 'arithmetic' or 'geometric'.")
-        self.check_shapes()
-        check_cutoff(self.cutoff_radius, self.cut)
-
-    @property
-    def cutoff(self) -> Float[Array, ""]:
-        return jnp.asarray(self.cutoff_radius)
 
     @classmethod
     def belongs_to(cls, field: str, settings: Mapping[str, Any]) -> str | None:
         return "species" if settings.get("mixing") else super().belongs_to(field, settings)
 
-    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+    def pair_function(self, pair: Int[Array, "..."] | None) -> PairFunction:
         epsilon, sigma = self.epsilon, self.sigma
         if self.mixing and pair is not None:
             a, b = np.triu_indices(len(self.elements))
@@ -100,10 +105,10 @@ class LennardJones(PairPotential):
             sixth = (sigma / r) ** 6
             return 4 * epsilon * (sixth * sixth - sixth)
 
-        return cut_off(phi, r, self.cutoff_radius, self.cut)
+        return phi
 
 
-class Morse(PairPotential):
+class Morse(CutPairPotential):
     """phi(r) = D0 [exp(-2 alpha (r - r0)) - 2 exp(-alpha (r - r0))].
 
     Attributes:
@@ -120,22 +125,14 @@ class Morse(PairPotential):
     cut: AbstractCut = eqx.field(static=True, default_factory=ForceShifted)
     source: str = eqx.field(static=True, default="")
 
-    def __check_init__(self) -> None:
-        self.check_shapes()
-        check_cutoff(self.cutoff_radius, self.cut)
-
-    @property
-    def cutoff(self) -> Float[Array, ""]:
-        return jnp.asarray(self.cutoff_radius)
-
-    def pair_energies(self, r: Float[Array, "..."], pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
+    def pair_function(self, pair: Int[Array, "..."] | None) -> PairFunction:
         D0, alpha, r0 = entry(self.D0, pair), entry(self.alpha, pair), entry(self.r0, pair)
 
         def phi(r):
             decay = jnp.exp(-alpha * (r - r0))
             return D0 * (decay * decay - 2 * decay)
 
-        return cut_off(phi, r, self.cutoff_radius, self.cut)
+        return phi
 
 
 class SoftSphere(PairPotential):
@@ -164,7 +161,7 @@ class SoftSphere(PairPotential):
 
     def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "..."] | Float[Array, ""]:
         # a small disc can be clear of all others and yet closer to them than two large ones in contact
-        return self._contact(self._pair_index(structure, neighbors))
+        return self._contact(self.pair_index(structure, neighbors))
 
     def _contact(self, pair: Int[Array, "..."] | None) -> Float[Array, "..."]:
         if pair is None:

@@ -21,7 +21,7 @@ derivatives of any order itself. An accelerator takes all atoms as one block.
 import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -92,6 +92,12 @@ def _far_unless(
     x, y, z = d
     far = beyond(reach)
     return jnp.where(valid, x, far), jnp.where(valid, y, 0.0), jnp.where(valid, z, 0.0)
+
+
+def every_two(values: Float[Array, "atoms width"]) -> Float[Array, "atoms width width"]:
+    """Products of the values of every two neighbors: each two stand twice, and none with itself."""
+    different = ~np.eye(values.shape[1], dtype=bool)
+    return values[:, :, None] * values[:, None, :] * different
 
 
 def closest(
@@ -210,7 +216,7 @@ class ShellPotential(Potential):
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> "Surroundings":
         types = self.types(structure) if len(self.elements) > 1 else None
-        return Surroundings(neighbors, types)
+        return Surroundings.of(neighbors, types)
 
 
 class Rows(NamedTuple):
@@ -223,10 +229,15 @@ class Rows(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What does not move: who is near whom, and of which species."""
+    """What does not move: who is near whom, and of which species, images included."""
 
     neighbors: Neighbors
-    types: Int[Array, "atoms"] | None
+    types: Int[Array, "extended"] | None
+
+    @classmethod
+    def of(cls, neighbors: Neighbors, types: Int[Array, "atoms"] | None) -> Self:
+        """From the species of the atoms; None if there is one."""
+        return cls(neighbors, None if types is None else neighbors.extended(types))
 
     def extended_positions(
         self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
@@ -241,13 +252,14 @@ class Surroundings(NamedTuple):
         centers = rows.positions.T[:, :, None]
         d = [p[rows.near] - center for p, center in zip(points, centers, strict=True)]
         d = _far_unless(valid, d, self.neighbors.reach)
-        others = None if self.types is None else self.neighbors.extended(self.types)[rows.near]
+        others = None if self.types is None else self.types[rows.near]
         return Shells(d, valid, rows.types, others)
 
     def all_rows(self, positions: Float[Array, "atoms 3"]) -> Rows:
         """All atoms at once."""
         near = self.neighbors.near
-        return Rows(positions, near, self.types, jnp.ones(near.shape[0], bool))
+        types = None if self.types is None else self.types[: near.shape[0]]
+        return Rows(positions, near, types, jnp.ones(near.shape[0], bool))
 
     def staged(self, positions: Float[Array, "atoms 3"]) -> Rows:
         """All atoms in stages of blocks, (stages, blocks, atoms, ...), the last rows padded."""
@@ -306,11 +318,16 @@ def _block_energy(potential: ShellPotential, shells: Shells, real: Bool[Array, "
 
 
 def _each(function: Any, rows: Any) -> Any:
-    """The function of one block (or stage) after the other; one alone needs no loop."""
-    if jax.tree.leaves(rows)[0].shape[0] == 1:
-        only = function(jax.tree.map(lambda leaf: leaf[0], rows))
-        return jax.tree.map(lambda out: out[None], only)
-    return jax.lax.map(function, rows)
+    """The function of one block (or stage) after the other."""
+    return _scan(lambda _, one: (None, function(one)), None, rows)[1]
+
+
+def _scan(step: Any, carry: Any, rows: Any) -> tuple[Any, Any]:
+    """`jax.lax.scan`; one block (or stage) alone needs no loop."""
+    if jax.tree.leaves(rows)[0].shape[0] > 1:
+        return jax.lax.scan(step, carry, rows)
+    carry, out = step(carry, jax.tree.map(lambda leaf: leaf[0], rows))
+    return carry, jax.tree.map(lambda leaf: leaf[None], out)
 
 
 def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> tuple[Array, Moving]:
@@ -378,13 +395,6 @@ def _summed(blocks: _Block) -> _Block:
 def _scattered(received: tuple[Array, ...], near: Array, g: tuple[Array, ...]) -> tuple[Array, ...]:
     at = near.reshape(-1)
     return tuple(r.at[at].add(gk.reshape(-1)) for r, gk in zip(received, g, strict=True))
-
-
-def _scan(stage: Any, carry: Any, rows: Rows) -> tuple[Any, Any]:
-    if rows.real.shape[0] == 1:
-        carry, out = stage(carry, jax.tree.map(lambda leaf: leaf[0], rows))
-        return carry, jax.tree.map(lambda leaf: leaf[None], out)
-    return jax.lax.scan(stage, carry, rows)
 
 
 def _of_atoms_and_cell(

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.neighbors import Neighbors
-from mdsens.potentials.base import pair_table, parameter
-from mdsens.potentials.shells import ShellPotential, Shells, closest
+from mdsens.potentials.base import entry, parameter
+from mdsens.potentials.shells import ShellPotential, Shells, closest, every_two
 from mdsens.structure import Structure
 
 COULOMB = 14.399645  # eV Å, as in LAMMPS
@@ -58,12 +58,7 @@ class Vashishta(ShellPotential):
         return jnp.maximum(jnp.max(self.rc), jnp.max(self.r0))
 
     def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "..."]:
-        reach = jnp.maximum(self.rc, self.r0)
-        if len(self.elements) <= 1:
-            return reach
-        types = self.types(structure)
-        pair = jnp.asarray(pair_table(len(self.elements)))
-        return reach[pair[types[neighbors.i], types[neighbors.j]]]
+        return entry(jnp.maximum(self.rc, self.r0), self.pair_index(structure, neighbors))
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy, and the angles an atom is the center of, eV."""
@@ -92,9 +87,7 @@ class Vashishta(ShellPotential):
         decay = jnp.where(near, jnp.exp(gamma / jnp.where(near, r - r0, -1.0)), 0.0)
         B, C, costheta0 = (self.by_triple(values, shells) for values in (self.B, self.C, self.costheta0))
         square = (shells.cosines() - costheta0) ** 2
-        # every angle stands twice, and no neighbor makes one with itself
-        different = ~np.eye(r.shape[1], dtype=bool)
-        both = decay[:, :, None] * decay[:, None, :] * different
+        both = every_two(decay)
         return 0.5 * jnp.sum(both * B * square / (1 + C * square), axis=(1, 2))
 
 
