@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError, NonFiniteError
-from mdsens.potentials.programs import difference
+from mdsens.potentials.programs.differences import difference
 
 NEWTON = ms.NewtonCG()
 
