@@ -5,6 +5,7 @@
 
 from mdsens import (
     calculators,
+    datasets,
     dynamics,
     errors,
     flows,
@@ -15,6 +16,7 @@ from mdsens import (
     training,
     units,
 )
+from mdsens.datasets import Dataset, read_dataset, write_dataset
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, RelaxedRecord, read_hdf5, read_relaxed, write_hdf5, write_relaxed
@@ -80,6 +82,7 @@ __all__ = [
     "Certificate",
     "ConjugateGradient",
     "DampedShiftedForce",
+    "Dataset",
     "Dense",
     "EAM",
     "EDIP",
@@ -128,6 +131,7 @@ __all__ = [
     "certify",
     "change_function",
     "check_parameters",
+    "datasets",
     "dynamics",
     "energy",
     "energy_forces_stress",
@@ -151,6 +155,7 @@ __all__ = [
     "parameter_entries",
     "parameter_table",
     "parameter_values",
+    "read_dataset",
     "read_hdf5",
     "read_relaxed",
     "read_snap",
@@ -165,6 +170,7 @@ __all__ = [
     "training",
     "units",
     "volume",
+    "write_dataset",
     "write_hdf5",
     "write_relaxed",
     "write_structure",

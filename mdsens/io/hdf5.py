@@ -199,17 +199,29 @@ def read_hdf5(path: str | Path, *, kind: str | None = None) -> dict[str, Any]:
     Raises:
         FileFormatError: no such file, not HDF5, or of another kind.
     """
-    import h5py
-
-    path = existing_file(path)
-    if not h5py.is_hdf5(path):
-        raise FileFormatError(f"'{path}' is no HDF5 file.")
-    with h5py.File(path, "r") as file:
+    with open_hdf5(path) as file:
         written = file.attrs.get("kind")
         if kind is not None and written != kind:
             what = f"holds '{written}'" if written else "does not say what it holds"
             raise FileFormatError(f"'{path}' {what}, and '{kind}' is needed.")
         return _read(file)
+
+
+def open_hdf5(path: str | Path) -> "h5py.File":
+    """An HDF5 file, opened for reading.
+
+    Raises:
+        FileFormatError: no such file, not HDF5, or cut short.
+    """
+    import h5py
+
+    path = existing_file(path)
+    if not h5py.is_hdf5(path):
+        raise FileFormatError(f"'{path}' is no HDF5 file.")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise FileFormatError(f"'{path}' is a damaged HDF5 file, as of a copy cut short: {error}.") from error
 
 
 def _read(group: "h5py.Group") -> Any:

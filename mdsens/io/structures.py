@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 LAMMPS = "lammps-data"
 # endings whose format ASE does not know, or takes for another one
 ENDINGS = {".data": LAMMPS, ".lmp": LAMMPS, ".lammps": LAMMPS, ".lammps-data": LAMMPS}
+# LAMMPS users call their files data.NAME; with one of these endings it is a file called data of another format
+OTHER_ENDINGS = (
+    *(".cif", ".db", ".extxyz", ".gro", ".json", ".pdb", ".traj", ".vasp", ".xsf", ".xyz"),
+    *(".bz2", ".gz", ".xz"),
+)
 WITH_TOPOLOGY = (".pdb", ".h5")  # of these mdtraj reads the atoms as well
 MDTRAJ_ENDINGS = (".dcd", ".xtc", ".trr", ".nc", *WITH_TOPOLOGY)
 CLOSEST = 1e-3  # atoms nearer than this (Å) are one site that was listed twice
@@ -168,7 +173,7 @@ def _frames_of_ase(path: Path) -> list[Structure]:
 def format_of(name: str) -> str | None:
     """The format that the name of a file states, where ASE does not know it; else None."""
     name = name.lower()
-    if name.startswith("data."):
+    if name.startswith("data.") and not name.endswith(OTHER_ENDINGS):
         return LAMMPS
     return ENDINGS.get(Path(name).suffix)
 

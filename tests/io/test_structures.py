@@ -242,3 +242,9 @@ def test_a_label_and_a_mass_that_disagree_are_refused(tmp_path):
     ):
         ms.read_structure(tmp_path / "a.data")
     assert ms.read_structure(tmp_path / "a.data", species=["Ne", "Kr"]).symbols[0] == "Ne"
+
+
+@pytest.mark.parametrize("name", ["data.extxyz", "data.xyz", "data.cif", "Data.traj", "data.extxyz.gz"])
+def test_a_file_called_data_with_the_ending_of_another_format_is_no_lammps_file(tmp_path, name):
+    ase.io.write(tmp_path / name, ase.build.bulk("Si", cubic=True))
+    assert ms.read_structure(tmp_path / name).n_atoms == 8
