@@ -134,13 +134,14 @@ def _plain(value: Any) -> Any:
 def _entry(values: Mapping[str, Any], k: int) -> LabelledStructure:
     atoms = slice(int(values["offsets"][k]), int(values["offsets"][k + 1]))
     charged = "charges" in values and bool(values["has_charges"][k])
+    x, y, z = (bool(along) for along in values["pbc"][k])
     structure = Structure(
         positions=jnp.asarray(values["positions"][atoms]),
         cell=jnp.asarray(values["cell"][k]),
         species=jnp.asarray(values["species"][atoms]),
         masses=jnp.asarray(values["masses"][atoms]),
         fixed=jnp.asarray(values["fixed"][atoms]),
-        pbc=tuple(bool(along) for along in values["pbc"][k]),
+        pbc=(x, y, z),
         charges=jnp.asarray(values["charges"][atoms]) if charged else None,
     )
     known = values["has_forces"][atoms]

@@ -188,12 +188,19 @@ def _in_our_units(path: Path, name: str, raw: Any) -> np.ndarray | None:
             f"'{path}': the dataset '{raw.names.get(name, name)}' does not say its unit. Set its attribute "
             "'unit' (nm; kJ/mol/nm; kJ/mol)."
         )
-    unit = ALIASES.get(unit, unit)
-    energy, _, length = unit.rpartition("/") if name == "forces" else (unit, "", "Å")
-    energy, length = ("eV", unit) if name == "positions" else (energy, length)
-    factors = units_of(energy, length, None)
+    factors = _factors_of(name, ALIASES.get(str(unit), str(unit)))
     factor = {"positions": factors.length, "forces": factors.force, "potential_energy": factors.energy}[name]
     return np.asarray(values, float) * factor
+
+
+def _factors_of(name: str, unit: str) -> Units:
+    """Of "nm" for positions, "kJ/mol" for energies, "kJ/mol/nm" for forces."""
+    if name == "positions":
+        return units_of("eV", unit, None)
+    if name == "potential_energy":
+        return units_of(unit, "Å", None)
+    energy, _, length = unit.rpartition("/")
+    return units_of(energy, length, None)
 
 
 # --- ASE

@@ -65,7 +65,7 @@ def split(
     part |= dict.fromkeys(units[n_validation : n_validation + n_test], "test")
     where = np.array([part[key] for key in keys])
     rows = {name: np.flatnonzero(where == name) for name in ("train", "validation", "test")}
-    return DatasetSplit(*(data[rows[name]] for name in ("train", "validation", "test")), rows)
+    return DatasetSplit(data[rows["train"]], data[rows["validation"]], data[rows["test"]], rows)
 
 
 def _key(entry: LabelledStructure, seed: int, by_group: bool) -> bytes:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LAMMPS = "lammps-data"
 # endings whose format ASE does not know, or takes for another one
 ENDINGS = {".data": LAMMPS, ".lmp": LAMMPS, ".lammps": LAMMPS, ".lammps-data": LAMMPS}
-# LAMMPS users call their files data.NAME; with one of these endings it is a file called data of another format
+# LAMMPS users call their files data.NAME; with one of these endings it is data in another format
 OTHER_ENDINGS = (
     *(".cif", ".db", ".extxyz", ".gro", ".json", ".pdb", ".traj", ".vasp", ".xsf", ".xyz"),
     *(".bz2", ".gz", ".xz"),
