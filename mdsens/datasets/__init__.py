@@ -1,7 +1,9 @@
 """Structures with labels: read, divided, looked through, generated, and put into batches for fits."""
 
 from mdsens.datasets.dataset import Dataset, LabelCounts, LabelledStructure, LabelWeights, labelled
+from mdsens.datasets.describe import describe, in_words
 from mdsens.datasets.files import write_dataset
+from mdsens.datasets.generate import GenerationProgress, Heat, Rattle, generate
 from mdsens.datasets.inspection import (
     DatasetReport,
     Duplicate,
@@ -19,13 +21,19 @@ __all__ = [
     "DatasetReport",
     "DatasetSplit",
     "Duplicate",
+    "GenerationProgress",
+    "Heat",
     "LabelCounts",
     "LabelWeights",
     "LabelledStructure",
     "Outlier",
+    "Rattle",
     "ReferenceEnergies",
+    "describe",
     "find_duplicates",
     "find_outliers",
+    "generate",
+    "in_words",
     "inspect",
     "labelled",
     "read_dataset",
