@@ -1,0 +1,297 @@
+"""Structures of different sizes side by side, in few shapes: a compiled program serves all of one shape.
+
+Structures are filled up with ghosts: atoms at the end that are in nobody's list. A ghost feels no force
+and adds to no stress, and its energy e_0 is that of an atom that is alone, so
+
+    E(n atoms)  =  E(n atoms and g ghosts) - g e_0.
+
+That holds for every local potential, networks included. One with interactions that no list holds (Coulomb
+sums) would see ghosts: its structures share shapes only if they have as many atoms.
+
+Rows are filled up too: a batch that is not full repeats its last structure with the weight zero.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from mdsens.datasets.dataset import Dataset, LabelledStructure
+from mdsens.errors import InputError
+from mdsens.neighbors import Capacity, Neighbors, find_neighbors, list_of_pairs
+from mdsens.potentials.base import Potential, check_elements
+from mdsens.quantities import evaluate
+from mdsens.strain import VOIGT
+from mdsens.structure import Structure
+
+ATOMS_AT_ONCE = 4096  # in a batch, unless told: more save no calls
+FAR = 1e3  # Å: ghosts stand in a row out there
+STEPS = 4  # sizes between one power of two and the next: a quarter of ghosts at most, beyond SMALL
+SMALL = (4, 8)
+
+
+class LabelledBatch(eqx.Module):
+    """Structures of one shape with their labels; every array has an axis for structures in front.
+
+    Attributes:
+        structure: atoms and ghosts. neighbors: of the atoms; ghosts have none.
+        ghosts: how many of the atoms are ghosts.
+        energy: eV. energy_weight: zero where it is not known.
+        forces: eV/Å. forces_weight: of each atom, zero where they are not known.
+        stress: eV/Å³, Voigt order. stress_weight: zero where it is not known.
+        entry: place in the data set; -1 in rows that only fill the batch.
+    """
+
+    structure: Structure
+    neighbors: Neighbors
+    ghosts: Float[Array, "rows"]
+    energy: Float[Array, "rows"]
+    energy_weight: Float[Array, "rows"]
+    forces: Float[Array, "rows atoms 3"]
+    forces_weight: Float[Array, "rows atoms"]
+    stress: Float[Array, "rows 6"]
+    stress_weight: Float[Array, "rows"]
+    entry: Int[Array, "rows"]
+
+    @property
+    def sizes(self) -> Float[Array, "rows"]:
+        """Number of atoms without ghosts."""
+        return self.forces.shape[1] - self.ghosts
+
+
+class BatchValues(NamedTuple):
+    """What a potential says of a batch: energies in eV, forces in eV/Å, stresses in eV/Å³ and Voigt order."""
+
+    energy: Float[Array, "rows"]
+    forces: Float[Array, "rows atoms 3"]
+    stress: Float[Array, "rows 6"]
+
+
+def make_batches(
+    data: Dataset,
+    potential: Potential,
+    *,
+    reach: float | None = None,
+    atoms_at_once: int = ATOMS_AT_ONCE,
+    one_shape: bool = False,
+) -> list[LabelledBatch]:
+    """A data set in batches for a potential.
+
+    Args:
+        potential: whose lists are made.
+        reach: of the lists, Å; by default the cutoff.
+        atoms_at_once: about as many atoms, ghosts included, are in a batch.
+        one_shape: all structures in one batch of one shape.
+    Raises:
+        InputError: an empty data set; elements without parameters; structures that are periodic in different
+            ways, or of different sizes for a potential that is not local, in one shape.
+    """
+    if not len(data):
+        raise InputError("the data set is empty: there is nothing to evaluate.")
+    for entry in data:
+        _check(potential, entry)
+    reach = float(potential.cutoff) if reach is None else reach
+    listed = [_listed(entry.structure, potential, reach) for entry in data]
+    found: list[LabelledBatch] = []
+    for rows, size in _shapes(data, potential, one_shape):
+        shape = _common([listed[k].neighbors.capacity for k in rows])
+        at_once = len(rows) if one_shape else max(1, min(len(rows), atoms_at_once // size))
+        for part in _parts(rows, at_once):
+            found.append(_batch(data, [listed[k] for k in part], part, size, shape, reach))
+    return found
+
+
+def batch_values(potential: Potential, batch: LabelledBatch) -> BatchValues:
+    """Energies, forces and stresses of a batch; can be traced, and differentiated by the parameters."""
+    found = jax.vmap(lambda structure, neighbors: evaluate(potential, structure, neighbors))(
+        batch.structure, batch.neighbors
+    )
+    energies = found.energy - batch.ghosts * lone_energy(potential, batch)
+    return BatchValues(energies, found.forces, voigt_of(found.stress))
+
+
+def lone_energy(potential: Potential, batch: LabelledBatch) -> Float[Array, ""]:
+    """Energy of a ghost, eV; zero for potentials that never meet one."""
+    if not potential.local:
+        return jnp.zeros(())
+    first = jax.tree.map(lambda leaf: leaf[0], batch.structure)
+    lone = dataclasses.replace(
+        first,
+        positions=jnp.zeros((1, 3)),
+        species=first.species[-1:],
+        masses=jnp.ones(1),
+        fixed=jnp.zeros((1, 3), bool),
+        charges=None if first.charges is None else jnp.zeros(1),
+    )
+    none = np.zeros(0, np.int32)
+    nobody = list_of_pairs(
+        none, none, np.zeros((0, 3)), np.zeros((1, 3)), np.zeros((3, 3)), 1.0, Capacity(1, 1, 1)
+    )
+    nobody = dataclasses.replace(nobody, reach=batch.neighbors.reach[0], cell=first.cell)
+    return potential.energy(lone, nobody)
+
+
+def voigt_of(tensors: Float[Array, "*rows 3 3"]) -> Float[Array, "*rows 6"]:
+    """Stresses in Voigt order."""
+    return jnp.stack([tensors[..., a, b] for a, b in VOIGT], axis=-1)
+
+
+# --- what goes together
+
+
+def _check(potential: Potential, entry: LabelledStructure) -> None:
+    try:
+        check_elements(potential, entry.structure)
+    except InputError as error:
+        raise InputError(f"{entry.name}: {error}") from error
+
+
+def size_for(n: int) -> int:
+    """Atoms and ghosts in the arrays of n atoms."""
+    for size in SMALL:
+        if n <= size:
+            return size
+    step = (1 << (n.bit_length() - 1)) // STEPS
+    return -(-n // step) * step
+
+
+def _shapes(data: Dataset, potential: Potential, one_shape: bool) -> Iterator[tuple[list[int], int]]:
+    """Entries that share a shape, and its number of atoms."""
+    sizes = [entry.structure.n_atoms for entry in data]
+    kinds = [(e.structure.pbc, e.structure.charges is None) for e in data]
+    if one_shape:
+        _check_one_shape(potential, kinds, sizes)
+        yield list(range(len(data))), max(sizes)
+        return
+    groups: dict[Any, list[int]] = {}
+    for k, (kind, n) in enumerate(zip(kinds, sizes, strict=True)):
+        groups.setdefault((*kind, size_for(n) if potential.local else n), []).append(k)
+    for (*_, size), rows in groups.items():
+        yield rows, size
+
+
+def _check_one_shape(potential: Potential, kinds: list[Any], sizes: list[int]) -> None:
+    if len(set(kinds)) > 1:
+        raise InputError(
+            f"structures that are periodic along different vectors ({_in_words(kinds)}), or only some with "
+            "charges, have no common shape: train on one kind, or put molecules into large periodic cells."
+        )
+    if not potential.local and len(set(sizes)) > 1:
+        raise InputError(
+            f"structures of {min(sizes)} to {max(sizes)} atoms have no common shape for "
+            f"{type(potential).__name__}, whose interactions no list holds: give structures of one size."
+        )
+
+
+def _in_words(kinds: list[Any]) -> str:
+    return ", ".join(sorted({str(kind[0]) for kind in kinds}))
+
+
+def _parts(rows: list[int], at_once: int) -> Iterator[list[int]]:
+    """Pieces of equal length; the last one is filled up with -1."""
+    for start in range(0, len(rows), at_once):
+        part = rows[start : start + at_once]
+        yield part + [-1] * (at_once - len(part))
+
+
+# --- lists
+
+
+class _Listed(NamedTuple):
+    """A structure with its list as it comes."""
+
+    structure: Structure
+    neighbors: Neighbors
+
+
+def _listed(structure: Structure, potential: Potential, reach: float) -> _Listed:
+    found = find_neighbors(structure, reach, shortest_wave=potential.shortest_wave)
+    return _Listed(structure, found)
+
+
+def _common(shapes: Sequence[Capacity]) -> Capacity:
+    # at least one place of each kind: forms may look at the first of an array
+    return Capacity(
+        *(max(1, *sizes) if k < 3 else max(sizes) for k, sizes in enumerate(zip(*shapes, strict=True)))
+    )
+
+
+def _batch(
+    data: Dataset, listed: list[_Listed], part: list[int], size: int, shape: Capacity, reach: float
+) -> LabelledBatch:
+    last = next(k for k, row in reversed(list(enumerate(part))) if row >= 0)
+    chosen = [k if row >= 0 else last for k, row in enumerate(part)]
+    ghost = int(np.asarray(listed[0].structure.species)[0])
+    structures = [_filled(listed[k].structure, size, ghost) for k in chosen]
+    lists = [_list_of(listed[k], structures[place], shape, reach) for place, k in enumerate(chosen)]
+    real = np.array([row >= 0 for row in part], float)
+    labels = [_labels(data[part[k]], size) for k in chosen]
+    columns = {name: np.array([label[name] for label in labels]) for name in labels[0]}
+    for name in ("energy_weight", "forces_weight", "stress_weight"):
+        columns[name] = columns[name] * real.reshape(-1, *[1] * (columns[name].ndim - 1))
+    return LabelledBatch(
+        structure=_stacked(structures),
+        neighbors=_stacked(lists),
+        ghosts=jnp.asarray([size - listed[k].structure.n_atoms for k in chosen], float),
+        entry=jnp.asarray(part),
+        **{name: jnp.asarray(column) for name, column in columns.items()},
+    )
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])), *trees)
+
+
+def _filled(structure: Structure, size: int, ghost: int) -> Structure:
+    """With ghosts at the end, far away and held."""
+    spare = size - structure.n_atoms
+    if not spare:
+        return structure
+    places = np.zeros((spare, 3))
+    places[:, 0] = FAR + 10.0 * np.arange(spare)
+    charges = structure.charges
+    return dataclasses.replace(
+        structure,
+        positions=jnp.asarray(np.concatenate([np.asarray(structure.positions), places])),
+        species=jnp.asarray(np.concatenate([np.asarray(structure.species), np.full(spare, ghost, np.int32)])),
+        masses=jnp.asarray(np.concatenate([np.asarray(structure.masses), np.ones(spare)])),
+        fixed=jnp.asarray(np.concatenate([np.asarray(structure.fixed), np.ones((spare, 3), bool)])),
+        charges=None
+        if charges is None
+        else jnp.asarray(np.concatenate([np.asarray(charges), np.zeros(spare)])),
+    )
+
+
+def _list_of(listed: _Listed, filled: Structure, shape: Capacity, reach: float) -> Neighbors:
+    """The same pairs in arrays of a given shape, for the structure with its ghosts."""
+    old = listed.neighbors
+    valid = np.asarray(old.valid)
+    i, j, shift = (np.asarray(part)[valid] for part in (old.i, old.j, old.shift))
+    places, cell = np.asarray(filled.positions), np.asarray(filled.cell)
+    made = list_of_pairs(i, j, shift, places, cell, reach, shape)
+    if old.waves is None:
+        return made
+    spare = shape.waves - old.waves.shape[0]
+    return dataclasses.replace(made, waves=jnp.asarray(np.pad(np.asarray(old.waves), [(0, spare), (0, 0)])))
+
+
+def _labels(entry: LabelledStructure, size: int) -> dict[str, Any]:
+    n = entry.structure.n_atoms
+    forces, known = np.zeros((size, 3)), np.zeros(size)
+    if entry.forces is not None:
+        forces[:n] = entry.forces
+        known[:n] = 1.0 if entry.known is None else entry.known
+    stress = np.zeros((3, 3)) if entry.stress is None else entry.stress
+    return {
+        "energy": 0.0 if entry.energy is None else entry.energy,
+        "energy_weight": entry.weights.energy * (entry.energy is not None),
+        "forces": forces,
+        "forces_weight": entry.weights.forces * known,
+        "stress": np.array([stress[a, b] for a, b in VOIGT]),
+        "stress_weight": entry.weights.stress * (entry.stress is not None),
+    }
