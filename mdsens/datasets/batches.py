@@ -12,7 +12,7 @@ Rows are filled up too: a batch that is not full repeats its last structure with
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -30,6 +30,7 @@ from mdsens.strain import VOIGT
 from mdsens.structure import Structure
 
 ATOMS_AT_ONCE = 4096  # in a batch, unless told: more save no calls
+ATOMS_IN_CACHE = 64  # that a core works off together
 FAR = 1e3  # Å: ghosts stand in a row out there
 STEPS = 4  # sizes between one power of two and the next: a quarter of ghosts at most, beyond SMALL
 SMALL = (4, 8)
@@ -108,11 +109,23 @@ def make_batches(
 
 def batch_values(potential: Potential, batch: LabelledBatch) -> BatchValues:
     """Energies, forces and stresses of a batch; can be traced, and differentiated by the parameters."""
-    found = jax.vmap(lambda structure, neighbors: evaluate(potential, structure, neighbors))(
-        batch.structure, batch.neighbors
-    )
+    found = map_structures(lambda structure, neighbors: evaluate(potential, structure, neighbors), batch)
     energies = found.energy - batch.ghosts * lone_energy(potential, batch)
     return BatchValues(energies, found.forces, voigt_of(found.stress))
+
+
+def map_structures(function: Callable[[Structure, Neighbors], Any], batch: LabelledBatch) -> Any:
+    """A function of every structure of a batch and its list, stacked.
+
+    On a CPU some after the other: what belongs to one then stays in the cache of a core. SW forces of 64
+        atoms
+    take a seventh of the time that they take all at once.
+    """
+    rows = batch.structure, batch.neighbors
+    if jax.default_backend() != "cpu":
+        return jax.vmap(function)(*rows)
+    together = max(1, ATOMS_IN_CACHE // batch.forces.shape[1])
+    return jax.lax.map(lambda row: function(*row), rows, batch_size=together if together > 1 else None)
 
 
 def lone_energy(potential: Potential, batch: LabelledBatch) -> Float[Array, ""]:

@@ -1,11 +1,14 @@
 """Fits: parameters of potentials to relaxed properties, forces, and whatever else has exact derivatives."""
 
 from mdsens.fitting.fit import FitProgress, FitStatus, fit
+from mdsens.fitting.force_matching import ForceMatching, LabelTolerances
 from mdsens.fitting.identifiability import Identifiability
+from mdsens.fitting.parity import Parity, ParityPoints, parity
 from mdsens.fitting.result import FitResult
 from mdsens.fitting.space import FitVariable, GaussianPrior, ParameterSpace
 from mdsens.fitting.targets import RelaxedTargets, Target, TargetStructure
 from mdsens.fitting.terms import FitTerm, TermRow, TermValue
+from mdsens.fitting.train_potential import TrainedPotential, load_trained, train_potential
 
 __all__ = [
     "FitProgress",
@@ -13,13 +16,21 @@ __all__ = [
     "FitStatus",
     "FitTerm",
     "FitVariable",
+    "ForceMatching",
     "GaussianPrior",
     "Identifiability",
+    "LabelTolerances",
     "ParameterSpace",
+    "Parity",
+    "ParityPoints",
     "RelaxedTargets",
     "Target",
     "TargetStructure",
     "TermRow",
     "TermValue",
+    "TrainedPotential",
     "fit",
+    "load_trained",
+    "parity",
+    "train_potential",
 ]
