@@ -16,7 +16,7 @@ from mdsens.checks import existing_file, nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
 from mdsens.potentials.angle_files import read_edip, read_vashishta
-from mdsens.potentials.base import Potential
+from mdsens.potentials.base import Potential, require_potential
 from mdsens.potentials.eam_files import read_eam_alloy, read_eam_fs, read_eam_funcfl
 from mdsens.potentials.lammps_files import read_sw
 from mdsens.potentials.parameters import (
@@ -149,18 +149,36 @@ def _folder() -> Path:
 
 
 def save_potential(potential: Potential, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a potential to a .toml file, every digit of it, for `load_potential`.
+    """Write a potential to a file, every digit of it, for `load_potential` and for LAMMPS.
 
+    Args:
+        path: its ending says the format: .toml for any form of mdsens; and for LAMMPS .sw, .tersoff,
+            .tersoff.zbl, .tersoff.mod, .tersoff.modc, .eam.alloy, .eam.fs, or .snapcoeff, which writes
+            .snapparam beside it.
     Raises:
-        InputError: another ending, or a potential that is more than numbers (such as `JaxMDPotential`).
+        InputError: another ending, one that belongs to another form, or a potential that is more than numbers
+            (such as `JaxMDPotential`).
         OutputExistsError: the file exists, and `overwrite` is False.
     """
     path = Path(path)
-    if path.suffix != ".toml":
-        raise InputError(f"save_potential writes TOML, and '{path.name}' does not end in .toml.")
-    text = toml_text(potential)
-    with new_file(path, overwrite) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+    for file, text in _texts(potential, path).items():
+        with new_file(file, overwrite) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+
+
+def _texts(potential: Potential, path: Path) -> dict[Path, str]:
+    from mdsens.potentials.lammps_write import WRITERS, lammps_texts
+
+    require_potential(potential)
+    if path.suffix == ".toml":
+        return {path: toml_text(potential)}
+    if path.name.lower().endswith(tuple(WRITERS)):
+        return lammps_texts(potential, path)
+    endings = ", ".join(WRITERS)
+    raise InputError(
+        f"save_potential writes TOML, or files of LAMMPS, and '{path.name}' does not end in .toml or one of "
+        f"{endings}."
+    )
 
 
 # --- a table to look at

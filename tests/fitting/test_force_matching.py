@@ -129,7 +129,7 @@ def test_stillinger_weber_comes_back_with_its_cutoff():
 @pytest.mark.validation
 @pytest.mark.parametrize("temperature", [300.0, 1000.0])
 def test_tersoff_comes_back_from_its_simulation(temperature):
-    potential = ms.load_potential("si-tersoff-1988")
+    potential = ms.load_potential("si-tersoff-1988-t3")
     # c and d count in the angle as c²/d² and d², gamma and beta as their product
     free = ("A", "lambda1", "B", "lambda2", "n", "beta", "d", "costheta0")
     heat = Heat(temperature, every=50, equilibrate=200)
