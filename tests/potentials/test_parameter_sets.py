@@ -138,6 +138,8 @@ def test_what_is_more_than_numbers_is_not_written(tmp_path):
     with pytest.raises(InputError, match="build this potential in Python instead"):
         save_potential(JaxMDPotential(lambda R: 0.0, {}, 1.0), tmp_path / "set.toml")
     with pytest.raises(InputError, match=r"does not end in \.toml"):
+        save_potential(load_potential("cu-morse"), tmp_path / "set.json")
+    with pytest.raises(InputError, match=r"hold StillingerWeber, and this is a Morse\. Write \.toml"):
         save_potential(load_potential("cu-morse"), tmp_path / "set.sw")
     assert list(tmp_path.iterdir()) == []
 
