@@ -127,14 +127,16 @@ def test_stillinger_weber_comes_back_with_its_cutoff():
 
 
 @pytest.mark.validation
-@pytest.mark.parametrize("temperature", [300.0, 1000.0])
-def test_tersoff_comes_back_from_its_simulation(temperature):
+def test_tersoff_comes_back_from_simulations_at_300_and_1000_kelvin():
     potential = ms.load_potential("si-tersoff-1988-t3")
     # c and d count in the angle as c²/d² and d², gamma and beta as their product
     free = ("A", "lambda1", "B", "lambda2", "n", "beta", "d", "costheta0")
-    heat = Heat(temperature, every=50, equilibrate=200)
-    made = generate(potential, diamond(), heat, count=20)
-    result = fit(ParameterSpace.of(off(potential, free), free), ForceMatching(made), max_steps=200)
+    heat = [Heat(t, every=50, equilibrate=200) for t in (300.0, 1000.0)]
+    # bonds and angles of one simulation are too alike: strained cells tell A and B from their decays
+    made = generate(potential, diamond(), heat, count=10)
+    made += generate(potential, diamond(), [Rattle(0.1, 0.04), Rattle(0.2, 0.04)], count=5)
+    start = off(potential, free, seed=1)
+    result = fit(ParameterSpace.of(start, free), ForceMatching(made), max_steps=300)
     for name in free:
         value = ms.parameter_values(potential)[name]
         assert_allclose(result.parameters[name], value, rtol=1e-6, err_msg=name)
