@@ -11,10 +11,11 @@ from mdsens.units import GPA
 def describe(data: Dataset) -> list[tuple[str, str]]:
     """Rows of a table: what, and its value with the unit."""
     counts = data.counts()
-    sizes = [entry.structure.n_atoms for entry in data]
+    sizes = sorted({entry.structure.n_atoms for entry in data})
+    each = f"{sizes[0]} in each structure" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} in a structure"
     rows = [
         ("structures", f"{counts.structures}"),
-        ("atoms", f"{counts.atoms}; {min(sizes)} to {max(sizes)} in a structure"),
+        ("atoms", f"{counts.atoms}; {each}"),
         ("elements", ", ".join(data.elements)),
         ("periodic along", ", ".join(sorted({_periodic(entry.structure.pbc) for entry in data}))),
         ("with energy", f"{counts.energies}"),
@@ -32,7 +33,7 @@ def _groups(data: Dataset) -> list[tuple[str, str]]:
     names = [entry.group for entry in data]
     if set(names) == {""}:
         return []
-    return [("groups", ", ".join(f"{name or 'none'}: {names.count(name)}" for name in data.groups))]
+    return [("groups", "; ".join(f"{name or 'none'}: {names.count(name)}" for name in data.groups))]
 
 
 def _energies(data: Dataset) -> list[tuple[str, str]]:

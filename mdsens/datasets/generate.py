@@ -51,7 +51,7 @@ class Rattle:
     @property
     def title(self) -> str:
         """What samples of it are called."""
-        strain = f", strain {self.strain:g}" if self.strain else ""
+        strain = f" and strained {self.strain:g}" if self.strain else ""
         return f"rattled {self.amplitude:g} Å{strain}"
 
 
