@@ -26,6 +26,7 @@ from mdsens.io.trajectory import write_structure, write_trajectory
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential, parameter
+from mdsens.potentials.bonded import HarmonicAngles, HarmonicBonds, PeriodicDihedrals
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
 from mdsens.potentials.damped import DampedShiftedForce, Wolf
 from mdsens.potentials.eam import EAM
@@ -39,6 +40,8 @@ from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.mapped import MappedPotential, mapped
 from mdsens.potentials.networks import from_jax_md_nequip, from_nequix
+from mdsens.potentials.nonbonded import MolecularCharges, MolecularLennardJones
+from mdsens.potentials.openmm_files import read_openmm
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
 from mdsens.potentials.parameter_sets import (
     available_potentials,
@@ -94,17 +97,22 @@ __all__ = [
     "ForceShifted",
     "GraphPotential",
     "Gupta",
+    "HarmonicAngles",
+    "HarmonicBonds",
     "JaxMDFIRE",
     "JaxMDPotential",
     "Johnson",
     "LBFGS",
     "LennardJones",
     "MappedPotential",
+    "MolecularCharges",
+    "MolecularLennardJones",
     "Morse",
     "Neighbors",
     "NewtonCG",
     "Observable",
     "PairPotential",
+    "PeriodicDihedrals",
     "Potential",
     "ProgramPotential",
     "RelaxationProgress",
@@ -159,6 +167,7 @@ __all__ = [
     "parameter_values",
     "read_dataset",
     "read_hdf5",
+    "read_openmm",
     "read_relaxed",
     "read_snap",
     "read_structure",

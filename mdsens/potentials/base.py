@@ -91,12 +91,14 @@ class HessianBlocks(NamedTuple):
 class Potential(eqx.Module):
     """Base of all potentials.
 
-    A form gives `cutoff` and `energy`, and says two things about itself where they are not as usual:
+    A form gives `cutoff` and `energy`, and says what is not as usual about itself:
 
         local: atoms farther apart than `ranges` feel nothing of each other. A form with interactions that no
             list holds (Coulomb sums, all pairs of a cluster) sets `local = False`.
         twice_differentiable: JAX can differentiate the energy twice. A form that knows its forces only
             (another program behind `jax.pure_callback`) sets it False: it relaxes by its forces alone.
+
+        knows_atoms: it was made for particular atoms in one order, such as those of a molecule.
 
         by_differences: second derivatives are differences of forces; `curvature_error` says how good.
         heavy: a derivative takes so much memory that directions are worked off one after another.
@@ -124,6 +126,7 @@ class Potential(eqx.Module):
 
     local: ClassVar[bool] = True
     twice_differentiable: ClassVar[bool] = True
+    knows_atoms: ClassVar[bool] = False
     by_differences: ClassVar[bool] = False
     heavy: ClassVar[bool] = False
     weighted_sum: ClassVar[Any]  # SumPotential, a Potential itself: set where it is defined

@@ -108,6 +108,11 @@ class SumPotential(Potential):
         return all(part.twice_differentiable for part in self.parts)
 
     @property
+    def knows_atoms(self) -> bool:  # type: ignore[override]
+        """Whether a part was made for particular atoms."""
+        return any(part.knows_atoms for part in self.parts)
+
+    @property
     def by_differences(self) -> bool:  # type: ignore[override]
         """Whether a part has its second derivatives so."""
         return any(part.by_differences for part in self.parts)

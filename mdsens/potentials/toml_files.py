@@ -39,15 +39,18 @@ import numpy as np
 from mdsens.checks import nearest
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import USER_FORMS, Potential
+from mdsens.potentials.bonded import HarmonicAngles, HarmonicBonds, PeriodicDihedrals
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
 from mdsens.potentials.damped import DampedShiftedForce, Wolf
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.edip import EDIP
 from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.gupta import Gupta
+from mdsens.potentials.indices import Indices
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.mapped import MappedPotential, mapped
+from mdsens.potentials.nonbonded import MolecularCharges, MolecularLennardJones
 from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.snap import SNAP
@@ -74,6 +77,11 @@ OWN_FORMS: dict[str, type[Potential]] = {
         Buckingham,
         BornMayerHuggins,
         Ewald,
+        HarmonicAngles,
+        HarmonicBonds,
+        MolecularCharges,
+        MolecularLennardJones,
+        PeriodicDihedrals,
         DampedShiftedForce,
         Wolf,
         Tersoff,
@@ -269,7 +277,7 @@ def _entries(
             what = f"an array ({', '.join(axes)})" if axes else "one number"
             raise FileFormatError(f"parameter {key} is a table; it takes {what}.")
         return _array(key, value, axes)
-    if len(wanted) > 1:
+    if len(wanted) != 1:  # several species, or none: labels are types of bonds
         return _numbers(key, value, per, labels, form.labels_for(field.name, wanted, settings), axes)
     # one species out of several: its own entry, such as "Ni-Ni"
     own = "-".join(wanted * len(labels[0].split("-")))
@@ -469,6 +477,8 @@ def _written(value: Any) -> str:
             return str(value).lower()
         case int() | float():
             return repr(value)  # the shortest text that reads back as the same number
+        case Indices():
+            return _written(value.array.tolist())
         case list() | tuple():
             return "[" + ", ".join(_written(v) for v in value) + "]"
         case AbstractCut():
