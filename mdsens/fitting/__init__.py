@@ -3,6 +3,7 @@
 from mdsens.fitting.fit import FitProgress, FitStatus, fit
 from mdsens.fitting.force_matching import ForceMatching, LabelTolerances
 from mdsens.fitting.identifiability import Identifiability
+from mdsens.fitting.matrix_free import MatrixFreeFit, MatrixFreeProgress, fit_matrix_free
 from mdsens.fitting.parity import Parity, ParityPoints, parity
 from mdsens.fitting.result import FitResult
 from mdsens.fitting.space import FitVariable, GaussianPrior, ParameterSpace
@@ -20,6 +21,8 @@ __all__ = [
     "GaussianPrior",
     "Identifiability",
     "LabelTolerances",
+    "MatrixFreeFit",
+    "MatrixFreeProgress",
     "ParameterSpace",
     "Parity",
     "ParityPoints",
@@ -30,6 +33,7 @@ __all__ = [
     "TermValue",
     "TrainedPotential",
     "fit",
+    "fit_matrix_free",
     "load_trained",
     "parity",
     "train_potential",
