@@ -7,14 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mdsens.batching import map_pieces
 from mdsens.ensembles import FreeEnergy, effective_sample_size, free_energy_difference
 from mdsens.errors import InputError
 from mdsens.flows.boltzmann import BoltzmannGenerator, energies_and_forces
 from mdsens.flows.data import ForceData
-from mdsens.flows.outliers import check_handedness, tree_of
+from mdsens.flows.outliers import check_bonds_move, check_handedness, tree_of
 
 MISSED = 5.0  # kT: in the flow such a frame is 150 times as rare as it should be
 CLIP = 1e-2  # share of the largest weights that the clipped sample size cuts down
@@ -80,8 +80,8 @@ def evaluate_on_data(
         data: frames of the same molecule.
         progress: called with the number of frames done.
     Raises:
-        InputError: another number of atoms, another temperature, mirror images among the frames, or frames
-            to which the flow gives no density.
+        InputError: another number of atoms, another temperature, mirror images among the frames, bonds that
+            the simulation held rigid, or frames to which the flow gives no density.
     """
     if data.positions.shape[1] != generator.n_atoms:
         raise InputError(
@@ -94,7 +94,9 @@ def evaluate_on_data(
             "in kT do not compare."
         )
     rows = getattr(generator.flow.layers.layers[0], "rows", ())
-    check_handedness(tree_of(rows, generator.n_atoms), data.positions)
+    bonds = tree_of(rows, generator.n_atoms)
+    check_handedness(bonds, data.positions)
+    check_bonds_move(bonds, data.positions, data.temperature)
     energies, forces = in_pieces(generator, data.positions, progress)
     _check_density(energies, forces)
     nan = float("nan")
@@ -113,6 +115,36 @@ def evaluate_on_data(
 def _missed(excess: Float[np.ndarray, " frames"]) -> int:
     """Frames whose u_flow - u is far above that of the median frame."""
     return int(np.sum(excess - np.median(excess) > MISSED))
+
+
+def frames_missed(
+    generator: BoltzmannGenerator,
+    energy: Callable[[Array], Array],
+    samples: Float[np.ndarray, "samples atoms 3"],
+    frames: Float[np.ndarray, "frames atoms 3"],
+) -> Bool[np.ndarray, " frames"]:
+    """Which frames of a simulation the flow takes for too unlikely, compared with its own samples.
+
+    Weights and effective samples know only what the flow draws. Dynamics with the energy function that starts
+    from the flow's samples and ends where the flow has no density shows a basin that it lacks.
+
+    Args:
+        generator: the flow.
+        energy: reduced energy in kT of one frame in nm, as for `evaluate_on_samples`.
+        samples: of the flow, nm; frames: of the simulation, nm.
+    Returns:
+        where u_flow - u lies more than MISSED kT above the median of the samples.
+    """
+    at_samples, at_frames = (_excess(generator, energy, x) for x in (samples, frames))
+    return at_frames - np.median(at_samples) > MISSED
+
+
+def _excess(
+    generator: BoltzmannGenerator, energy: Callable[[Array], Array], positions: Float[np.ndarray, "n atoms 3"]
+) -> Float[np.ndarray, " n"]:
+    own, _ = in_pieces(generator, positions)
+    u, _ = _target(energy, jnp.asarray(positions, float))
+    return own - np.asarray(u)
 
 
 def _check_density(energies: Float[np.ndarray, " frames"], forces: Float[np.ndarray, "frames ..."]) -> None:

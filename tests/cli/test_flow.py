@@ -16,7 +16,7 @@ from command_line import run
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
-from mdsens.cli.flow.evaluate import trusted, write_rows
+from mdsens.cli.flow.evaluate import row_of_dynamics, trusted, write_rows
 from mdsens.cli.flow.inputs import force_field_energy, with_forces
 from mdsens.ensembles import FreeEnergy
 from mdsens.errors import InputError
@@ -258,6 +258,9 @@ def test_wrong_input_is_refused_with_a_remedy(folder, model, tmp_path):
     assert "train with --topology FILE.pdb" in refused(
         "evaluate", model, folder / "data.h5", "--force-field", "amber99sbildn.xml", *new
     )
+    assert "--check-md moves atoms with a force field" in refused(
+        "evaluate", model, folder / "data.h5", "--check-md", "100"
+    )
     assert "steps = 15" in refused("md", model, "--steps", "15", "--record-every", "10", *new)
     assert not (tmp_path / "new.h5").exists()
 
@@ -297,6 +300,27 @@ def test_forces_come_from_the_force_field_where_a_file_has_none(tmp_path):
     assert with_forces(alanine, field) is alanine
     with pytest.raises(ms.errors.InputError, match="knows no residues"):
         force_field_energy("", 300.0, "amber99sbildn.xml", "")
+
+
+def wider(model, stretch, x):
+    """The flow's own energy with softer bonds: atoms go where the flow has no density."""
+    bonds = model.coordinates.forward(x)[0]["bonds"]
+    middle = jnp.asarray([peroxide.OH, peroxide.OO, peroxide.OH])
+    return model.energy(x) - stretch * jnp.sum((jnp.sort(bonds) - jnp.sort(middle)) ** 2)
+
+
+def test_dynamics_from_the_samples_of_a_flow_finds_what_it_never_draws():
+    flow = peroxide.generator()
+    samples = flow.flow.sample(jax.random.key(0), 100)[0]
+    stiffness = 0.5 / peroxide.BOND_WIDTH**2  # of u = k (b - b0)²
+    found = {}
+    for share in (0.0, 0.9):  # a tenth of the stiffness: three times as wide
+        energy = jax.tree_util.Partial(wider, flow, jnp.asarray(share * stiffness))
+        name, found[share], _ = row_of_dynamics(flow, energy, samples, 395, seed=0)
+    assert name == "frames of 16 runs of 0.2 ps > 5 kT too unlikely"
+    assert found[0.0] == "0 of 320"
+    missed, _, total = found[0.9].partition(" of ")
+    assert int(missed) > 60 and total == "320"
 
 
 def test_md_that_is_interrupted_is_written_up_to_there(folder, model, monkeypatch):

@@ -113,6 +113,9 @@ def test_frames_of_something_else_are_refused(samples):
         evaluate_on_data(PEROXIDE, data._replace(positions=samples[:, :3]))
     with pytest.raises(InputError, match="the flow stands for 300 K, the data for 310 K"):
         evaluate_on_data(PEROXIDE, data._replace(temperature=310.0))
+    still = np.repeat(samples[:1], 40, axis=0)
+    with pytest.raises(InputError, match="3 of 3 bonds are rigid"):
+        evaluate_on_data(PEROXIDE, data._replace(positions=still))
 
 
 def colors(path: Path) -> int:

@@ -2,8 +2,9 @@
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +15,8 @@ from mdsens.cli.flow import inputs
 from mdsens.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from mdsens.ensembles import FreeEnergy
     from mdsens.flows.boltzmann import BoltzmannGenerator
     from mdsens.flows.data import ForceData
@@ -41,6 +44,13 @@ def evaluate(
     all_frames: Annotated[
         bool, typer.Option("--all", help="Use the frames that the model was trained on as well.")
     ] = False,
+    check_md: Annotated[
+        int,
+        options.count(
+            "Steps of dynamics with the force field, from samples of the flow: a basin it lacks shows.",
+            at_least=0,
+        ),
+    ] = 0,
     drop_outliers: inputs.DropOutliers = False,
     stride: inputs.Stride = 1,
     temperature: inputs.Temperature = None,
@@ -69,6 +79,8 @@ def evaluate(
     table_file, picture = (prefix.with_name(f"{prefix.name}.{ending}") for ending in ("csv", "png"))
     for file in (table_file, picture):
         check_free(file, overwrite)
+    if check_md and force_field is None:
+        raise InputError("--check-md moves atoms with a force field: name it with --force-field.")
     generator = inputs.read_generator(model)
     frames = inputs.read_frames(data, generator, temperature, length_unit, energy_unit, stride, drop_outliers)
     if drop_outliers:
@@ -85,13 +97,16 @@ def evaluate(
         drawn, _ = generator.flow.sample(jax.random.key(seed), samples)
         on_samples = None if target is None else evaluate_on_samples(generator, target, drawn)
     rows = evaluation_rows(on_data, on_samples)
+    if check_md and target is not None:
+        rows.append(row_of_dynamics(generator, target, drawn, check_md, seed))
     table = Table("", "value", "unit", title=f"{model} against {data}: {frames.n_frames} frames")
     for name, value, unit in rows:
         table.add_row(name, value, unit)
     console.print(table)
     if on_samples is not None:
         inputs.say(
-            "Effective samples and errors count what the flow draws: they do not see a basin it never visits."
+            "Effective samples and errors count what the flow draws: they do not see a basin it never visits"
+            + ("." if check_md else " (--check-md 2000 looks for one).")
         )
     write_rows(table_file, rows, overwrite)
     few = frames.rows(slice(None, None, max(1, frames.n_frames // 500)))
@@ -132,6 +147,53 @@ def evaluation_rows(data: "OnData", samples: "OnSamples | None") -> list[tuple[s
             ("free energy of the force field", trusted(free_energy, samples.free_energy), "kT"),
         ]
     return rows
+
+
+RUNS = 16  # of the check by dynamics, each from a sample of its own
+RECORDS = 20  # frames of each run that are looked at
+STEP = 0.5  # fs
+FRICTION = 1e-3  # 1/fs
+
+
+def row_of_dynamics(
+    generator: "BoltzmannGenerator",
+    energy: "Callable[[Any], Any]",
+    samples: "np.ndarray",
+    steps: int,
+    seed: int,
+) -> tuple[str, str, str]:
+    """Frames of Langevin dynamics with the force field, from samples of the flow, that the flow misses.
+
+    Args:
+        energy: reduced energy in kT of positions in nm.
+        samples: of the flow, nm; runs start from those that weigh most, which have no clashes.
+        steps: of each run; rounded up to a multiple of RECORDS.
+    """
+    import numpy as np
+
+    from mdsens.dynamics import Movable, langevin
+    from mdsens.flows.evaluate import MISSED, evaluate_on_samples, frames_missed
+    from mdsens.units import from_nm, to_nm
+
+    weights = evaluate_on_samples(generator, energy, samples).log_weights
+    starts = samples[np.argsort(-weights)[:RUNS]]
+    moved = Movable(energy, generator.species, generator.temperature)
+    every = -(-steps // RECORDS)
+    run = langevin(
+        moved,
+        from_nm(np.asarray(starts, float)),
+        steps=every * RECORDS,
+        record_every=every,
+        timestep=STEP,
+        friction=FRICTION,
+        seed=seed,
+    )
+    frames = to_nm(np.asarray(run.positions)[1:]).reshape(-1, *starts.shape[1:])
+    missed = frames_missed(generator, energy, samples, frames)
+    name = (
+        f"frames of {len(starts)} runs of {every * RECORDS * STEP / 1000:g} ps > {MISSED:g} kT too unlikely"
+    )
+    return name, f"{missed.sum()} of {len(missed)}", ""
 
 
 def trusted(text: str, found: "FreeEnergy") -> str:
