@@ -20,7 +20,7 @@ from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import entry, pair_table, parameter
 from mdsens.potentials.cutoffs import AbstractCut, ForceShifted, PairFunction, Truncated
-from mdsens.potentials.shells import ShellPotential, Shells
+from mdsens.potentials.shells import ShellPotential, Shells, inverse, sum_of_row
 from mdsens.structure import Structure
 
 
@@ -36,7 +36,7 @@ class PairPotential(ShellPotential):
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy belongs to either atom, eV."""
         energies = self.pair_energies(shells.distances(), shells.labels(pair_table(len(self.elements))))
-        return 0.5 * jnp.sum(jnp.where(shells.valid, energies, 0.0), axis=1)
+        return 0.5 * sum_of_row(jnp.where(shells.valid, energies, 0.0))
 
 
 class CutPairPotential(PairPotential):
@@ -102,7 +102,7 @@ class LennardJones(CutPairPotential):
         epsilon, sigma = entry(epsilon, pair), entry(sigma, pair)
 
         def phi(r):
-            sixth = (sigma / r) ** 6
+            sixth = (sigma * inverse(r)) ** 6
             return 4 * epsilon * (sixth * sixth - sixth)
 
         return phi

@@ -33,7 +33,7 @@ from mdsens.neighbors import Neighbors, beyond
 from mdsens.potentials.base import HessianBlocks, Potential, pair_table
 from mdsens.structure import Structure
 
-PAIRS_IN_A_BLOCK = 2048  # whose arrays a core's cache holds: 16 KiB each, some tens of them at a time
+PAIRS_IN_A_BLOCK = 8192  # whose arrays a core's cache holds: 64 KiB each, some tens of them at a time
 BLOCKS_IN_A_STAGE = 32  # after these, what belongs to other atoms is handed over to them
 
 
@@ -55,8 +55,7 @@ class Shells(NamedTuple):
 
     def distances(self) -> Float[Array, "atoms width"]:
         """Lengths of the vectors, Å."""
-        x, y, z = self.d
-        return jnp.sqrt(x * x + y * y + z * z)
+        return _length(*self.d)
 
     def labels(self, table: Any) -> Int[Array, "atoms width"] | None:
         """What a (species, species) table says of each pair, center first; None if there is one species."""
@@ -85,6 +84,33 @@ class Shells(NamedTuple):
         return Shells(d, valid, self.center, others)
 
 
+@jax.custom_jvp
+def inverse(r: Float[Array, "..."]) -> Float[Array, "..."]:
+    """1/r; all its derivatives come from the one division, which costs as much as ten multiplications."""
+    return 1.0 / r
+
+
+@inverse.defjvp
+def _inverse_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (r,), (dr,) = primals, tangents
+    found = inverse(r)
+    return found, -found * found * dr
+
+
+@jax.custom_jvp
+def _length(x: Array, y: Array, z: Array) -> Array:
+    return jnp.sqrt(x * x + y * y + z * z)
+
+
+@_length.defjvp
+def _length_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    # dr = d . dd / r. The division comes last: a gradient then has dE/dr / r, which XLA forms once, because it
+    # never repeats a division, and not once for each of x, y, z.
+    (x, y, z), (dx, dy, dz) = primals, tangents
+    r = _length(x, y, z)
+    return r, (x * dx + y * dy + z * dz) / r
+
+
 def _far_unless(
     valid: Bool[Array, "atoms width"], d: Sequence[Array], reach: Float[Array, ""]
 ) -> tuple[Array, Array, Array]:
@@ -92,6 +118,12 @@ def _far_unless(
     x, y, z = d
     far = beyond(reach)
     return jnp.where(valid, x, far), jnp.where(valid, y, 0.0), jnp.where(valid, z, 0.0)
+
+
+def sum_of_row(values: Float[Array, "... width"]) -> Float[Array, "..."]:
+    """Sum over the neighbors of each atom, as a product with ones: XLA adds up rows one by one, slower."""
+    ones = jnp.ones(values.shape[-1], values.dtype)
+    return jnp.matmul(values, ones, precision=jax.lax.Precision.HIGHEST)
 
 
 def every_two(values: Float[Array, "atoms width"]) -> Float[Array, "atoms width width"]:
@@ -384,7 +416,7 @@ def _differentiated(parameters: Any, rest: Any, shells: Shells, real: Bool[Array
 
 
 def _sums_of_rows(g: Any) -> Any:
-    return jax.tree.map(lambda gk: jnp.sum(gk, axis=-1), g)
+    return jax.tree.map(sum_of_row, g)
 
 
 def _summed(blocks: _Block) -> _Block:
