@@ -141,7 +141,9 @@ def test_one_atom_has_the_constants_of_its_crystal(lattice, a):
         relaxed = ms.relax(COPPER, start, cell="isotropic", fmax=1e-10, check_minimum=False)
         found.append(elastic_constants(COPPER, relaxed))
         if not cubic:
-            np.testing.assert_allclose(found[0], elastic_constants(COPPER, relaxed, clamped=True), rtol=1e-12)
+            clamped = elastic_constants(COPPER, relaxed, clamped=True)
+            # of the entries that symmetry makes zero only the rounding of the others is there
+            np.testing.assert_allclose(found[0], clamped, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(*found, rtol=1e-8, atol=1e-10)
     if lattice == "fcc":
         np.testing.assert_allclose(GPA * found[0][0, 0], 138.026, atol=1e-3)
