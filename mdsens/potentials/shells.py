@@ -104,8 +104,8 @@ def _length(x: Array, y: Array, z: Array) -> Array:
 
 @_length.defjvp
 def _length_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    # dr = d . dd / r, the division last: XLA never repeats a division. So a gradient forms dE/dr / r once, and
-    # not once for each of x, y, z.
+    # dr = d . dd / r, the division last: XLA never repeats a division.
+    # So a gradient forms dE/dr / r once, and not once for each of x, y, z.
     (x, y, z), (dx, dy, dz) = primals, tangents
     r = _length(x, y, z)
     return r, (x * dx + y * dy + z * dz) / r
