@@ -20,9 +20,13 @@ export MDSENS_COMPILE_CACHE ?= $(CURDIR)/.cache/compiled
 demo: $(PACKAGE)
 	$(BIN)/python workflows/silicon_vacancy.py --check --overwrite
 
-# Most of the time goes into compiling: without the optimizations of LLVM, as safe and slower to run, the tests take a
-# fifth less. `make validate` compiles as users do.
-test: export XLA_FLAGS ?= --xla_backend_optimization_level=0
+# Most of the time goes into compiling. Without the optimizations of LLVM, without the fusions by MLIR, and with one
+# module of LLVM for each program (eight threads would each prepare the same) it takes a third. That is as safe and
+# slower to run. `make validate` compiles as users do.
+FAST_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
+	--xla_cpu_parallel_codegen_split_count=1
+
+test: export XLA_FLAGS ?= $(FAST_TO_COMPILE)
 test: $(TOOLS)
 	$(PYTEST) -n $(WORKERS) --dist worksteal --durations 15 -m "not validation"
 
@@ -31,7 +35,7 @@ QUICK ?= tests/test_layers.py tests/test_structure.py tests/test_quantities.py t
 	tests/potentials/test_parameters.py tests/relaxation/test_walk.py tests/relaxation/test_identities.py \
 	tests/sensitivity/test_show.py tests/sensitivity/test_folds.py
 
-quick: export XLA_FLAGS ?= --xla_backend_optimization_level=0
+quick: export XLA_FLAGS ?= $(FAST_TO_COMPILE)
 quick: $(TOOLS)
 	$(PYTEST) -q -n $(WORKERS) --dist worksteal -m "not validation" $(QUICK)
 
