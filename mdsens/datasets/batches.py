@@ -25,6 +25,10 @@ from mdsens.datasets.dataset import Dataset, LabelledStructure
 from mdsens.errors import InputError
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors, list_of_pairs
 from mdsens.potentials.base import Potential, check_elements
+from mdsens.potentials.graphs import GraphPotential
+from mdsens.potentials.mapped import MappedPotential
+from mdsens.potentials.shells import ShellPotential
+from mdsens.potentials.sums import SumPotential
 from mdsens.quantities import evaluate
 from mdsens.strain import VOIGT
 from mdsens.structure import Structure
@@ -130,7 +134,7 @@ def map_structures(function: Callable[[Structure, Neighbors], Any], batch: Label
 
 def lone_energy(potential: Potential, batch: LabelledBatch) -> Float[Array, ""]:
     """Energy of a ghost, eV; zero for potentials that never meet one."""
-    if not potential.local:
+    if not sees_no_ghosts(potential):
         return jnp.zeros(())
     first = jax.tree.map(lambda leaf: leaf[0], batch.structure)
     lone = dataclasses.replace(
@@ -164,6 +168,13 @@ def _check(potential: Potential, entry: LabelledStructure) -> None:
         raise InputError(f"{entry.name}: {error}") from error
 
 
+def sees_no_ghosts(potential: Potential) -> bool:
+    """Whether the energy of a potential comes from its list alone."""
+    if isinstance(potential, SumPotential | MappedPotential):
+        return all(sees_no_ghosts(part) for part in potential.parts)
+    return isinstance(potential, ShellPotential | GraphPotential) and potential.local
+
+
 def size_for(n: int) -> int:
     """Atoms and ghosts in the arrays of n atoms."""
     for size in SMALL:
@@ -183,7 +194,7 @@ def _shapes(data: Dataset, potential: Potential, one_shape: bool) -> Iterator[tu
         return
     groups: dict[Any, list[int]] = {}
     for k, (kind, n) in enumerate(zip(kinds, sizes, strict=True)):
-        groups.setdefault((*kind, size_for(n) if potential.local else n), []).append(k)
+        groups.setdefault((*kind, size_for(n) if sees_no_ghosts(potential) else n), []).append(k)
     for (*_, size), rows in groups.items():
         yield rows, size
 
@@ -194,10 +205,11 @@ def _check_one_shape(potential: Potential, kinds: list[Any], sizes: list[int]) -
             f"structures that are periodic along different vectors ({_in_words(kinds)}), or only some with "
             "charges, have no common shape: train on one kind, or put molecules into large periodic cells."
         )
-    if not potential.local and len(set(sizes)) > 1:
+    if not sees_no_ghosts(potential) and len(set(sizes)) > 1:
         raise InputError(
             f"structures of {min(sizes)} to {max(sizes)} atoms have no common shape for "
-            f"{type(potential).__name__}, whose interactions no list holds: give structures of one size."
+            f"{type(potential).__name__}, which sees more than lists of neighbors: give structures of one "
+            "size."
         )
 
 

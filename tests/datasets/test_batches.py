@@ -110,3 +110,27 @@ def test_coulomb_sums_in_a_batch_are_those_of_each_alone():
     data = Dataset.create([salt(8, 0.0), salt(2, 0.0), salt(8, 0.05)])
     for entry in label(potential, data):
         assert_allclose(entry.energy, ms.energy(potential, entry.structure), rtol=1e-12)
+
+
+def test_functions_of_positions_see_no_ghosts():
+    def all_pairs(R, k=1.0, **_):
+        return k * jax.numpy.sum(R**2)
+
+    potential = ms.JaxMDPotential(all_pairs, {"k": 1.0}, cutoff=np.inf)
+    clusters = [ms.Structure.create(np.eye(n, 3) + np.arange(n)[:, None], ["Si"] * n) for n in (2, 3)]
+    for entry in label(potential, Dataset.create(clusters)):
+        assert_allclose(entry.energy, np.sum(np.asarray(entry.structure.positions) ** 2))
+
+
+def test_programs_see_no_ghosts():
+    from ase.calculators.emt import EMT
+
+    potential = ms.from_ase(EMT(), elements=("Cu",))
+    atoms = ase.build.bulk("Cu", cubic=True)
+    atoms.rattle(0.1)
+    data = Dataset.create([ms.Structure.from_ase(atoms), ms.Structure.from_ase(atoms[1:])])
+    assert {batch.forces.shape[1] for batch in make_batches(data, potential)} == {4, 3}
+    for entry, one in zip(label(potential, data), (atoms, atoms[1:]), strict=True):
+        one.calc = EMT()
+        assert_allclose(entry.energy, one.get_potential_energy(), rtol=1e-10)
+        assert_allclose(entry.forces, one.get_forces(), atol=1e-10)
