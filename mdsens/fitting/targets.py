@@ -171,13 +171,18 @@ class RelaxedTargets:
             relaxations=len(states),
         )
 
+    def start(self, key: str, theta: np.ndarray, memory: Memory) -> Structure:
+        """Where the relaxation of one structure starts: as given, or where it should be to first order."""
+        given = self.structures[key].structure
+        return _predicted(given, theta, memory[key]) if key in memory else given
+
     def _state(self, key: str, potential: Potential, theta: np.ndarray, memory: Memory) -> Equilibrium:
         setup = self.structures[key]
         options = {"cell": setup.cell, "pressure": setup.pressure, "fmax": setup.fmax}
+        start = self.start(key, theta, memory)
         if key not in memory:
-            state = relax(potential, setup.structure, **options).equilibrium
+            state = relax(potential, start, **options).equilibrium
         else:
-            start = _predicted(setup.structure, theta, memory[key])
             state = relax(potential, start, solver=NewtonCG(), max_steps=FOLLOWED, **options).equilibrium
             _require_same(key, state, start, memory[key])
         state.certificate.require_minimum(f"the relaxed state '{key}'")
@@ -222,7 +227,9 @@ def _observable(target: Target, states: tuple[str, ...]) -> tuple[Observable | N
     name = target.observable
     if not isinstance(name, str):
         hint = 'Give a name, such as "C11", or an mdsens.Observable.'
-        return instance("the observable of a target", name, Observable, hint), None
+        observable = instance("the observable of a target", name, Observable, hint)
+        _check_component(target, observable)
+        return observable, None
     if name in FORMATION:
         defect, bulk = (_known(key, states) for key in (target.on or "defect", target.bulk or "bulk"))
         return formation(defect, bulk), defect
@@ -231,6 +238,15 @@ def _observable(target: Target, states: tuple[str, ...]) -> tuple[Observable | N
         raise InputError(f"no observable '{name}'.{nearest(name, known, 0.3)} Targets: {', '.join(known)}.")
     state = main_state(states) if target.on is None else _known(target.on, states)
     return (None if CONSTANT.fullmatch(name) else NAMED[name](state)), state
+
+
+def _check_component(target: Target, observable: Observable) -> None:
+    wanted = target.title.split("[")[0]  # an entry of an array goes by "positions[3][0]"
+    if wanted not in observable.names:
+        raise InputError(
+            f"the observable of a target has the numbers {', '.join(observable.names)}, and no '{wanted}'."
+            f"{nearest(wanted, observable.names)}"
+        )
 
 
 def _known(state: str, states: tuple[str, ...]) -> str:
