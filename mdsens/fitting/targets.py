@@ -149,19 +149,16 @@ class RelaxedTargets:
             NotConvergedError: a state cannot be followed from where it was, or became another one.
             SaddlePointError: it lost its curvature. And what `relax` and `first_order` raise.
         """
-        theta = np.array([parameter_values(potential)[name] for name in parameters])
+        theta = _theta(potential, parameters)
         states = {key: self._state(key, potential, theta, memory) for key in self.structures}
-        bound = [_renamed(o.bound(states), suffix) for o, suffix in self._observables]
-        problem = SensitivityProblem.of(states, bound, parameters)
+        problem = SensitivityProblem.of(states, self._bound(states), parameters)
         parts = differentiate(problem, "forward", problem.origin, None)
         values, derivative = problem.values(), checked_derivative(problem, parts)
-        places = [problem.names.index(wish.label) for wish in self._wishes]
-        tolerance = np.array([wish.tolerance for wish in self._wishes])
-        wanted = np.array([wish.value for wish in self._wishes])
+        places = self._places(problem)
         folds = fold_distances(problem)
         return TermValue(
-            residuals=(values[places] - wanted) / tolerance,
-            jacobian=derivative[places] / tolerance[:, None],
+            residuals=self._off(values[places]),
+            jacobian=derivative[places] / self._tolerances[:, None],
             rows=tuple(
                 TermRow(wish.label, problem.units[k], float(values[k]), wish.value, wish.tolerance)
                 for wish, k in zip(self._wishes, places, strict=True)
@@ -170,6 +167,30 @@ class RelaxedTargets:
             reach=folds if np.isfinite(folds).any() else None,
             relaxations=len(states),
         )
+
+    def residuals(self, potential: Potential, parameters: tuple[str, ...], memory: Memory) -> np.ndarray:
+        """Relax and measure only: residuals without their derivatives.
+
+        Raises:
+            What `evaluate` raises.
+        """
+        theta = _theta(potential, parameters)
+        states = {key: self._state(key, potential, theta, memory) for key in self.structures}
+        problem = SensitivityProblem.of(states, self._bound(states), parameters)
+        return self._off(problem.values()[self._places(problem)])
+
+    @property
+    def _tolerances(self) -> np.ndarray:
+        return np.array([wish.tolerance for wish in self._wishes])
+
+    def _off(self, values: np.ndarray) -> np.ndarray:
+        return (values - np.array([wish.value for wish in self._wishes])) / self._tolerances
+
+    def _bound(self, states: Mapping[str, Equilibrium]) -> list[Observable]:
+        return [_renamed(o.bound(states), suffix) for o, suffix in self._observables]
+
+    def _places(self, problem: SensitivityProblem) -> list[int]:
+        return [problem.names.index(wish.label) for wish in self._wishes]
 
     def start(self, key: str, theta: np.ndarray, memory: Memory) -> Structure:
         """Where the relaxation of one structure starts: as given, or where it should be to first order."""
@@ -277,6 +298,11 @@ def _renamed(observable: Observable, suffix: str) -> Observable:
 
 
 # --- states that are followed ---------------------------------------------------------------------
+
+
+def _theta(potential: Potential, parameters: Sequence[str]) -> np.ndarray:
+    values = parameter_values(potential)
+    return np.array([values[name] for name in parameters])
 
 
 def _kept(state: Equilibrium, moves: Block, theta: np.ndarray) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from mdsens.observables.named import (
     named,
 )
 from mdsens.observables.observable import Observable, State
+from mdsens.observables.phonons import gamma_phonon
 
 __all__ = [
     "NAMED",
@@ -27,6 +28,7 @@ __all__ = [
     "energy",
     "energy_per_atom",
     "formation",
+    "gamma_phonon",
     "lattice_constant",
     "named",
 ]

@@ -26,6 +26,7 @@ from mdsens.observables.elastic import (
     require_bulk,
 )
 from mdsens.observables.observable import Observable, State, States
+from mdsens.observables.phonons import gamma_phonon
 from mdsens.potentials.base import Potential
 from mdsens.structure import volume
 from mdsens.units import GPA
@@ -307,6 +308,7 @@ NAMED: dict[str, Callable[[str], Observable]] = {
     "lattice_constant": lattice_constant,
     **{name: functools.partial(_edge_or_angle, name) for name in (*EDGES, *ANGLES)},
     "formation": _formation_in,
+    "gamma_phonon": gamma_phonon,
 }
 
 TEXTS = {
@@ -320,6 +322,7 @@ TEXTS = {
     "C11_cubic, C12_cubic, C44_cubic": "elastic constants of a cubic crystal in its own axes, GPa",
     "K": "bulk modulus, GPa",
     "C11_clamped ...": "the same with ions that follow the strain",
+    "gamma_phonon": "highest frequency at the wave vector zero of the given cell, THz",
     "formation": "formation energy (eV) and volume (Å³) of the state 'defect'",
 }
 

@@ -1,0 +1,220 @@
+"""Refit the potential of Stillinger and Weber to measured properties of silicon.
+
+All nine parameters of the form are free. The targets are relaxed properties: the lattice constant, the cohesive
+energy, three elastic constants, the formation energy of the vacancy, and the optical phonon. Each step relaxes
+the crystal and the vacancy once and differentiates through both relaxations; --differences fits a second time
+with Jacobians from forward differences, which relax both structures again for every parameter.
+
+    python workflows/refit_silicon.py --differences --output results/refit_silicon
+"""
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+
+jax.config.update("jax_enable_x64", True)
+
+import mdsens as ms  # noqa: E402  (float64 first)
+from mdsens.fitting import (  # noqa: E402
+    FitProgress,
+    FitResult,
+    ParameterSpace,
+    RelaxedTargets,
+    Target,
+    TargetStructure,
+    TermValue,
+    fit,
+)
+from mdsens.fitting.show import floor_lines, identifiability_lines  # noqa: E402
+from mdsens.io.files import new_file  # noqa: E402
+
+# Lattice constant, elastic constants and Raman frequency: Landolt-Boernstein III/41A1a (2001), at room
+# temperature. Cohesive energy: Kittel, Introduction to Solid State Physics (2005). Vacancy: Dannefaer, Mascher,
+# Kerr, Phys. Rev. Lett. 56, 2195 (1986), 3.6 +- 0.2 eV.
+TARGETS = [
+    Target("lattice_constant", 5.431, 0.005, on="bulk"),
+    Target("energy_per_atom", -4.63, 0.02, on="bulk"),
+    Target("C11", 165.8, 2.0, on="bulk"),
+    Target("C12", 63.9, 2.0, on="bulk"),
+    Target("C44", 79.6, 2.0, on="bulk"),
+    Target("gamma_phonon", 15.53, 0.2, on="bulk"),
+    Target("formation_energy", 3.6, 0.2, on="vacancy", bulk="bulk"),
+]
+FREE = [
+    "epsilon",
+    "sigma",
+    "a",
+    "lambda",
+    "gamma",
+    "costheta0",
+    "A",
+    "B",
+    "p",
+]  # q is zero: it counts with r^0
+STEP = 1e-4  # of a parameter, of the forward differences
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("results/refit_silicon"), help="folder")
+    parser.add_argument("--cells", type=int, default=2, help="cubic cells along an edge of the vacancy")
+    parser.add_argument("--differences", action="store_true", help="fit again with differences")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    options = parser.parse_args()
+    console = Console(width=150)
+
+    targets = RelaxedTargets(structures(options.cells), TARGETS)
+    space = ParameterSpace.of(
+        ms.load_potential("si-stillinger-weber-1985"), FREE, priors=dict.fromkeys(FREE, (None, 1.0))
+    )
+    result, course = timed_fit(console, "exact derivatives", space, targets)
+    console.print(result.table())
+    console.print(result.parameter_table())
+    for line in [*floor_lines(result), *identifiability_lines(result)]:
+        console.print(line)
+    courses = {"exact derivatives": course}
+    if options.differences:
+        _, courses["forward differences"] = timed_fit(
+            console, "forward differences", space, DifferencedTargets(targets)
+        )
+        compare(console, *courses.values())
+
+    out, overwrite = options.output, options.overwrite
+    result.to_hdf5(out / "fit.h5", overwrite=overwrite)
+    result.to_markdown(out / "fit.md", overwrite=overwrite)
+    result.plot(out / "correlation.png", overwrite=overwrite)
+    ms.save_potential(result.potential, out / "silicon.toml", overwrite=overwrite)
+    ms.save_potential(result.potential, out / "silicon.sw", overwrite=overwrite)
+    with new_file(out / "refit_silicon.png", overwrite) as unfinished:
+        draw(result, courses).savefig(unfinished, dpi=150)
+    console.print(f"wrote {out}/fit.h5, fit.md, correlation.png, silicon.toml, silicon.sw, refit_silicon.png")
+
+
+def structures(cells: int) -> dict[str, TargetStructure]:
+    """The crystal (two atoms), and a repeated cubic cell without one of its atoms."""
+    edge = 5.431
+    basis = np.array([[0, 0, 0], [1, 1, 1]]) * edge / 4
+    primitive = edge / 2 * (1 - np.eye(3))
+    cubic = (basis[:, None] + np.array([[0, 0, 0], *primitive])).reshape(-1, 3)
+    bulk = ms.Structure.create(basis, ["Si"] * 2, cell=primitive)
+    whole = ms.Structure.create(cubic, ["Si"] * 8, cell=[edge] * 3).repeat(cells)
+    vacancy = ms.Structure.create(
+        np.asarray(whole.positions)[1:], ["Si"] * (whole.n_atoms - 1), cell=whole.cell
+    )
+    return {
+        "bulk": TargetStructure(bulk, cell="isotropic"),
+        "vacancy": TargetStructure(vacancy, cell="isotropic"),
+    }
+
+
+class DifferencedTargets:
+    """The same targets with a Jacobian by forward differences: what one does without derivatives."""
+
+    name = "relaxed properties"
+
+    def __init__(self, targets: RelaxedTargets):
+        self.targets = targets
+
+    def evaluate(
+        self, potential: ms.Potential, parameters: tuple[str, ...], memory: Mapping[str, Any]
+    ) -> TermValue:
+        """Residuals, and differences of them."""
+        value = self.targets.evaluate(potential, parameters, memory)
+        here = {key: without_motion(kept) for key, kept in value.memory.items()}
+        columns = []
+        for name in parameters:
+            start = ms.parameter_values(potential)[name]
+            changed = ms.replace_parameters(potential, {name: start * (1 + STEP)})
+            residuals = self.targets.residuals(changed, parameters, here)
+            columns.append((residuals - value.residuals) / (start * STEP))
+        count = len(here) * (1 + len(parameters))
+        return value._replace(jacobian=np.transpose(columns), memory=here, relaxations=count)
+
+
+def without_motion(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """A relaxed state from which the next relaxation starts as it is."""
+    still = {name: np.zeros_like(kept[name]) for name in ("dpositions", "dcell")}
+    return {**kept, **still}
+
+
+def timed_fit(
+    console: Console, title: str, space: ParameterSpace, term: Any
+) -> tuple[FitResult, list[FitProgress]]:
+    """Fit, once to compile and once to measure; the course of the second."""
+    console.print(f"[bold]{title}[/bold]")
+    start = time.perf_counter()
+    fit(space, term)
+    console.print(f"with compiling: {time.perf_counter() - start:.1f} s")
+    forget()
+    course: list[FitProgress] = []
+
+    def say(now: FitProgress) -> None:
+        course.append(now)
+        console.print(
+            f"step {now.step:2d}   loss {now.loss:12.6f}   radius {now.radius:.3f}   relaxations "
+            f"{now.relaxations:4d}   {now.seconds:6.2f} s   {now.note[:60]}"
+        )
+
+    return fit(space, term, progress=say), course
+
+
+def forget() -> None:
+    """Relaxations are remembered by their inputs: to time them, forget them."""
+    from mdsens.relaxation import memory
+
+    memory.forget()
+
+
+def compare(console: Console, exact: list[FitProgress], differences: list[FitProgress]) -> None:
+    """Relaxations and seconds of both until they have the same loss."""
+    loss = 1.001 * max(exact[-1].loss, differences[-1].loss)
+    first = [next(now for now in course if now.loss <= loss) for course in (exact, differences)]
+    console.print(
+        f"to a loss of {loss:.4f}: {first[0].relaxations} relaxations and {first[0].seconds:.2f} s with exact "
+        f"derivatives, {first[1].relaxations} and {first[1].seconds:.2f} s with differences "
+        f"({first[1].relaxations / first[0].relaxations:.1f} times as many, "
+        f"{first[1].seconds / first[0].seconds:.1f} times as long)"
+    )
+
+
+def draw(result: FitResult, courses: Mapping[str, list[FitProgress]]) -> Figure:
+    """Targets before and after, and the loss over the relaxations that it took."""
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    pairs = [
+        (after, before)
+        for after, before in zip(result.rows, result.before, strict=True)
+        if not after.name.startswith("prior")
+    ]
+    y = np.arange(len(pairs))[::-1]
+    off = lambda row: 100 * (row.value / row.target - 1)
+    left.axvline(0, color="0.5", lw=0.8)
+    left.barh(y + 0.2, [off(before) for _, before in pairs], 0.38, color="0.7", label="published")
+    left.barh(y - 0.2, [off(after) for after, _ in pairs], 0.38, color="C0", label="refitted")
+    left.set_yticks(y, [after.name for after, _ in pairs])
+    left.set(xlabel="off the measured value (%)", title="Stillinger-Weber silicon, nine parameters")
+    left.legend(frameon=False)
+    start = float(np.sum([((row.value - row.target) / row.tolerance) ** 2 for row in result.before]))
+    for name, course in courses.items():
+        right.semilogy(
+            [1, *(now.relaxations for now in course)],
+            [start, *(now.loss for now in course)],
+            "o-",
+            label=name,
+        )
+    right.set(xlabel="relaxations after the first", ylabel="sum of squared residuals", xscale="log")
+    right.legend(frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()
