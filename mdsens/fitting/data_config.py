@@ -114,15 +114,14 @@ def check_keys(table: Mapping[str, Any], known: Mapping[str, tuple[type, ...]], 
         InputError: names the path of the key, and the nearest one.
     """
     for key, value in table.items():
+        path = f"{where}.{key}" if where else key
         if key not in known:
-            raise InputError(
-                f"{where}.{key} is unknown.{nearest(key, known, 0.5)} There are {', '.join(known)}."
-            )
+            raise InputError(f"{path} is unknown.{nearest(key, known, 0.5)} There are {', '.join(known)}.")
         kinds = known[key]
         # in Python true is a number
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             words = " or ".join(dict.fromkeys(WORDS[kind] for kind in kinds))
-            raise InputError(f"{where}.{key} = {value!r}: give {words}.")
+            raise InputError(f"{path} = {value!r}: give {words}.")
 
 
 def _read(table: Mapping[str, Any], folder: Path, notice: Callable[[str], None] | None) -> Dataset:

@@ -23,22 +23,25 @@ from jaxtyping import Array
 from mdsens.checks import instance, nearest, number
 from mdsens.errors import InputError, NotConvergedError
 from mdsens.fitting.terms import Memory, TermRow, TermValue
+from mdsens.neighbors import Capacity
 from mdsens.observables.defects import formation
 from mdsens.observables.named import CONSTANT, NAMED, elastic
 from mdsens.observables.observable import Observable
-from mdsens.potentials.base import Potential
+from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.parameters import parameter_values
+from mdsens.quantities import neighbors_of
 from mdsens.relaxation.coordinates import Coordinates
-from mdsens.relaxation.equilibrium import Equilibrium
+from mdsens.relaxation.equilibrium import Equilibrium, default_skin
 from mdsens.relaxation.landscape import Vector
 from mdsens.relaxation.newton import NewtonCG
-from mdsens.relaxation.relax import relax
+from mdsens.relaxation.relax import relax_changed
 from mdsens.sensitivity.finite_steps import fold_distances
 from mdsens.sensitivity.first_order import Block, checked_derivative, differentiate
 from mdsens.sensitivity.problem import SensitivityProblem, main_state
 from mdsens.structure import Structure, require_structure
 
 SWITCHED = 0.1  # of the distance of the nearest atoms: a state farther from its prediction may be another one
+ROOM = 1.12  # times the cutoff: lists have room for so much, so that little is compiled while it moves
 FOLLOWED = 200  # Newton steps within which a state must be found again
 TOLERANCE = 0.01  # of a value, where no tolerance is given
 FORMATION = ("formation_energy", "formation_volume")
@@ -199,12 +202,15 @@ class RelaxedTargets:
 
     def _state(self, key: str, potential: Potential, theta: np.ndarray, memory: Memory) -> Equilibrium:
         setup = self.structures[key]
-        options = {"cell": setup.cell, "pressure": setup.pressure, "fmax": setup.fmax}
+        options: dict[str, Any] = {"cell": setup.cell, "pressure": setup.pressure, "fmax": setup.fmax}
         start = self.start(key, theta, memory)
         if key not in memory:
-            state = relax(potential, start, **options).equilibrium
+            check_elements(potential, start)
+            state = relax_changed(potential, start, capacity=_room(potential, start), **options).equilibrium
         else:
-            state = relax(potential, start, solver=NewtonCG(), max_steps=FOLLOWED, **options).equilibrium
+            options |= {"solver": NewtonCG(), "max_steps": FOLLOWED}
+            capacity = Capacity(*(int(n) for n in memory[key]["capacity"]))
+            state = relax_changed(potential, start, capacity=capacity, **options).equilibrium
             _require_same(key, state, start, memory[key])
         state.certificate.require_minimum(f"the relaxed state '{key}'")
         return state
@@ -315,7 +321,15 @@ def _kept(state: Equilibrium, moves: Block, theta: np.ndarray) -> dict[str, np.n
         "dpositions": np.asarray(positions),
         "dcell": np.asarray(cells),
         "theta": theta,
+        "capacity": np.array(state.landscape.neighbors.capacity),
     }
+
+
+def _room(potential: Potential, structure: Structure) -> Capacity:
+    """Shapes of neighbor lists that still do when a fit has moved the cutoff by some percent."""
+    cutoff = float(potential.cutoff)
+    spare = 0.0 if np.isinf(cutoff) else (ROOM - 1) * cutoff
+    return neighbors_of(potential, structure, default_skin(potential) + spare).capacity
 
 
 def _predicted(structure: Structure, theta: np.ndarray, kept: Mapping[str, np.ndarray]) -> Structure:

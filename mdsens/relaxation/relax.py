@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from mdsens.checks import instance, number, whole
 from mdsens.errors import InputError, NotConvergedError
 from mdsens.implicit.linear import AbstractLinearSolver
-from mdsens.neighbors import Neighbors
+from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential, check_elements, require_potential
 from mdsens.potentials.parameters import check_parameters
 from mdsens.precision import require_x64
@@ -166,11 +166,15 @@ def relax_changed(
     check_minimum: bool = True,
     throw: bool = True,
     progress: Callable[[RelaxationProgress], None] | None = None,
+    capacity: Capacity | None = None,
 ) -> Relaxed:
     """`relax`, for parameters moved off those of a potential that has been checked with this structure.
 
     What holds for a potential as it was given need not hold for each of its parameters alone: a charge that
     moves by itself leaves the cell with a net charge.
+
+    Args:
+        capacity: shapes at least kept of the neighbor list: those of an older state compile nothing.
     """
     basis = strain_basis(cell, concrete(structure))
     target = _target(structure, len(basis), pressure, stress)
@@ -179,7 +183,7 @@ def relax_changed(
     positions = jnp.where(structure.fixed, structure.positions, jax.lax.stop_gradient(structure.positions))
     coordinates = Coordinates(structure.at(positions), jnp.asarray(basis), closed(basis))
 
-    found = settle(potential, coordinates, target, options, progress)
+    found = settle(potential, coordinates, target, options, progress, capacity)
     landscape = Landscape(potential, coordinates, target, found.equilibrium.landscape.neighbors)
     w = solution(landscape, found=found, linear_solver=linear_solver, check=check_minimum)
     relaxed = _relaxed(landscape, w, found)
@@ -194,11 +198,12 @@ def settle(
     target: Float[Array, "3 3"],
     options: Options,
     progress: Callable[[RelaxationProgress], None] | None = None,
+    capacity: Capacity | None = None,
 ) -> Found:
     """Walk to the end, or remember: on the plain numbers behind any derivative that is being taken."""
     potential, coordinates, target = concrete((potential, coordinates, target))
     check_parameters(potential)
-    problem = RelaxationProblem(potential, coordinates, target, options)
+    problem = RelaxationProblem(potential, coordinates, target, options, capacity)
     return remember((potential, coordinates, target), options, lambda: run(problem, progress))
 
 

@@ -71,12 +71,17 @@ class Options(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RelaxationProblem:
-    """What is relaxed, and how; the same from the first step to the last."""
+    """What is relaxed, and how; the same from the first step to the last.
+
+    Attributes:
+        capacity: shapes at least kept of the first neighbor list: those of an older state compile nothing.
+    """
 
     potential: Potential
     coordinates: Coordinates
     target: Array
     options: Options
+    capacity: Capacity | None = None
 
     @property
     def cutoff(self) -> float:
@@ -137,7 +142,7 @@ class Walk:
     def begin(cls, problem: RelaxationProblem) -> Self:
         """At the start, w = 0."""
         w = jnp.zeros(problem.coordinates.size)
-        scene = problem.scene(w, None, None)
+        scene = problem.scene(w, problem.capacity, None)
         walker = Walker(w, *value_and_gradient(scene, w), None, jnp.array(False))
         return cls(problem, scene, walker)._measured()
 
