@@ -1,9 +1,10 @@
 """Fit the parameters of a potential to anything with exact derivatives.
 
 Every step solves the linear model of all residuals within the region where it is to be believed
-(`mdsens.fitting.step`), and looks at what comes out. A step is taken if the loss falls. It is taken back,
-with the reason, where the loss rises, where a number is not finite, and where a relaxed state cannot be
-followed: a minimum that became another one, lost its curvature, or is gone. The next step is then shorter.
+(`mdsens.fitting.step`), and looks at what comes out. A step is taken if the loss falls, at once or after one
+more step. It is taken back, with the reason, where the loss rises, where a number is not finite, and where a
+relaxed state cannot be followed: a minimum that became another one, lost its curvature, or is gone. The next
+step is then shorter.
 What is kept of a step is complete: a fit that was killed goes on from its file and ends with the same bits.
 """
 
@@ -29,6 +30,7 @@ from mdsens.precision import require_x64
 FLAT = 1e-14  # of the loss: a step that promises less is none
 NOISE = 1e-8  # of the loss: a promise below this may drown in rounding
 SHORTEST = 1e-7  # radius below which no step is tried
+STEEP = 100.0  # times the loss: a step that rises to more is not gone on from
 FOLD_SHARE = 0.5  # of the distance to where a minimum disappears that one step may go
 
 
@@ -204,10 +206,32 @@ class FitProblem:
             return state.refused(length, length / 4, str(error), lost=True)
         share = off_share(predicted, trial.residuals, state.value.residuals)
         radius = next_radius(state.radius, length, share)
-        if not trial.loss < state.value.loss:
-            note = f"the loss would rise to {trial.loss:.6g}"
-            return state.refused(length, min(radius, length / 2), note, relaxations=trial.relaxations)
-        return state.taken(state.z + step, trial, length, radius)
+        if trial.loss < state.value.loss:
+            return state.taken(state.z + step, trial, length, radius)
+        return self._through(state, step, trial, radius)
+
+    def _through(self, state: FitState, step: np.ndarray, trial: SumValue, radius: float) -> FitState:
+        """After a step uphill: go on from there once, and keep both if the loss has fallen then.
+
+        A tight target, such as a lattice constant, makes a narrow valley that bends. A long step along it
+        leaves it, and the next one comes back to its ground, where short steps would creep.
+        """
+        length = float(np.abs(step).max())
+        note = f"the loss would rise to {trial.loss:.6g}"
+        there = state._replace(z=state.z + step, value=trial)
+        back = self.proposal(there)
+        if there.value.loss <= STEEP * state.value.loss:
+            try:
+                second = self.evaluate(there.z + back, trial.memories)
+            except MDSensError as error:
+                note = f"{note}, and beyond: {error}"
+            else:
+                second = second._replace(relaxations=second.relaxations + trial.relaxations)
+                if second.loss < state.value.loss:
+                    both = float(np.abs(step + back).max())
+                    return state.taken(there.z + back, second, both, state.radius)
+                trial = second
+        return state.refused(length, min(radius, length / 2), note, relaxations=trial.relaxations)
 
     def status(self, state: FitState) -> FitStatus | None:
         """How the fit has ended; None while it goes on."""

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mdsens.checks import instance, nearest, number
-from mdsens.errors import InputError, NotConvergedError
+from mdsens.errors import InputError, MDSensError, NotConvergedError
 from mdsens.fitting.terms import Memory, TermRow, TermValue
 from mdsens.neighbors import Capacity
 from mdsens.observables.defects import formation
@@ -37,7 +37,7 @@ from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.relax import relax_changed
 from mdsens.sensitivity.finite_steps import fold_distances
 from mdsens.sensitivity.first_order import Block, checked_derivative, differentiate
-from mdsens.sensitivity.problem import SensitivityProblem, main_state
+from mdsens.sensitivity.problem import Selection, SensitivityProblem, main_state
 from mdsens.structure import Structure, require_structure
 
 SWITCHED = 0.1  # of the distance of the nearest atoms: a state farther from its prediction may be another one
@@ -130,6 +130,8 @@ class RelaxedTargets:
             raise InputError('no targets are given: name some, such as Target("C11", 165.8).')
         self.targets = [instance("a target", item, Target, 'Write Target("C11", 165.8).') for item in items]
         self._observables, self._wishes = _resolve(self.targets, tuple(self.structures))
+        # names and units of all numbers, by the observables with what they learned of the states
+        self._rows: dict[tuple[Observable, ...], tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
     def residuals_and_jacobian(
         self, potential: Potential, parameters: Sequence[str], memory: Memory | None = None
@@ -154,7 +156,7 @@ class RelaxedTargets:
         """
         theta = _theta(potential, parameters)
         states = {key: self._state(key, potential, theta, memory) for key in self.structures}
-        problem = SensitivityProblem.of(states, self._bound(states), parameters)
+        problem = self._problem(states, parameters)
         parts = differentiate(problem, "forward", problem.origin, None)
         values, derivative = problem.values(), checked_derivative(problem, parts)
         places = self._places(problem)
@@ -179,7 +181,7 @@ class RelaxedTargets:
         """
         theta = _theta(potential, parameters)
         states = {key: self._state(key, potential, theta, memory) for key in self.structures}
-        problem = SensitivityProblem.of(states, self._bound(states), parameters)
+        problem = self._problem(states, parameters)
         return self._off(problem.values()[self._places(problem)])
 
     @property
@@ -189,8 +191,14 @@ class RelaxedTargets:
     def _off(self, values: np.ndarray) -> np.ndarray:
         return (values - np.array([wish.value for wish in self._wishes])) / self._tolerances
 
-    def _bound(self, states: Mapping[str, Equilibrium]) -> list[Observable]:
-        return [_renamed(o.bound(states), suffix) for o, suffix in self._observables]
+    def _problem(self, states: dict[str, Equilibrium], parameters: tuple[str, ...]) -> SensitivityProblem:
+        observables = tuple(_renamed(o.bound(states), suffix) for o, suffix in self._observables)
+        if observables not in self._rows:  # looking at what they return takes longer than a relaxation
+            problem = SensitivityProblem.of(states, observables, parameters)
+            self._rows[observables] = problem.names, problem.units
+        potential = next(iter(states.values())).potential
+        rows = self._rows[observables]
+        return SensitivityProblem(observables, Selection(parameters), potential, states, None, *rows)
 
     def _places(self, problem: SensitivityProblem) -> list[int]:
         return [problem.names.index(wish.label) for wish in self._wishes]
@@ -201,6 +209,13 @@ class RelaxedTargets:
         return _predicted(given, theta, memory[key]) if key in memory else given
 
     def _state(self, key: str, potential: Potential, theta: np.ndarray, memory: Memory) -> Equilibrium:
+        try:
+            return self._relaxed(key, potential, theta, memory)
+        except MDSensError as error:  # of the same class, with the name of the structure
+            error.args = (f"structure '{key}': {error}", *error.args[1:])
+            raise
+
+    def _relaxed(self, key: str, potential: Potential, theta: np.ndarray, memory: Memory) -> Equilibrium:
         setup = self.structures[key]
         options: dict[str, Any] = {"cell": setup.cell, "pressure": setup.pressure, "fmax": setup.fmax}
         start = self.start(key, theta, memory)
