@@ -39,7 +39,7 @@ from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.mapped import MappedPotential, mapped
-from mdsens.potentials.networks import from_jax_md_nequip, from_nequix
+from mdsens.potentials.networks import from_ace_jax, from_jax_md_nequip, from_nequix
 from mdsens.potentials.nonbonded import MolecularCharges, MolecularLennardJones
 from mdsens.potentials.openmm_files import read_openmm
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
@@ -150,6 +150,7 @@ __all__ = [
     "first_order",
     "find_neighbors",
     "flows",
+    "from_ace_jax",
     "from_ase",
     "from_jax_md_nequip",
     "from_nequix",

@@ -4,7 +4,9 @@ The packages are not required: each is imported when its function is called. Wha
 graph stands in its own function; everything else is the same for all.
 """
 
+import dataclasses
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mdsens.checks import existing_file
-from mdsens.errors import InputError
+from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.graphs import GraphPotential
 from mdsens.precision import require_x64
 
@@ -93,6 +95,72 @@ def jax_md_graph(nodes: Array, vectors: Array, senders: Array, receivers: Array)
         n_edge=jnp.array([0, len(vectors)]),
         globals=None,
     )
+
+
+# What may change of a model of ace-jax. Its cutoffs may not: they are the reach of the neighbor list; nor may
+# the coupling coefficients of angular momenta, which are mathematics.
+ACE_WEIGHTS = {
+    "PACEModel": ("crad", "core", "ctilde_complex", "fs_params", "rho_core_cut", "E0"),
+    "ACEModel": ("WB", "Wpair", "E0"),
+}
+
+
+def from_ace_jax(path: str | Path) -> GraphPotential:
+    """An atomic cluster expansion from a .yace file of pacemaker and LAMMPS, or a model of ace-jax (.npz).
+
+    Weights of a .yace: the coefficients `ctilde_complex`, radial functions `crad`, embeddings `fs_params`,
+    core repulsion `core` and `rho_core_cut`, energies of lone atoms `E0`; of a .npz the coefficients `WB` and
+    `Wpair`, in which the energy is linear, and `E0`.
+
+    Source: Drautz, Phys. Rev. B 99, 014104 (2019); Lysogorskiy et al., npj Comput. Mater. 7, 97 (2021);
+        package ace-jax (MIT).
+
+    Raises:
+        FileFormatError: no such file, or the package cannot read it.
+        InputError: the package is not installed.
+    """
+    require_x64()
+    file = existing_file(path, "ACE model")
+    package = _package("ace_jax.eval.io", "ace-jax", "`pip install ace-jax`")
+    try:
+        # without the coefficients folded into those of a faster form: they are the parameters
+        model, meta, _ = package.load(str(file), fold=False)
+    except Exception as error:  # whatever its reader meets
+        raise FileFormatError(
+            f"'{path}' cannot be read by ace-jax: {type(error).__name__} {error}."
+        ) from error
+    names = ACE_WEIGHTS[type(model).__name__]
+    weights = {name: getattr(model, name) for name in names if getattr(model, name).size}
+    elements = _symbols(meta["elements"])
+    return GraphPotential(_AceJax(model), weights, meta["rcut"], elements, source=file.name)
+
+
+def read_yace(path: Path, elements: Sequence[str] | None = None) -> GraphPotential:
+    """A .yace file for `load_potential`.
+
+    Raises:
+        InputError: elements are asked for.
+        FileFormatError: see `from_ace_jax`.
+    """
+    if elements is not None:
+        raise InputError(f"elements = {list(elements)}: a .yace file is read with all elements it has.")
+    return from_ace_jax(path)
+
+
+class _AceJax:
+    """A model of ace-jax as a function of its weights."""
+
+    def __init__(self, model: Any):
+        self.model = model
+
+    def __call__(
+        self, params: Any, vectors: Array, species: Array, senders: Array, receivers: Array
+    ) -> Array:
+        model = dataclasses.replace(self.model, **params)
+        atoms = len(species)
+        real = receivers < atoms - 1  # the last is the spare one
+        ends = species[receivers], species[senders]
+        return model.site_energies(vectors, *ends, receivers, atoms, species, real)
 
 
 def _symbols(numbers: Any) -> tuple[str, ...]:

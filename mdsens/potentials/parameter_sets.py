@@ -19,6 +19,7 @@ from mdsens.potentials.angle_files import read_edip, read_vashishta
 from mdsens.potentials.base import Potential, require_potential
 from mdsens.potentials.eam_files import read_eam_alloy, read_eam_fs, read_eam_funcfl
 from mdsens.potentials.lammps_files import read_sw
+from mdsens.potentials.networks import read_yace
 from mdsens.potentials.openmm_files import read_openmm_file
 from mdsens.potentials.parameters import (
     MANY,
@@ -58,6 +59,7 @@ READERS: dict[str, Callable[..., Potential]] = {
     ".tersoff.mod": read_tersoff_mod,
     ".tersoff.modc": read_tersoff_modc,
     ".xml": read_openmm_file,
+    ".yace": read_yace,
 }
 # whose files may call elements by names that are no symbols
 WITH_NAMES = (".sw", ".edip", ".vashishta", ".tersoff", ".tersoff.zbl", ".tersoff.mod", ".tersoff.modc")
@@ -81,8 +83,9 @@ def load_potential(
     Args:
         name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes
             it), and of LAMMPS .sw (Stillinger-Weber), .eam.alloy, .eam.fs and .eam (embedded atoms),
-            .tersoff, .tersoff.zbl, .tersoff.mod and .tersoff.modc, .edip, .vashishta, and .snapcoeff with
-            .snapparam beside it (SNAP); of OpenMM .xml (a System, see `read_openmm`).
+            .tersoff, .tersoff.zbl, .tersoff.mod and .tersoff.modc, .edip, .vashishta, .snapcoeff with
+            .snapparam beside it (SNAP), and .yace (cluster expansions, by `from_ace_jax`); of OpenMM .xml
+            (a System, see `read_openmm`).
         elements: chemical symbols wanted, in the order wanted; by default all the set has. Of a file that has
             an entry for every three elements, under names that are no symbols: {"Si": "Si(B)"} takes Si(B)
             of the file for Si.
