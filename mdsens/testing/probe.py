@@ -97,3 +97,8 @@ def dot(a: Any, b: Any) -> tuple[float, float]:
     ]
     total = float(sum(t.sum() for t in terms))
     return total, float(sum(np.abs(t).sum() for t in terms))
+
+
+def of_atoms(claim: str, error: np.ndarray, allowed: float, unit: str) -> Check:
+    """A claim on numbers of each atom; the worst atom is named."""
+    return Check(claim, float(error.max()), allowed, unit, f"atom {error.max(1).argmax()}")
