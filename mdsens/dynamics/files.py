@@ -44,8 +44,18 @@ RECORDED = {
     "masses": "u",
     "cell": "Å",
     "fixed": "1",
+    "conserved": "eV",
+    "stress": "eV/Å³",
+    "cell_velocity": "1/fs",
 }
-NUMBERS = {"temperature": "K", "timestep": "fs", "friction": "1/fs", "seed": "1"}
+NUMBERS = {
+    "temperature": "K",
+    "timestep": "fs",
+    "friction": "1/fs",
+    "seed": "1",
+    "pressure": "eV/Å³",
+    "thermostat_time": "fs",
+}
 
 
 def write(trajectory: Trajectory, path: str | Path, overwrite: bool = False) -> None:
@@ -101,8 +111,9 @@ def _write_convention(file: Any, trajectory: Trajectory) -> None:
         put("forces", to_kJ_per_mol(trajectory.forces) * NM, "kilojoules_per_mole/nanometer")
     if all(trajectory.pbc):  # mdtraj knows cells that are periodic in all directions, or none
         lengths, angles = _lengths_and_angles(trajectory)
-        put("cell_lengths", spread(to_nm(lengths)), "nanometers")
-        put("cell_angles", spread(angles), "degrees")
+        of_each = (lambda values: values) if lengths.ndim == 3 else spread
+        put("cell_lengths", of_each(to_nm(lengths)), "nanometers")
+        put("cell_angles", of_each(angles), "degrees")
 
 
 def _lengths_and_angles(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +121,9 @@ def _lengths_and_angles(trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]
 
     cells = trajectory.cells()
     assert cells is not None
-    parameters = np.array([cell_to_cellpar(cell) for cell in cells])
-    return parameters[:, :3], parameters[:, 3:]
+    parameters = np.array([cell_to_cellpar(cell) for cell in cells.reshape(-1, 3, 3)])
+    parameters = parameters.reshape(*cells.shape[:-2], 6)
+    return parameters[..., :3], parameters[..., 3:]
 
 
 def _write_exact(group: Any, trajectory: Trajectory) -> None:
@@ -188,6 +200,7 @@ def _write_ase(trajectory: Trajectory, path: str | Path, overwrite: bool) -> Non
 def _atoms(trajectory: Trajectory, k: int, structure: Any) -> "Atoms":
     """One record with all that ASE has a place for."""
     from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.stress import full_3x3_to_voigt_6_stress
     from ase.units import fs
 
     atoms = structure.to_ase()
@@ -199,5 +212,7 @@ def _atoms(trajectory: Trajectory, k: int, structure: Any) -> "Atoms":
     results: dict[str, Any] = {"energy": float(trajectory.potential[k])}
     if trajectory.forces is not None:
         results["forces"] = trajectory.forces[k]
+    if trajectory.stress is not None:
+        results["stress"] = full_3x3_to_voigt_6_stress(trajectory.stress[k])
     atoms.calc = SinglePointCalculator(atoms, **results)
     return atoms

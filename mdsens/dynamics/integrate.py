@@ -1,4 +1,4 @@
-"""The compiled part of a simulation: jax-md's integrators, run for many steps and all replicas at once.
+"""The compiled part of a simulation: integrators, run for many steps and all replicas at once.
 
 A list of neighbors holds until an atom has used up its skin. Each step is therefore tried: where the list
 would miss a pair at the new positions, the step is not taken, and the device stops there. The host makes
@@ -14,51 +14,41 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mdsens.dynamics.energies import EnergyOfStructure
+from mdsens.dynamics.steps import (
+    Resting,
+    Scales,
+    System,
+    conserved_energy,
+    measure,
+    set_off,
+    state_at_rest,
+    step_of,
+    stress_of,
+)
 from mdsens.neighbors import Neighbors
-from mdsens.structure import Structure
 
 MOST_RECORDS = 100  # that the device keeps until the host fetches them
 MOST_NUMBERS = 30_000_000  # of which they may consist; large systems keep fewer records
 
 
-class System(eqx.Module):
-    """What moves.
-
-    Attributes:
-        potential: energy in eV of a structure and its neighbors.
-        structure: cell, species, masses, and which coordinates are held; its positions are not used.
-    """
-
-    potential: EnergyOfStructure
-    structure: Structure
-
-
-class Scales(NamedTuple):
-    """Numbers of a run, in its own units: Å, u and the timestep.
-
-    jax-md rounds the timestep to float32. A step of 1 needs no rounding, and serves for every timestep with
-    the same compiled program.
-    """
-
-    electronvolt: Float[Array, ""]  # u Å² / timestep²
-    kT: Float[Array, ""]  # of the bath, u Å² / timestep²
-    friction: Float[Array, ""] | None  # 1 / timestep; None without a bath
-
-
 class Record(NamedTuple):
-    """What is recorded."""
+    """What is recorded. None: there is no stress, or the cell stays as it is."""
 
     positions: Float[Array, "*records replicas atoms 3"]  # Å
     momenta: Float[Array, "*records replicas atoms 3"]  # u Å / timestep
     forces: Float[Array, "*records replicas atoms 3"]  # u Å / timestep²
     potential: Float[Array, "*records replicas"]  # eV
+    conserved: Float[Array, "*records replicas"]  # eV
+    stress: Float[Array, "*records replicas 3 3"] | None = None  # eV/Å³, of the potential alone
+    cell: Float[Array, "*records replicas 3 3"] | None = None  # Å
+    cell_velocity: Float[Array, "*records replicas 3 3"] | None = None  # 1 / timestep
 
 
 class Reached(NamedTuple):
     """How far the device came."""
 
-    state: Any  # of jax-md, with a leading axis for the replicas
+    state: Any  # of the integrator, with a leading axis for the replicas
+    heat: Float[Array, "replicas"]  # taken from the bath since the start, u Å² / timestep²
     records: Record  # in the first places of a buffer
     steps: Int[Array, ""]  # taken
     left: Int[Array, ""]  # steps until the next record
@@ -70,31 +60,27 @@ class Reached(NamedTuple):
 def start(
     system: System,
     scales: Scales,
-    positions: Float[np.ndarray, "replicas atoms 3"],
+    rest: Resting,
     momenta: Float[np.ndarray, "replicas atoms 3"],
+    cell_velocity: Float[np.ndarray, "replicas 3 3"],
     neighbors: Neighbors | None,
-    keys: Array,
 ) -> Reached:
-    """State of jax-md and first record."""
-    from jax_md.simulate import NVEState, NVTLangevinState
-
-    x, p = jnp.asarray(positions), jnp.asarray(momenta)
-    rest = jnp.zeros_like(x)
-    masses = jnp.tile(system.structure.masses[:, None], (len(x), 1, 1))
-    state: Any
-    # The first force comes from a step that leads nowhere: from rest, without force and noise. `advance` is
-    # the only program then, and compiling it is what short runs of a flow wait for.
-    if scales.friction is None:
-        cold = scales
-        state = NVEState(position=x, momentum=rest, force=rest, mass=masses)  # pyright: ignore[reportCallIssue]
-    else:
-        cold = scales._replace(kT=jnp.zeros(()))
-        start: Any = {"position": x, "momentum": rest, "force": rest, "mass": masses, "rng": keys}
-        state = NVTLangevinState(**start)
-    one = jnp.asarray(1)
-    first = advance(system, cold, state, neighbors, one, one, one)
-    records = first.records._replace(momenta=first.records.momenta.at[0].set(p))
-    return first._replace(state=first.state.set(momentum=p), records=records, steps=jnp.asarray(0))
+    """State of the integrator and first record."""
+    state, still = state_at_rest(rest, scales)
+    one, heat = jnp.asarray(1), jnp.zeros(len(rest.position))
+    first = advance(system, still, state, heat, neighbors, one, one, one)
+    p = jnp.asarray(momenta)
+    moving = set_off(first.state, rest, scales, p, jnp.asarray(cell_velocity))
+    # The record was made at rest: its potential, forces and stress hold, and what moves is put in.
+    energy = first.records.potential[0] * scales.electronvolt
+    conserved = jax.vmap(lambda *one: conserved_energy(*one, scales))(moving, energy, heat)
+    made = {"momenta": p, "conserved": conserved / scales.electronvolt}
+    if scales.barostat is not None:
+        made["cell_velocity"] = moving.cell_velocity
+    put = {name: getattr(first.records, name).at[0].set(value) for name, value in made.items()}
+    return first._replace(
+        state=moving, heat=heat, records=first.records._replace(**put), steps=jnp.asarray(0)
+    )
 
 
 @eqx.filter_jit
@@ -102,6 +88,7 @@ def advance(
     system: System,
     scales: Scales,
     state: Any,
+    heat: Float[Array, "replicas"],
     neighbors: Neighbors | None,
     left: Int[Array, ""],
     every: Int[Array, ""],
@@ -112,29 +99,28 @@ def advance(
     Fewer where something is no longer finite, or where the list of neighbors does not serve any more.
     """
     try_step = _stepper(system, scales, neighbors)
-    energies = _over_replicas(
-        lambda x, near: system.potential.energy(system.structure.at(x), near), neighbors
-    )
+    look = _over_replicas(lambda state, near: _looked_at(system, scales, state, near), neighbors)
 
-    def walk(state: Any, left: Array) -> tuple[Any, Array, Array]:
-        def unfinished(reached: tuple[Any, Array, Array]) -> Array:
-            state, left, stale = reached
+    def walk(state: Any, heat: Array, left: Array) -> tuple[Any, Array, Array, Array]:
+        def unfinished(reached: tuple[Any, Array, Array, Array]) -> Array:
+            state, _, left, stale = reached
             return (left > 0) & ~stale & _finite(state.force)
 
-        def step(reached: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            state, taken = try_step(reached[0])
-            return state, reached[1] - taken, ~taken
+        def step(reached: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
+            state, heat, taken = try_step(*reached[:2])
+            return state, heat, reached[2] - taken, ~taken
 
-        return jax.lax.while_loop(unfinished, step, (state, left, jnp.asarray(False)))
+        return jax.lax.while_loop(unfinished, step, (state, heat, left, jnp.asarray(False)))
 
     def record(reached: Reached) -> Reached:
-        state, left, stale = walk(reached.state, reached.left)
-        new = Record(state.position, state.momentum, state.force, energies(state.position))
+        state, heat, left, stale = walk(reached.state, reached.heat, reached.left)
+        new = _record(scales, state, heat, *look(state))
         # What is not finite is written too, for the host to say what is wrong, but does not count.
         buffers = jax.tree.map(lambda kept, one: kept.at[reached.good].set(one), reached.records, new)
-        complete = (left == 0) & _finite(*new)
+        complete = (left == 0) & _finite(*jax.tree.leaves(new))
         return Reached(
             state,
+            heat,
             buffers,
             reached.steps + reached.left - left,
             jnp.where(complete, every, left),
@@ -147,7 +133,8 @@ def advance(
         return reached.counts & (reached.good < records)
 
     nothing, yes = jnp.asarray(0), jnp.asarray(True)
-    began = Reached(state, _buffers(state.position), nothing, left, nothing, stale=~yes, counts=yes)
+    buffers = _buffers(jax.eval_shape(lambda s, h: _record(scales, s, h, *look(s)), state, heat))
+    began = Reached(state, heat, buffers, nothing, left, nothing, stale=~yes, counts=yes)
     return jax.lax.while_loop(unfinished, record, began)
 
 
@@ -156,60 +143,66 @@ def room(replicas: int, atoms: int) -> int:
     return int(np.clip(MOST_NUMBERS // (9 * replicas * atoms), 1, MOST_RECORDS))
 
 
-def _buffers(x: Float[Array, "replicas atoms 3"]) -> Record:
-    n = room(*x.shape[:2])
-    one = jnp.zeros((n, *x.shape), x.dtype)
-    number = jnp.zeros((n, len(x)), x.dtype)
-    return Record(positions=one, momenta=one, forces=one, potential=number)
+def _buffers(record: Any) -> Record:
+    n = room(*record.positions.shape[:2])
+    return jax.tree.map(lambda one: jnp.zeros((n, *one.shape), one.dtype), record)
+
+
+def _looked_at(
+    system: System, scales: Scales, state: Any, neighbors: Any
+) -> tuple[Array, Array, Array | None]:
+    """Energy (eV), forces and stress of one replica, as it is recorded."""
+    if scales.barostat is not None:  # the step needed all of it
+        return (
+            state.energy / scales.electronvolt,
+            state.force,
+            stress_of(state.virial, state.cell, scales),
+        )
+    if system.stress:
+        cell = system.structure.cell
+        seen = measure(system, scales, state.position, cell, neighbors)
+        return seen.energy / scales.electronvolt, seen.force, stress_of(seen.virial, cell, scales)
+    energy = system.potential.energy(system.structure.at(state.position), neighbors)
+    return energy, state.force, None
+
+
+def _record(
+    scales: Scales, state: Any, heat: Array, potential: Array, forces: Array, stress: Array | None
+) -> Record:
+    energies = (state, potential * scales.electronvolt, heat)
+    conserved = jax.vmap(lambda *one: conserved_energy(*one, scales))(*energies)
+    new = Record(
+        state.position, state.momentum, forces, potential, conserved / scales.electronvolt, stress
+    )
+    if scales.barostat is None:
+        return new
+    return new._replace(cell=state.cell, cell_velocity=state.cell_velocity)
 
 
 def _stepper(
     system: System, scales: Scales, neighbors: Neighbors | None
-) -> Callable[[Any], tuple[Any, Bool[Array, ""]]]:
+) -> Callable[[Any, Array], tuple[Any, Array, Bool[Array, ""]]]:
     """A step that is taken only if the list of neighbors still serves where it leads; and whether it was."""
-    structure, free = system.structure, ~system.structure.fixed
-    cutoff = system.potential.cutoff
-    step = _over_replicas(lambda state, near: _one_step(system, scales, near, free)(state), neighbors)
-    slack = _over_replicas(lambda x, near: near.slack(structure.at(x), cutoff), neighbors)
+    structure, cutoff = system.structure, system.potential.cutoff
+    step = _over_replicas(lambda state, near: step_of(system, scales, near)(state), neighbors)
 
-    def try_step(state: Any) -> tuple[Any, Bool[Array, ""]]:
-        ahead = step(state)
+    def slack_of(state: Any, near: Any) -> Array:
+        cell = structure.cell if scales.barostat is None else state.cell
+        return near.slack(structure.at(state.position, cell), cutoff)
+
+    slack = _over_replicas(slack_of, neighbors)
+
+    def try_step(state: Any, heat: Array) -> tuple[Any, Array, Array]:
+        ahead, gained = step(state)
         if neighbors is None:
-            return ahead, jnp.asarray(True)
+            return ahead, heat + gained, jnp.asarray(True)
         # Positions that are not finite have a slack of NaN: that step is taken, and `walk` stops at its
         # forces.
-        taken = ~jnp.any(slack(ahead.position) < 0)
-        return jax.tree.map(lambda new, old: jnp.where(taken, new, old), ahead, state), taken
+        taken = ~jnp.any(slack(ahead) < 0)
+        keep = lambda new, old: jnp.where(taken, new, old)
+        return jax.tree.map(keep, ahead, state), keep(heat + gained, heat), taken
 
     return try_step
-
-
-def _one_step(system: System, scales: Scales, neighbors: Any, free: Bool[Array, "atoms 3"]) -> Any:
-    """jax-md's step for one replica, in units in which the timestep is 1."""
-    from jax_md import simulate
-
-    # Newton's equation m d²x/dt² = -dE/dx with t = n dt. Mass in u, length in Å and time in timesteps make
-    #     m d²x/dn² = -d(s E)/dx,   s = dt² · (1 eV in u Å²/fs²),
-    # so the integrator sees the energy s E, and momenta p = m dx/dn in u Å / timestep.
-    def energy(x: Array, **_: Any) -> Array:
-        return scales.electronvolt * system.potential.energy(system.structure.at(x), neighbors)
-
-    # A held coordinate does not follow its momentum, and loses it at the end of the step: coordinates meet
-    # only in the energy, so the others move as if it were a constant.
-    def shift(x: Array, displacement: Array, **_: Any) -> Array:
-        return x + jnp.where(free, displacement, 0.0)
-
-    if scales.friction is None:
-        _, step = simulate.nve(energy, shift, 1.0)
-    else:
-        kT, friction = scales.kT, scales.friction
-        _, step = simulate.nvt_langevin(energy, shift, 1.0, kT, friction)  # pyright: ignore[reportArgumentType]
-
-    def held(state: Any) -> Any:
-        after = step(state)
-        return after.set(momentum=jnp.where(free, after.momentum, 0.0))
-
-    return held
 
 
 def _over_replicas(function: Callable[[Any, Any], Any], neighbors: Neighbors | None) -> Callable[[Any], Any]:

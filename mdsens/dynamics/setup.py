@@ -10,13 +10,16 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.checks import number, whole
+from mdsens.dynamics.barostat import Barostat, orthonormal_strains
 from mdsens.dynamics.energies import InElectronvolts, as_energy
-from mdsens.dynamics.integrate import Scales, System
+from mdsens.dynamics.freedom import count_freedom, without_rotation
+from mdsens.dynamics.steps import Chain, Resting, Scales, System
 from mdsens.dynamics.trajectory import Trajectory
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.neighbors import find_neighbors
 from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.parameters import check_parameters
+from mdsens.strain import volume_of
 from mdsens.structure import Structure
 from mdsens.units import ACCELERATION, BOLTZMANN
 
@@ -27,7 +30,7 @@ SKIN = 0.1  # of the cutoff, unless told
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What a call of `nve` or `langevin` chose, as it was passed in; `nve` says what each is."""
+    """What a call of `nve`, `langevin`, ... chose, as it was passed in; `nve` says what each is."""
 
     steps: Any
     record_every: Any
@@ -41,6 +44,22 @@ class Choices:
 
 
 @dataclasses.dataclass(frozen=True)
+class Coupling:
+    """What a run is coupled to: nothing, a bath, a chain of thermostats, or a bath and a pressure."""
+
+    friction: float | None = None  # of the bath, 1/fs
+    thermostat_time: float | None = None  # of a chain of Nose and Hoover, fs
+    pressure: float | None = None  # eV/Å³
+    barostat_time: float = 1.0  # fs
+    cell: Any = None  # which strains the cell takes under the pressure
+
+    @property
+    def needs_heat(self) -> bool:
+        """A chain and a barostat have masses in proportion to kT."""
+        return self.thermostat_time is not None or self.pressure is not None
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """Numbers of a run."""
 
@@ -48,7 +67,7 @@ class Run:
     every: int
     timestep: float  # fs
     temperature: float | None  # K
-    friction: float | None  # 1/fs
+    coupling: Coupling
     seed: int
     skin: float  # Å
     begun: float = 0.0  # fs, the time of the start
@@ -62,6 +81,9 @@ class Setup:
         system: what moves.
         positions: Å.
         velocities: Å/fs.
+        cells: Å; zeros without a cell.
+        cell_velocities: of cells that move, 1/fs.
+        strains: free ones of a cell that moves, orthogonal and of norm 1.
         run: numbers of the run.
         single: one run, whose results have no axis for replicas.
         topology: PDB text, if known.
@@ -70,6 +92,9 @@ class Setup:
     system: System
     positions: Float[np.ndarray, "replicas atoms 3"]
     velocities: Float[np.ndarray, "replicas atoms 3"]
+    cells: Float[np.ndarray, "replicas 3 3"]
+    cell_velocities: Float[np.ndarray, "replicas 3 3"]
+    strains: Float[np.ndarray, "strains 3 3"]
     run: Run
     single: bool
     topology: str
@@ -95,14 +120,48 @@ class Setup:
         return ACCELERATION * self.run.timestep**2
 
     @property
+    def kT(self) -> float:
+        """Of the bath, u Å² / timestep²; zero without a temperature."""
+        return BOLTZMANN * (self.run.temperature or 0.0) * self.electronvolt
+
+    @property
     def scales(self) -> Scales:
         """Numbers of the run, for the integrator."""
-        kT = BOLTZMANN * (self.run.temperature or 0.0) * self.electronvolt
-        friction = self.run.friction
+        coupling, timestep = self.run.coupling, self.run.timestep
+        friction, time = coupling.friction, coupling.thermostat_time
         return Scales(
             electronvolt=jnp.asarray(self.electronvolt),
-            kT=jnp.asarray(kT),
-            friction=None if friction is None else jnp.asarray(friction * self.run.timestep),
+            kT=jnp.asarray(self.kT),
+            friction=None if friction is None else jnp.asarray(friction * timestep),
+            chain=None if time is None else Chain(jnp.asarray(time / timestep)),
+            barostat=None if coupling.pressure is None else self._barostat(coupling.pressure),
+        )
+
+    def _barostat(self, pressure: float) -> Barostat:
+        # W = (n + 3) kT time² / 3: alone, with volume and pressure of an ideal gas, a cell swings about once
+        # in that time
+        time = self.run.coupling.barostat_time / self.run.timestep
+        free = int((~np.asarray(self.system.structure.fixed)).sum())
+        return Barostat(
+            pressure=jnp.asarray(pressure * self.electronvolt),
+            mass=jnp.asarray((free + 3) * self.kT * time**2 / 3),
+            friction=jnp.asarray(1 / time),
+            strains=jnp.asarray(self.strains),
+        )
+
+    @property
+    def rest(self) -> Resting:
+        """The atoms without their momenta."""
+        x = jnp.asarray(self.positions)
+        masses = jnp.tile(self.system.structure.masses[:, None], (len(x), 1, 1))
+        return Resting(x, masses, self.keys, jnp.asarray(self.cells), self.freedom)
+
+    @property
+    def freedom(self) -> int:
+        """Coordinates that the temperature counts."""
+        structure = self.system.structure
+        return count_freedom(
+            self.masses, np.asarray(structure.fixed), structure.pbc, self.positions, self.velocities
         )
 
     @property
@@ -122,43 +181,82 @@ class Setup:
         return "" if self.single else f" of replica {replica}"
 
 
-def prepare(system: Any, start: Any, choices: Choices, friction: float | None) -> Setup:
-    """Check everything that was passed to `nve` or `langevin`.
+def prepare(system: Any, start: Any, choices: Choices, coupling: Coupling) -> Setup:
+    """Check everything that was passed to `nve`, `langevin`, ...
 
     Raises:
-        InputError: shapes or numbers that do not fit, atoms that the system does not know.
+        InputError: shapes or numbers that do not fit, atoms that the system does not know, a pressure on
+            something without a cell that could follow.
         NonFiniteError: positions or velocities that are not finite.
     """
     energy = as_energy(system)
-    begun = 0.0
+    begun, flows = 0.0, None
     if isinstance(start, Trajectory):
-        begun = float(start.time[-1])
-        start, choices = _going_on(energy, start, choices, friction)
+        begun, flows = float(start.time[-1]), start.cell_velocity
+        start, choices = _going_on(energy, start, choices, coupling)
     if isinstance(energy, InElectronvolts):
         structure, positions = _molecule(energy, start, choices.masses)
+        cells = np.asarray(structure.cell)[None]
         if choices.temperature is None:
             choices = dataclasses.replace(choices, temperature=energy.reduced.temperature)
     else:
-        structure, positions = _crystal(energy, start, choices.masses)
-    run = _run(choices, friction, _skin(energy, choices.skin), begun)
+        structure, positions, cells = _crystal(energy, start, choices.masses, coupling)
+    strains = _strains(energy, structure, coupling)
+    run = _run(choices, coupling, _skin(energy, choices.skin), begun)
     n, single = structure.n_atoms, positions.ndim == 2 and choices.replicas is None
     shape = positions.shape
     frames = _with_replicas(positions, "positions", "Å", n, single)
     if choices.replicas is not None:
         frames = _repeated(frames, whole("replicas", choices.replicas, at_least=1))
-    _check_distances(structure, frames, single)
+    cells = np.broadcast_to(cells, (len(frames), 3, 3))
+    _check_distances(structure, frames, cells, single)
     if choices.velocities is None:
-        drawn = _drawn(structure, len(frames), run)
+        drawn = _drawn(structure, frames, run)
     else:
         drawn = _given(choices.velocities, shape, frames, structure, single)
-    return Setup(System(energy, structure), frames, drawn, run, single, getattr(system, "topology", ""))
+    flows = _flows(flows, cells, coupling)
+    known = System(energy, structure, _has_stress(energy, structure))
+    topology = getattr(system, "topology", "")
+    return Setup(known, frames, drawn, cells, flows, strains, run, single, topology)
+
+
+def _strains(energy: Any, structure: Structure, coupling: Coupling) -> np.ndarray:
+    if coupling.pressure is None:
+        return np.zeros((0, 3, 3))
+    if isinstance(energy, InElectronvolts):
+        raise InputError(
+            "a pressure acts on the cell of a periodic structure, and a reduced energy has none. Move it "
+            "with nve or langevin."
+        )
+    strains = orthonormal_strains(coupling.cell, structure)
+    if coupling.pressure and not float(volume_of(structure.cell)) > 0:
+        raise InputError(
+            f"pressure = {coupling.pressure:g} eV/Å³ acts on a volume, and the cell lacks a vector: it has "
+            "none. Give the cell a vector along the open direction, or pressure=0."
+        )
+    return strains
+
+
+def _has_stress(energy: Any, structure: Structure) -> bool:
+    periodic = any(structure.pbc) and float(volume_of(structure.cell)) > 0
+    return periodic and not isinstance(energy, InElectronvolts)
+
+
+def _flows(
+    recorded: np.ndarray | None, cells: np.ndarray, coupling: Coupling
+) -> Float[np.ndarray, "replicas 3 3"]:
+    """How the cells move at the start, 1/fs: as in the run that goes on, or not at all."""
+    if recorded is None or coupling.pressure is None:
+        return np.zeros(cells.shape)
+    return np.broadcast_to(recorded[-1], cells.shape)
 
 
 def _going_on(
-    energy: Any, trajectory: Trajectory, choices: Choices, friction: float | None
+    energy: Any, trajectory: Trajectory, choices: Choices, coupling: Coupling
 ) -> tuple[Any, Choices]:
     """The last record of a trajectory as a start; what the call does not choose stays as it was."""
-    if friction is not None and trajectory.friction is not None and choices.seed == trajectory.seed:
+    noise = coupling.friction is not None and trajectory.friction is not None
+    if noise and choices.seed == trajectory.seed:
         raise InputError(
             f"seed = {choices.seed}: the run that this one goes on from had the same, so the same noise "
             "would come again. Give another seed."
@@ -178,7 +276,7 @@ def _going_on(
     return [trajectory.last_structure(replica) for replica in replicas], choices
 
 
-def _run(choices: Choices, friction: float | None, skin: float, begun: float) -> Run:
+def _run(choices: Choices, coupling: Coupling, skin: float, begun: float) -> Run:
     steps = whole("steps", choices.steps, at_least=1)
     every = whole("record_every", choices.record_every, at_least=1)
     timestep = number("timestep", choices.timestep, "fs", above=0.0)
@@ -190,10 +288,12 @@ def _run(choices: Choices, friction: float | None, skin: float, begun: float) ->
         )
     if temperature is not None:
         temperature = number("temperature", temperature, "K", at_least=0.0)
+    if coupling.needs_heat:
+        temperature = number("temperature", temperature, "K, of the bath", above=0.0)
     seed = whole("seed", choices.seed)
     if seed >= 2**32:
         raise InputError(f"seed = {seed}: it must be a number from 0 to 2³² - 1.")
-    return Run(steps, every, timestep, temperature, friction, seed, skin, begun)
+    return Run(steps, every, timestep, temperature, coupling, seed, skin, begun)
 
 
 def _skin(energy: Any, skin: float | None) -> float:
@@ -220,8 +320,10 @@ def _molecule(energy: InElectronvolts, start: Any, masses: Any) -> tuple[Structu
     return _with_masses(places, masses), np.asarray(start, float)
 
 
-def _crystal(energy: Any, start: Any, masses: Any) -> tuple[Structure, np.ndarray]:
-    """Atoms of a potential: one structure, or several of the same atoms as replicas."""
+def _crystal(
+    energy: Any, start: Any, masses: Any, coupling: Coupling
+) -> tuple[Structure, np.ndarray, np.ndarray]:
+    """Atoms of a potential, where they start, and in which cells: one structure, or several as replicas."""
     several = isinstance(start, Sequence) and len(start) > 0
     structures: list[Any] = list(start) if several else [start]
     if not all(isinstance(structure, Structure) for structure in structures):
@@ -232,7 +334,7 @@ def _crystal(energy: Any, start: Any, masses: Any) -> tuple[Structure, np.ndarra
         )
     first = structures[0]
     for k, other in enumerate(structures):
-        if not _alike(first, other):
+        if not _alike(first, other, cells=coupling.pressure is None):
             raise InputError(
                 f"structures 0 and {k} differ in more than positions: replicas have the same atoms, cell and "
                 "fixed coordinates. Move them in runs of their own."
@@ -241,11 +343,12 @@ def _crystal(energy: Any, start: Any, masses: Any) -> tuple[Structure, np.ndarra
         check_parameters(energy)
         check_elements(energy, first)
     positions = [np.asarray(structure.positions, float) for structure in structures]
-    return _with_masses(first, masses), np.stack(positions) if several else positions[0]
+    cells = np.stack([np.asarray(structure.cell, float) for structure in structures])
+    return _with_masses(first, masses), np.stack(positions) if several else positions[0], cells
 
 
-def _alike(one: Structure, other: Structure) -> bool:
-    names = ("cell", "species", "masses", "fixed", "charges")
+def _alike(one: Structure, other: Structure, cells: bool) -> bool:
+    names = ("species", "masses", "fixed", "charges", *(["cell"] if cells else []))
     values = ((np.asarray(getattr(one, name)), np.asarray(getattr(other, name))) for name in names)
     same = [np.array_equal(mine, theirs) for mine, theirs in values]
     return all(same) and one.pbc == other.pbc
@@ -303,29 +406,34 @@ def _given(
     return np.broadcast_to(v, frames.shape).copy()
 
 
-def _drawn(structure: Structure, replicas: int, run: Run) -> Float[np.ndarray, "replicas atoms 3"]:
-    # Maxwell: each component is normal with the variance kT / m. Without a bath the total momentum stays
-    # what it is: take away the velocity of the center of mass, which leaves 3 n - 3 components of the
+def _drawn(
+    structure: Structure, frames: Float[np.ndarray, "replicas atoms 3"], run: Run
+) -> Float[np.ndarray, "replicas atoms 3"]:
+    # Maxwell: each component is normal with the variance kT / m. Without a bath of noise the total momentum
+    # stays what it is: take away the velocity of the center of mass, which leaves 3 n - 3 components of the
     # temperature asked for. (jax-md takes the same momentum from each atom, which heats hydrogens: by a
-    # fifth in alanine dipeptide.) Where coordinates are held, momentum is not conserved anyway.
+    # fifth in alanine dipeptide.) Along an axis in which atoms are held, momentum is not conserved anyway.
     if run.temperature is None:
         raise InputError("velocities are drawn at a temperature: give temperature= in K, or velocities=.")
     masses, held = np.asarray(structure.masses), np.asarray(structure.fixed)
     shape = (structure.n_atoms, 3)
-    generators = [np.random.default_rng((run.seed, k)) for k in range(replicas)]
+    generators = [np.random.default_rng((run.seed, k)) for k in range(len(frames))]
     normal = np.stack([generator.normal(size=shape) for generator in generators])
     spread = np.sqrt(BOLTZMANN * run.temperature * ACCELERATION / masses)
-    velocities = normal * spread[:, None]
-    if held.any():
-        return np.where(held, 0.0, velocities)
-    if run.friction is None and structure.n_atoms > 1:
-        velocities = velocities - np.average(velocities, axis=1, weights=masses)[:, None]
+    velocities = np.where(held, 0.0, normal * spread[:, None])
+    if run.coupling.friction is not None or structure.n_atoms == 1:
+        return velocities
+    center = np.average(velocities, axis=1, weights=masses)[:, None]
+    velocities = velocities - np.where(held.any(0), 0.0, center)
+    # A chain of thermostats scales all momenta alike: a cluster that turns would turn about one axis for ever.
+    if run.coupling.thermostat_time is not None and not any(structure.pbc) and not held.any():
+        return without_rotation(masses, frames, velocities)
     return velocities
 
 
-def _check_distances(structure: Structure, frames: np.ndarray, single: bool) -> None:
-    for replica, frame in enumerate(frames):
-        i, j, distance = _closest(structure, frame)
+def _check_distances(structure: Structure, frames: np.ndarray, cells: np.ndarray, single: bool) -> None:
+    for replica, (frame, cell) in enumerate(zip(frames, cells, strict=True)):
+        i, j, distance = _closest(structure.at(structure.positions, jnp.asarray(cell)), frame)
         if distance < TOO_CLOSE:
             of = "" if single else f" of replica {replica}"
             raise InputError(

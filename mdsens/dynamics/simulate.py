@@ -24,7 +24,7 @@ import numpy as np
 
 from mdsens.checks import number
 from mdsens.dynamics.integrate import Reached, Record, advance, room, start
-from mdsens.dynamics.setup import Choices, Setup, prepare
+from mdsens.dynamics.setup import Choices, Coupling, Setup, prepare
 from mdsens.dynamics.trajectory import Trajectory
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.io.files import check_free
@@ -105,7 +105,7 @@ def nve(
     """
     require_x64()
     choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
-    setup = prepare(system, positions, choices, friction=None)
+    setup = prepare(system, positions, choices, Coupling())
     return _Simulation(setup, Keep(output, overwrite)).run(progress)
 
 
@@ -143,7 +143,7 @@ def langevin(
     require_x64()
     friction = number("friction", friction, "1/fs; without friction use nve", above=0.0)
     choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
-    setup = prepare(system, positions, choices, friction)
+    setup = prepare(system, positions, choices, Coupling(friction))
     if setup.run.temperature is None:
         number("temperature", None, "K, of the bath")
     return _Simulation(setup, Keep(output, overwrite)).run(progress)
@@ -208,8 +208,9 @@ class _Simulation:
 
     def _run(self, progress: Callable[[SimulationProgress], None] | None) -> Trajectory:
         setup, steps = self.setup, self.setup.run.steps
-        neighbors = self._neighbors(setup.positions, None)
-        reached = start(setup.system, setup.scales, setup.positions, setup.momenta, neighbors, setup.keys)
+        neighbors = self._neighbors(setup.positions, setup.cells, None)
+        flows = setup.cell_velocities * setup.run.timestep
+        reached = start(setup.system, setup.scales, setup.rest, setup.momenta, flows, neighbors)
         self.records.append(_first(reached.records, 1))
         if not reached.good:
             raise NonFiniteError(self._what_is_wrong(reached))
@@ -235,6 +236,7 @@ class _Simulation:
             setup.system,
             setup.scales,
             reached.state,
+            reached.heat,
             neighbors,
             reached.left,
             jnp.asarray(every),
@@ -254,7 +256,9 @@ class _Simulation:
 
     # --- lists of neighbors
 
-    def _neighbors(self, positions: np.ndarray, capacity: Capacity | None) -> Neighbors | None:
+    def _neighbors(
+        self, positions: np.ndarray, cells: np.ndarray, capacity: Capacity | None
+    ) -> Neighbors | None:
         """A list for each replica, all of one shape, stacked; None for an energy that does not look at it."""
         if not self.setup.uses_neighbors:
             return None
@@ -262,7 +266,8 @@ class _Simulation:
         cutoff, shortest = float(potential.cutoff), getattr(potential, "shortest_wave", np.inf)
 
         def find(capacity: Capacity | None) -> list[Neighbors]:
-            frames = [structure.at(jnp.asarray(frame)) for frame in positions]
+            places = zip(jnp.asarray(positions), jnp.asarray(cells), strict=True)
+            frames = [structure.at(*place) for place in places]
             options = {"skin": self.skin, "capacity": capacity, "shortest_wave": shortest}
             return [find_neighbors(frame, cutoff, **options) for frame in frames]
 
@@ -277,8 +282,10 @@ class _Simulation:
         assert old is not None
         if int(reached.steps) == 0:
             self._widen_skin(reached)
-        shape = Capacity(old.i.shape[1], old.width, old.owner.shape[1])
-        return self._neighbors(np.asarray(reached.state.position), shape)
+        waves = 0 if old.waves is None else old.waves.shape[1]
+        shape = Capacity(old.i.shape[1], old.width, old.owner.shape[1], waves)
+        cells = getattr(reached.state, "cell", self.setup.cells)
+        return self._neighbors(np.asarray(reached.state.position), np.asarray(cells), shape)
 
     def _widen_skin(self, reached: Reached) -> None:
         cutoff = float(self.setup.system.potential.cutoff)
@@ -303,33 +310,46 @@ class _Simulation:
 
     def _trajectory(self, parts: list[Record], numbers: range) -> Trajectory:
         setup, run = self.setup, self.setup.run
-        positions, momenta, forces, potential = (np.concatenate(part) for part in zip(*parts, strict=True))
+        record = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
         # kinetic energy: sum_a p_a² / 2 m_a, in u Å² / timestep²
-        kinetic = 0.5 * np.einsum("...ac,a->...", momenta**2, 1 / setup.masses) / setup.electronvolt
+        squares = record.momenta**2
+        kinetic = 0.5 * np.einsum("...ac,a->...", squares, 1 / setup.masses) / setup.electronvolt
         structure = setup.system.structure
-        fixed, cell = np.asarray(structure.fixed), np.asarray(structure.cell)
+        fixed, cell = np.asarray(structure.fixed), setup.cells[0]
+        flow = record.cell_velocity
+        measured = {
+            "positions": record.positions,
+            "velocities": record.momenta / setup.masses[:, None] / run.timestep,
+            "potential": record.potential,
+            "kinetic": kinetic,
+            "forces": record.forces / setup.electronvolt,
+            "conserved": record.conserved,
+            "stress": record.stress,
+            "cell_velocity": None if flow is None else flow / run.timestep,
+            "cell": record.cell,
+        }
         replica = (slice(None), 0) if setup.single else slice(None)
+        there = {name: value[replica] for name, value in measured.items() if value is not None}
+        if record.cell is None and cell.any():
+            there["cell"] = cell
         return Trajectory(
+            **there,
             time=run.begun + np.asarray(numbers) * (run.every * run.timestep),
-            positions=positions[replica],
-            velocities=(momenta / setup.masses[:, None] / run.timestep)[replica],
-            potential=potential[replica],
-            kinetic=kinetic[replica],
             masses=setup.masses,
             species=setup.species,
             temperature=run.temperature,
             timestep=run.timestep,
-            friction=run.friction,
+            friction=run.coupling.friction,
             seed=run.seed,
-            forces=(forces / setup.electronvolt)[replica],
-            cell=cell if cell.any() else None,
             pbc=structure.pbc,
             fixed=fixed if fixed.any() else None,
             topology=setup.topology,
+            pressure=run.coupling.pressure,
+            thermostat_time=run.coupling.thermostat_time,
         )
 
     def _report(self) -> SimulationProgress:
-        last = Record(*(array[-1:] for array in self.records[-1]))
+        last = jax.tree.map(lambda array: array[-1:], self.records[-1])
         now = self._trajectory([last], range(1))
         means = [float(value.mean()) for value in (now.potential, now.total, now.temperatures)]
         run = self.setup.run
@@ -363,4 +383,4 @@ class _Simulation:
 
 def _first(records: Record, n: int) -> Record:
     """n records, on the host."""
-    return Record(*(np.array(array[:n]) for array in records))  # pyright: ignore[reportArgumentType]
+    return jax.tree.map(lambda array: np.array(array[:n]), records)

@@ -10,9 +10,22 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from mdsens.dynamics import files
+from mdsens.dynamics.freedom import count_freedom
 from mdsens.errors import InputError
 from mdsens.structure import Structure
-from mdsens.units import BOLTZMANN, to_kJ_per_mol
+from mdsens.units import ACCELERATION, BOLTZMANN, to_kJ_per_mol
+
+# what has an axis for the replicas
+OF_EACH_REPLICA = (
+    "positions",
+    "velocities",
+    "potential",
+    "kinetic",
+    "forces",
+    "conserved",
+    "stress",
+    "cell_velocity",
+)
 
 
 class Drift(NamedTuple):
@@ -46,10 +59,17 @@ class Trajectory(eqx.Module):
         friction: 1/fs; None without a bath.
         seed: of the random numbers.
         forces: eV/Å; None if they were not recorded.
-        cell: rows are the cell vectors, Å; None without a cell, one for each record where it changes.
+        cell: rows are the cell vectors, Å; None without a cell, one for each record (and replica) where it
+            changes.
         pbc: periodic along each cell vector.
         fixed: True where a coordinate is held; None if none is.
         topology: the molecule as PDB text; may be empty.
+        conserved: the quantity that the run conserves but for the error of its timestep, eV; None if it was
+            not recorded.
+        stress: of the potential alone, eV/Å³, positive in tension; None without a cell.
+        cell_velocity: velocity gradient of a cell that moves, 1/fs; None of one that does not.
+        pressure: that acts on the cell, eV/Å³; None if it does not move.
+        thermostat_time: in which a chain of thermostats acts, fs; None without.
     """
 
     time: Float[np.ndarray, " records"]
@@ -64,10 +84,15 @@ class Trajectory(eqx.Module):
     friction: float | None = eqx.field(static=True, default=None)
     seed: int = eqx.field(static=True, default=0)
     forces: Float[np.ndarray, "records *replicas atoms 3"] | None = None
-    cell: Float[np.ndarray, "3 3"] | Float[np.ndarray, "records 3 3"] | None = None
+    cell: Float[np.ndarray, "3 3"] | Float[np.ndarray, "records *replicas 3 3"] | None = None
     pbc: tuple[bool, bool, bool] = eqx.field(static=True, default=(False, False, False))
     fixed: Bool[np.ndarray, "atoms 3"] | None = None
     topology: str = eqx.field(static=True, default="")
+    conserved: Float[np.ndarray, "records *replicas"] | None = None
+    stress: Float[np.ndarray, "records *replicas 3 3"] | None = None
+    cell_velocity: Float[np.ndarray, "records *replicas 3 3"] | None = None
+    pressure: float | None = eqx.field(static=True, default=None)
+    thermostat_time: float | None = eqx.field(static=True, default=None)
 
     @property
     def total(self) -> Float[np.ndarray, "records *replicas"]:
@@ -76,32 +101,67 @@ class Trajectory(eqx.Module):
 
     @property
     def freedom(self) -> int:
-        """Coordinates that move: 3 for each atom, less those held; less 3 if the center of mass rests."""
-        n = 3 * len(self.species)
-        if self.fixed is not None:
-            return n - int(self.fixed.sum())
-        weighted = self.masses[:, None] * self.velocities
-        momentum = np.abs(weighted.sum(-2)).max()
-        rests = momentum <= 1e-9 * np.abs(weighted).max()
-        return n - 3 if rests and n > 3 else n
+        """Coordinates that share the kinetic energy.
+
+        3 for each atom, less those held; less 3 if the center of mass rests, and 3 more if a free cluster
+        does not turn.
+        """
+        return count_freedom(self.masses, self.fixed, self.pbc, self.positions, self.velocities)
 
     @property
     def temperatures(self) -> Float[np.ndarray, "records *replicas"]:
         """Temperature that belongs to the kinetic energy, K: 2 K / k, for each coordinate that moves."""
         return 2 * self.kinetic / (max(self.freedom, 1) * BOLTZMANN)
 
+    @property
+    def volumes(self) -> Float[np.ndarray, "records *replicas"]:
+        """Volume of the cell, Å³.
+
+        Raises:
+            InputError: there is no cell.
+        """
+        if self.cell is None:
+            raise InputError("these atoms have no cell, and so no volume: the structure was a cluster.")
+        found = np.abs(np.linalg.det(self._cells()))
+        replicas = (1,) * (self.potential.ndim - found.ndim)
+        return np.broadcast_to(found.reshape(*found.shape, *replicas), self.potential.shape)
+
+    @property
+    def pressures(self) -> Float[np.ndarray, "records *replicas 3 3"]:
+        """Pressure tensor, of motion and potential, eV/Å³; a third of its trace is the pressure.
+
+        (sum_a m_a v_a v_a) / V - stress. Where the center of mass rests, its share in the motion is put back:
+        the atoms' is that of the temperature.
+
+        Raises:
+            InputError: the stress was not recorded: there is no cell, or another program wrote the file.
+        """
+        if self.stress is None:
+            raise InputError(
+                "the stress was not recorded, so there is no pressure: a periodic structure with a cell is "
+                "needed."
+            )
+        moved = np.einsum("a,...ai,...aj->...ij", self.masses, self.velocities, self.velocities)
+        fixed = 0 if self.fixed is None else int(self.fixed.sum())
+        scale = (3 * len(self.species) - fixed) / max(self.freedom, 1)
+        return scale * moved / ACCELERATION / self.volumes[..., None, None] - self.stress
+
     def drift(self, degrees_of_freedom: int | None = None) -> Drift:
-        """How well the total energy was conserved, for each replica, whatever the interval of the records.
+        """How well the energy was conserved, for each replica, whatever the interval of the records.
+
+        The energy is the `conserved` one: that of bath and barostat included.
 
         Args:
             degrees_of_freedom: what to divide by: 3 * atoms unless told; 3 * atoms - 6 counts those of the
                 shape alone.
         Raises:
-            InputError: a run in a bath, which conserves nothing; fewer than three records.
+            InputError: a run in a bath whose conserved energy was not recorded; fewer than three records.
         """
-        if self.friction is not None:
+        energy = self.conserved
+        if energy is None and self.friction is not None:
             raise InputError(
-                "a Langevin run exchanges energy with its bath: its drift says nothing. Use a run of nve."
+                "a Langevin run exchanges energy with its bath, and this file does not say how much: its "
+                "drift says nothing. Use a run of nve, or one that records the conserved energy."
             )
         if len(self.time) < 3:
             raise InputError(
@@ -111,7 +171,8 @@ class Trajectory(eqx.Module):
         freedom = 3 * len(self.species) if degrees_of_freedom is None else degrees_of_freedom
         if freedom < 1:
             raise InputError(f"degrees_of_freedom = {freedom}: it must be positive.")
-        total = to_kJ_per_mol(self.total - self.total[0]) / freedom  # the constant would cost digits
+        energy = self.total if energy is None else energy
+        total = to_kJ_per_mol(energy - energy[0]) / freedom  # the constant would cost digits
         ns = (self.time - self.time.mean()) * 1e-6
         slope = np.tensordot(ns, total, 1) / np.sum(ns**2)
         return Drift(total.std(0), slope, freedom)
@@ -133,15 +194,20 @@ class Trajectory(eqx.Module):
             replica = 0
         if replica is None or not 0 <= replica < n:
             raise InputError(f"replica = {replica}: there are {n} of them; name one, from 0.")
-        names = ("positions", "velocities", "potential", "kinetic", "forces")
-        parts = {name: getattr(self, name) for name in names}
+        parts = {name: getattr(self, name) for name in OF_EACH_REPLICA}
         chosen = {name: part[:, replica] for name, part in parts.items() if part is not None}
+        if self.cell is not None and self.cell.ndim == 4:
+            chosen["cell"] = self.cell[:, replica]
         return dataclasses.replace(self, **chosen)
 
-    def cells(self) -> Float[np.ndarray, "records 3 3"] | None:
-        """The cell of each record, Å."""
-        if self.cell is None:
-            return None
+    def cells(self) -> Float[np.ndarray, "records *replicas 3 3"] | None:
+        """The cell of each record, Å; of each replica too, where they move."""
+        return None if self.cell is None else self._cells()
+
+    def _cells(self) -> np.ndarray:
+        assert self.cell is not None
+        if self.cell.ndim == 4:
+            return self.cell
         return np.broadcast_to(self.cell, (len(self.time), 3, 3))
 
     def structures(self, replica: int | None = None) -> list[Structure]:
@@ -152,7 +218,8 @@ class Trajectory(eqx.Module):
         Raises:
             InputError: a replica that is not there, or none named.
         """
-        positions, cells = self.of_replica(replica).positions, self.cells()
+        chosen = self.of_replica(replica)
+        positions, cells = chosen.positions, chosen.cells()
         options = {"pbc": self.pbc, "masses": self.masses, "fixed": self.fixed}
         cell = None if cells is None else cells[0]
         first = Structure.create(positions[0], self.species, cell, **options)
@@ -168,7 +235,7 @@ class Trajectory(eqx.Module):
             InputError: a replica that is not there, or none named.
         """
         chosen = self.of_replica(replica)
-        cells = self.cells()
+        cells = chosen.cells()
         cell = None if cells is None else cells[-1]
         return Structure.create(
             chosen.positions[-1], self.species, cell, self.pbc, masses=self.masses, fixed=self.fixed
