@@ -48,8 +48,19 @@ class SaddlePointError(MDSensError):
         self.partial = partial
 
 
+class TimestepError(NonFiniteError):
+    """A simulation blows up: its timestep is too large for what moves. `partial` is the trajectory."""
+
+
 class CellCollapseError(MDSensError):
-    """The cell lost its volume, or grew without bound, while relaxing."""
+    """The cell lost its volume, or grew without bound, in a relaxation or a simulation.
+
+    `partial` holds what was reached, where there is something.
+    """
+
+    def __init__(self, message: str, partial: object = None):
+        super().__init__(message)
+        self.partial = partial
 
 
 class FileFormatError(InputError):

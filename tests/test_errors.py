@@ -13,6 +13,8 @@ WITH_PARTIAL = (
     errors.NotConvergedError,
     errors.SaddlePointError,
     errors.ConformanceError,
+    errors.TimestepError,
+    errors.CellCollapseError,
 )
 
 

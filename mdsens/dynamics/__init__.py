@@ -1,7 +1,17 @@
-"""Molecular dynamics of crystals, clusters and molecules: at constant energy, or in a bath."""
+"""Molecular dynamics of crystals, clusters and molecules: alone, in a bath, or under a pressure."""
 
 from mdsens.dynamics.energies import Movable
-from mdsens.dynamics.simulate import SimulationProgress, langevin, nve
+from mdsens.dynamics.host import SimulationProgress
+from mdsens.dynamics.simulate import langevin, npt, nve, nvt_nose_hoover
 from mdsens.dynamics.trajectory import Drift, Trajectory
 
-__all__ = ["Drift", "Movable", "SimulationProgress", "Trajectory", "langevin", "nve"]
+__all__ = [
+    "Drift",
+    "Movable",
+    "SimulationProgress",
+    "Trajectory",
+    "langevin",
+    "npt",
+    "nve",
+    "nvt_nose_hoover",
+]

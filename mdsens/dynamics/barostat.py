@@ -97,10 +97,10 @@ def _check_periodic(cell: CellOption, structure: Structure) -> None:
     except InputError as error:
         names = ", ".join("abc"[k] for k in range(3) if not structure.pbc[k])
         raise InputError(
-            f"cell = {cell!r} moves the cell along a direction that is not periodic (cell vector {names}, pbc "
-            f"= {structure.pbc}): the empty space there would close or grow. Free the strains of the periodic "
-            "directions alone, as six bools in the order xx yy zz yz xz xy: for a slab that is open along z "
-            "(True, True, False, False, False, True)."
+            f"cell = {cell!r} moves the cell along a direction that is not periodic (cell vector {names}, "
+            f"pbc = {structure.pbc}): the empty space there would close or grow. Free the strains of the "
+            "periodic directions alone, as six bools in the order xx yy zz yz xz xy: for a slab that is open "
+            "along z (True, True, False, False, False, True)."
         ) from error
 
 
@@ -112,9 +112,9 @@ def _check_held(basis: np.ndarray, structure: Structure) -> None:
     if wrong.any():
         atom, axis = np.argwhere(wrong)[0]
         raise InputError(
-            f"atom {atom} is held along {'xyz'[axis]}, and the cell moves in that direction, which would move "
-            "it too. Let it go (fixed=False), hold the cell (langevin, nvt_nose_hoover), or free only strains "
-            "of other directions."
+            f"atom {atom} is held along {'xyz'[axis]}, and the cell moves in that direction, which would "
+            "move it too. Let it go (fixed=False), hold the cell (langevin, nvt_nose_hoover), or free only "
+            "strains of other directions."
         )
 
 

@@ -57,7 +57,7 @@ def without_rotation(
     """Velocities without the angular momentum about the center of mass."""
     x = _from_center(masses, positions)
     spin = np.cross(x, masses[:, None] * velocities).sum(-2)
-    # L = I w,  I = sum_a m_a (x_a² 1 - x_a x_a^T); of atoms in a line one moment is zero, and so is w along it
+    # L = I w,  I = sum_a m_a (x_a² 1 - x_a x_a^T); of atoms in a line one moment is zero, and w along it
     squares = np.einsum("a,fai,fai->f", masses, x, x)
     inertia = squares[:, None, None] * np.eye(3) - np.einsum("a,fai,faj->fij", masses, x, x)
     w = np.einsum("fij,fj->fi", np.linalg.pinv(inertia, rcond=1e-10), spin)

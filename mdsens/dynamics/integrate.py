@@ -73,7 +73,7 @@ def start(
     moving = set_off(first.state, rest, scales, p, jnp.asarray(cell_velocity))
     # The record was made at rest: its potential, forces and stress hold, and what moves is put in.
     energy = first.records.potential[0] * scales.electronvolt
-    conserved = jax.vmap(lambda *one: conserved_energy(*one, scales))(moving, energy, heat)
+    conserved = _conserved(moving, energy, heat, scales)
     made = {"momenta": p, "conserved": conserved / scales.electronvolt}
     if scales.barostat is not None:
         made["cell_velocity"] = moving.cell_velocity
@@ -153,11 +153,8 @@ def _looked_at(
 ) -> tuple[Array, Array, Array | None]:
     """Energy (eV), forces and stress of one replica, as it is recorded."""
     if scales.barostat is not None:  # the step needed all of it
-        return (
-            state.energy / scales.electronvolt,
-            state.force,
-            stress_of(state.virial, state.cell, scales),
-        )
+        stress = stress_of(state.virial, state.cell, scales) if system.stress else None
+        return state.energy / scales.electronvolt, state.force, stress
     if system.stress:
         cell = system.structure.cell
         seen = measure(system, scales, state.position, cell, neighbors)
@@ -169,14 +166,15 @@ def _looked_at(
 def _record(
     scales: Scales, state: Any, heat: Array, potential: Array, forces: Array, stress: Array | None
 ) -> Record:
-    energies = (state, potential * scales.electronvolt, heat)
-    conserved = jax.vmap(lambda *one: conserved_energy(*one, scales))(*energies)
-    new = Record(
-        state.position, state.momentum, forces, potential, conserved / scales.electronvolt, stress
-    )
+    conserved = _conserved(state, potential * scales.electronvolt, heat, scales)
+    new = Record(state.position, state.momentum, forces, potential, conserved / scales.electronvolt, stress)
     if scales.barostat is None:
         return new
     return new._replace(cell=state.cell, cell_velocity=state.cell_velocity)
+
+
+def _conserved(state: Any, energy: Array, heat: Array, scales: Scales) -> Float[Array, "replicas"]:
+    return jax.vmap(conserved_energy, in_axes=(0, 0, 0, None))(state, energy, heat, scales)
 
 
 def _stepper(

@@ -425,7 +425,7 @@ def _drawn(
         return velocities
     center = np.average(velocities, axis=1, weights=masses)[:, None]
     velocities = velocities - np.where(held.any(0), 0.0, center)
-    # A chain of thermostats scales all momenta alike: a cluster that turns would turn about one axis for ever.
+    # A chain of thermostats scales all momenta alike: a cluster would turn about one axis for ever.
     if run.coupling.thermostat_time is not None and not any(structure.pbc) and not held.any():
         return without_rotation(masses, frames, velocities)
     return velocities

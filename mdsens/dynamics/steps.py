@@ -164,7 +164,13 @@ def _in_chain(system: System, scales: Scales, chain: Chain, neighbors: Any) -> A
 
     numbers: Any = {"kT": scales.kT, "tau": chain.time}
     _, step = simulate.nvt_nose_hoover(
-        force, _shift(free), 1.0, chain_length=CHAIN, chain_steps=CHAIN_STEPS, sy_steps=CHAIN_WEIGHTS, **numbers
+        force,
+        _shift(free),
+        1.0,
+        chain_length=CHAIN,
+        chain_steps=CHAIN_STEPS,
+        sy_steps=CHAIN_WEIGHTS,
+        **numbers,
     )
     return lambda state: (step(state), jnp.zeros(()))
 
@@ -233,7 +239,12 @@ def state_at_rest(rest: Resting, scales: Scales) -> tuple[Any, Scales]:
     from jax_md.simulate import NVEState, NVTLangevinState, NVTNoseHooverState
 
     x = rest.position
-    common: Any = {"position": x, "momentum": jnp.zeros_like(x), "force": jnp.zeros_like(x), "mass": rest.mass}
+    common: Any = {
+        "position": x,
+        "momentum": jnp.zeros_like(x),
+        "force": jnp.zeros_like(x),
+        "mass": rest.mass,
+    }
     cold = scales._replace(kT=jnp.zeros_like(scales.kT))
     if scales.barostat is not None:
         nothing = jnp.zeros_like(rest.cell)
@@ -244,9 +255,11 @@ def state_at_rest(rest: Resting, scales: Scales) -> tuple[Any, Scales]:
         still = scales.barostat._replace(pressure=jnp.zeros_like(scales.barostat.pressure))
         return state, cold._replace(barostat=still)
     if scales.chain is not None:
-        return NVTNoseHooverState(**common, chain=_chain_at_rest(rest, scales, scales.chain)), scales
+        coupled = common | {"chain": _chain_at_rest(rest, scales, scales.chain)}
+        return NVTNoseHooverState(**coupled), scales
     if scales.friction is not None:
-        return NVTLangevinState(**common, rng=rest.keys), cold
+        noisy = common | {"rng": rest.keys}
+        return NVTLangevinState(**noisy), cold
     return NVEState(**common), scales
 
 

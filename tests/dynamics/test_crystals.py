@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.dynamics import langevin, nve
-from mdsens.dynamics.simulate import _Simulation
+from mdsens.dynamics.host import Simulation
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.units import ACCELERATION, BOLTZMANN
 
@@ -37,8 +37,8 @@ def run():
 
 def test_a_run_whose_lists_are_renewed_equals_one_with_a_huge_skin(run, monkeypatch):
     lists = []
-    search = _Simulation._neighbors
-    monkeypatch.setattr(_Simulation, "_neighbors", lambda self, *a: lists.append(1) or search(self, *a))
+    search = Simulation._neighbors
+    monkeypatch.setattr(Simulation, "_neighbors", lambda self, *a: lists.append(1) or search(self, *a))
     narrow, wide = hot(skin=0.4), hot(skin=3.0)
     assert len(lists) > 4  # one of them the wide one's
     # Sums in another order: 1e-16 of 1 Å a step, enlarged a hundredfold in 2 ps.
