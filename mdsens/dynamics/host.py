@@ -446,13 +446,13 @@ class Simulation:
             species=setup.species,
             temperature=run.temperature,
             timestep=run.timestep,
-            friction=run.coupling.friction,
+            friction=run.surroundings.friction,
             seed=run.seed,
             pbc=structure.pbc,
             fixed=fixed if fixed.any() else None,
             topology=setup.topology,
-            pressure=run.coupling.pressure,
-            thermostat_time=run.coupling.thermostat_time,
+            pressure=run.surroundings.pressure,
+            thermostat_time=run.surroundings.thermostat_time,
         )
 
     def _report(self) -> SimulationProgress:
@@ -475,7 +475,7 @@ class Simulation:
 def settings_of(setup: Setup) -> dict[str, Any]:
     """What decides how a run goes, as numbers and texts."""
     run, structure = setup.run, setup.system.structure
-    coupling = {name: value for name, value in vars(run.coupling).items() if name != "cell"}
+    surroundings = {name: value for name, value in vars(run.surroundings).items() if name != "cell"}
     fixed = np.asarray(structure.fixed)
     atoms = (structure.species, setup.masses, fixed, setup.positions, setup.velocities, setup.cells)
     potential = setup.system.potential
@@ -484,7 +484,7 @@ def settings_of(setup: Setup) -> dict[str, Any]:
         "timestep": run.timestep,
         "record_every": run.every,
         "temperature": run.temperature,
-        **coupling,
+        **surroundings,
         "seed": run.seed,
         "skin": run.skin,
         "replicas": None if setup.single else len(setup.positions),

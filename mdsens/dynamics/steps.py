@@ -52,7 +52,7 @@ class System(eqx.Module):
         return ~self.structure.fixed
 
 
-class Chain(NamedTuple):
+class Thermostats(NamedTuple):
     """A chain of Nose-Hoover thermostats.
 
     Attributes:
@@ -72,7 +72,7 @@ class Scales(NamedTuple):
     electronvolt: Float[Array, ""]  # u Å² / timestep²
     kT: Float[Array, ""]  # of the bath, u Å² / timestep²
     friction: Float[Array, ""] | None = None  # 1 / timestep; None without a bath
-    chain: Chain | None = None
+    chain: Thermostats | None = None
     barostat: Barostat | None = None
 
 
@@ -154,7 +154,7 @@ def _in_bath(system: System, scales: Scales, friction: Array, neighbors: Any) ->
     return run
 
 
-def _in_chain(system: System, scales: Scales, chain: Chain, neighbors: Any) -> Any:
+def _in_chain(system: System, scales: Scales, chain: Thermostats, neighbors: Any) -> Any:
     from jax_md import simulate
 
     gradient, free = jax.grad(_energy(system, scales, neighbors)), system.free
@@ -211,7 +211,7 @@ def chain_energy(chain: Any, kT: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.sum(chain.momentum**2 / (2 * chain.mass)) + kT * jnp.sum(freedom * chain.position)
 
 
-def chain_masses(freedom: int, scales: Scales, chain: Chain) -> Float[Array, "chain"]:
+def chain_masses(freedom: int, scales: Scales, chain: Thermostats) -> Float[Array, "chain"]:
     """Q_1 = n kT time², and kT time² for the others."""
     first = jnp.arange(CHAIN) == 0
     return jnp.where(first, freedom, 1) * scales.kT * chain.time**2
@@ -263,7 +263,7 @@ def state_at_rest(rest: Resting, scales: Scales) -> tuple[Any, Scales]:
     return NVEState(**common), scales
 
 
-def _chain_at_rest(rest: Resting, scales: Scales, chain: Chain) -> Any:
+def _chain_at_rest(rest: Resting, scales: Scales, chain: Thermostats) -> Any:
     from jax_md.simulate import NoseHooverChain
 
     n = len(rest.position)
