@@ -231,8 +231,8 @@ def _strains(energy: Any, structure: Structure, surroundings: Surroundings) -> n
     strains = orthonormal_strains(surroundings.cell, structure)
     if surroundings.pressure and not float(volume_of(structure.cell)) > 0:
         raise InputError(
-            f"pressure = {surroundings.pressure:g} eV/Å³ acts on a volume, and the cell lacks a vector: it has "
-            "none. Give the cell a vector along the open direction, or pressure=0."
+            f"pressure = {surroundings.pressure:g} eV/Å³ acts on a volume, and the cell lacks a vector: it "
+            "has none. Give the cell a vector along the open direction, or pressure=0."
         )
     return strains
 
