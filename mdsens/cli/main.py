@@ -7,6 +7,7 @@ import typer
 from mdsens.cli.data.app import app as data
 from mdsens.cli.fit import fit
 from mdsens.cli.flow.app import app as flow
+from mdsens.cli.md import md
 from mdsens.cli.outcome import EPILOG, Commands
 from mdsens.cli.potentials import potentials
 from mdsens.cli.relax import relax
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(relax)
 app.command(epilog=EPILOG)(sensitivity)
 app.command(epilog=EPILOG)(fit)
+app.command(epilog=EPILOG)(md)
 app.command(epilog=EPILOG)(potentials)
 app.add_typer(data, name="data")
 app.add_typer(flow, name="flow")
