@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if hasattr(os, "sched_setaffinity"):  # before the threads of XLA are made
@@ -97,8 +98,8 @@ def ours(form: str, atoms: Atoms) -> dict[str, float]:
     return times
 
 
-def lammps(form: str, atoms: Atoms) -> float | str:
-    """Time of a force by LAMMPS, ms; or why there is none."""
+def lammps_program(form: str, atoms: Atoms) -> Any:
+    """LAMMPS with the potential and an empty cell; or why there is none."""
     try:
         from lammps import lammps as Lammps
     except (ImportError, OSError) as error:
@@ -113,10 +114,19 @@ def lammps(form: str, atoms: Atoms) -> float | str:
     pair = f"pair_style lj/cut {CUTOFF}\npair_coeff 1 1 {EPSILON} {SIGMA}"
     if form == "sw":
         pair = f"pair_style sw\npair_coeff * * {table} Si"
+    mass = atoms.get_masses()[0]
     program.commands_string(
         f"units metal\natom_style atomic\natom_modify map array\nregion b block 0 {edge} 0 {edge} 0 {edge}\n"
-        f"create_box 1 b\nmass 1 30\n{pair}\nneighbor {SKIN} bin\n"
+        f"create_box 1 b\nmass 1 {mass}\n{pair}\nneighbor {SKIN} bin\n"
     )
+    return program
+
+
+def lammps(form: str, atoms: Atoms) -> float | str:
+    """Time of a force by LAMMPS, ms; or why there is none."""
+    program = lammps_program(form, atoms)
+    if isinstance(program, str):
+        return program
     program.create_atoms(len(atoms), None, [1] * len(atoms), atoms.positions.ravel().tolist())
     program.commands_string(
         "fix 1 all nve\ntimestep 0\nneigh_modify every 1000000 delay 1000000\nrun 5 post no"
@@ -125,24 +135,30 @@ def lammps(form: str, atoms: Atoms) -> float | str:
     return min(least(lambda: program.command(f"run {steps} pre no post no"), 3) / steps for _ in range(2))
 
 
+def jaxmd_energy(form: str, atoms: Atoms) -> tuple[Any, Any, Any]:
+    """Search of neighbors, energy and shift of jax-md."""
+    from jax_md import energy as energies
+    from jax_md import partition, space
+
+    edge = float(atoms.cell[0, 0])
+    displacement, shift = space.periodic(edge)
+    if form == "sw":
+        make = energies.stillinger_weber_neighbor_list
+        return *make(displacement, edge, dr_threshold=SKIN, format=partition.Dense), shift
+    make = energies.lennard_jones_neighbor_list
+    search, function = make(
+        displacement, edge, sigma=SIGMA, epsilon=EPSILON, r_onset=0.9 * CUTOFF / SIGMA,
+        r_cutoff=CUTOFF / SIGMA, dr_threshold=SKIN / SIGMA, format=partition.OrderedSparse,
+    )  # fmt: skip
+    return search, function, shift
+
+
 def jaxmd(form: str, atoms: Atoms) -> float | str:
     """Time of a force by jax-md with its own list, ms; or why there is none."""
     try:
-        from jax_md import energy as energies
-        from jax_md import partition, space
+        search, function, _ = jaxmd_energy(form, atoms)
     except ImportError as error:
         return f"no jax-md here ({error})"
-    edge = float(atoms.cell[0, 0])
-    displacement, _ = space.periodic(edge)
-    if form == "sw":
-        make = energies.stillinger_weber_neighbor_list
-        search, function = make(displacement, edge, dr_threshold=SKIN, format=partition.Dense)
-    else:
-        make = energies.lennard_jones_neighbor_list
-        search, function = make(
-            displacement, edge, sigma=SIGMA, epsilon=EPSILON, r_onset=0.9 * CUTOFF / SIGMA,
-            r_cutoff=CUTOFF / SIGMA, dr_threshold=SKIN / SIGMA, format=partition.OrderedSparse,
-        )  # fmt: skip
     x = jnp.asarray(atoms.get_positions(wrap=True))
     neighbors = search.allocate(x)
     force = jax.jit(lambda x, n: -jax.grad(function)(x, neighbor=n))
