@@ -12,6 +12,7 @@ from mdsens.cli.progress import LiveLine
 from mdsens.errors import InputError, NotConvergedError
 
 if TYPE_CHECKING:
+    from mdsens.fitting.config import FitConfig
     from mdsens.fitting.fit import FitProgress
     from mdsens.fitting.result import FitResult
     from mdsens.potentials.base import Potential
@@ -45,8 +46,9 @@ def fit(
 
     Writes PREFIX.toml (the potential), PREFIX.md and PREFIX.h5 (targets before and after, parameters with
     errors, what the targets know and what the form cannot meet), PREFIX.png (correlations), and
-    PREFIX-checkpoint.h5 after every step. PREFIX is the name of the file with -fitted, unless --output says
-    otherwise. A fit that has not converged is written as well and says so.
+    PREFIX-checkpoint.h5 after every step; PREFIX-parity.png, if the fit does not see a part of the data.
+    PREFIX is the name of the file with -fitted, unless --output says otherwise. A fit that has not
+    converged is written as well and says so.
     """
     options.turn_on_float64()
     from mdsens.fitting.config import read_fit_config
@@ -67,6 +69,9 @@ def fit(
     with LiveLine(console, "reading") as line:
         found = read_fit_config(config, notice=console.print)
         _check_written(found.space.potential, files.get("lammps"))
+        if len(found.test):
+            files["parity"] = prefix.with_name(f"{prefix.name}-parity.png")
+            check_free(files["parity"], overwrite)
         line("relaxing and compiling")
         console.print(HEADER)
         try:
@@ -90,6 +95,8 @@ def fit(
         result.to_hdf5(files["h5"], overwrite=overwrite)
         result.plot(files["png"], overwrite=overwrite)
     _say(console, result)
+    if "parity" in files:
+        _judge(console, found, result.potential, files["parity"], overwrite)
     options.say_files(console, files)
     if problem is not None:
         raise problem
@@ -124,6 +131,17 @@ def _check_written(potential: "Potential", file: Path | None) -> None:
                 f"{', '.join(known)}."
             )
         lammps_texts(potential, file)
+
+
+def _judge(console: Console, found: "FitConfig", potential: "Potential", file: Path, overwrite: bool) -> None:
+    """What the potential says of data that the fit did not see, as a table and a figure."""
+    from mdsens.fitting.force_matching import ForceMatching
+    from mdsens.fitting.parity import parity
+
+    shifted = any(isinstance(term, ForceMatching) and term.shift_energies for term in found.terms)
+    judged = parity(potential, found.test, shift_energies=shifted)
+    judged.plot(file, overwrite=overwrite)
+    console.print(f"{len(found.test)} structures that the fit did not see:", judged)
 
 
 def _say(console: Console, result: "FitResult") -> None:

@@ -114,3 +114,29 @@ def test_a_lammps_file_that_the_form_has_not_is_refused_before_the_work(folder):
     code, text = run("fit", folder / "fit.toml", "--lammps", "tersof", "--output", str(folder / "other"))
     assert code == 2
     assert "--lammps tersof: no such file of LAMMPS. Did you mean 'tersoff'?" in " ".join(text.split())
+
+
+def test_a_fit_to_data_is_judged_by_the_part_it_did_not_see(tmp_path):
+    from mdsens.datasets import Rattle, generate
+
+    potential = ms.load_potential("si-stillinger-weber-1985")
+    crystal = ms.Structure.from_ase(ase.build.bulk("Si", cubic=True))
+    generate(potential, crystal, Rattle(0.1, 0.02), count=6, output=tmp_path / "data.h5")
+    (tmp_path / "fit.toml").write_text(
+        """
+potential = "si-stillinger-weber-1985"
+free = ["lambda", "A"]
+[set]
+lambda = 24.0
+A = 6.3
+[data]
+file = "data.h5"
+test = 0.3
+"""
+    )
+    code, text = run("fit", tmp_path / "fit.toml", "--output", tmp_path / "out", "--lammps", "sw")
+    assert code == 0, text
+    assert "2 structures that the fit did not see: " in text and "force rmse" in text
+    assert (tmp_path / "out-parity.png").stat().st_size > 1000
+    found = ms.parameter_values(ms.load_potential(tmp_path / "out.sw"))
+    np.testing.assert_allclose([found["lambda"], found["A"]], [21.0, 7.049556277], rtol=1e-6)
