@@ -164,7 +164,7 @@ def timed_fit(
             f"{now.relaxations:4d}   {now.seconds:6.2f} s   {now.note[:60]}"
         )
 
-    return fit(space, term, progress=say), course
+    return fit(space, term, progress=say, throw=False), course
 
 
 def forget() -> None:

@@ -1,0 +1,64 @@
+"""The refit of silicon: its structures, its rival without derivatives, and the script as a user runs it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_workflows import run
+
+import mdsens as ms
+from mdsens.fitting import TermRow, TermValue
+
+SCRIPT = Path(__file__).parents[2] / "workflows" / "refit_silicon.py"
+
+
+@pytest.fixture(scope="module")
+def refit():
+    spec = importlib.util.spec_from_file_location("refit_silicon", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["refit_silicon"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_vacancy_is_one_atom_short_of_the_crystal(refit):
+    found = refit.structures(2)
+    bulk, vacancy = found["bulk"].structure, found["vacancy"].structure
+    assert (bulk.n_atoms, vacancy.n_atoms) == (2, 63)
+    assert float(ms.volume(vacancy)) == pytest.approx(32 * float(ms.volume(bulk)))
+    silicon = ms.load_potential("si-stillinger-weber-1985")
+    # four bonds of half of 2.1683 eV each are missing, ideally; three-body terms vanish there
+    energy = float(ms.energy(silicon, vacancy)) - 63 / 2 * float(ms.energy(silicon, bulk))
+    assert energy == pytest.approx(2 * 2.1683, abs=0.01)
+
+
+class Quadratic:
+    """Residuals that are squares of the parameters, from one structure that does not move."""
+
+    memory = {"bulk": {"dpositions": np.ones(3), "dcell": np.ones(3), "theta": np.ones(2)}}  # noqa: RUF012
+
+    def residuals(self, potential, parameters, memory):
+        assert not memory["bulk"]["dpositions"].any()
+        return np.array([float(potential.epsilon) ** 2, float(potential.sigma) ** 2])
+
+    def evaluate(self, potential, parameters, memory):
+        r = np.array([float(potential.epsilon) ** 2, float(potential.sigma) ** 2])
+        rows = tuple(TermRow(name, "1", value, 0.0, 1.0) for name, value in zip("ab", r, strict=True))
+        return TermValue(r, np.zeros((2, 2)), rows, self.memory, None, 1)
+
+
+def test_differences_relax_once_more_for_every_parameter(refit):
+    argon = ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=8.5)
+    value = refit.DifferencedTargets(Quadratic()).evaluate(argon, ("epsilon", "sigma"), {})
+    assert value.relaxations == 3
+    np.testing.assert_allclose(value.jacobian, np.diag([2 * 0.0104, 2 * 3.405]), rtol=1e-4)
+
+
+@pytest.mark.validation  # minutes of compiling
+def test_exact_derivatives_save_most_of_the_relaxations(tmp_path):
+    text = run("refit_silicon", "--differences", "--output", "out", folder=tmp_path)
+    times = float(text.split("times as many")[0].rsplit("(", 1)[1])
+    assert times >= 5
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"fit.h5", "fit.md", "silicon.sw"}
