@@ -78,11 +78,13 @@ def find_gauge(
     touching = potential.contacts(structure, neighbors)
     if not settled:
         touching = touching | neighbors.atoms_of(neighbors.valid)
+    if structure.real is not None:
+        touching = touching & structure.real
     free = touching[:, None] & ~structure.fixed
     motions = _rigid_motions(structure) * jnp.repeat(touching, 3)
-    motions = _leave_alone(motions, structure.fixed.reshape(-1)) * free.reshape(-1)
+    motions = _leave_alone(motions, structure.fixed.reshape(-1), structure.count) * free.reshape(-1)
     unknowns = jnp.concatenate([free.reshape(-1), jnp.ones(n_strains, bool)])
-    return Gauge(unknowns, _orthonormal(motions))
+    return Gauge(unknowns, _orthonormal(motions, structure.count))
 
 
 def _held(tree: Any) -> Any:
@@ -93,8 +95,11 @@ def _rigid_motions(structure: Structure) -> Float[Array, "6 coordinates"]:
     # Six generators for the atoms x_i with the centre c:
     #     shift along axis k:  e_k,        turn about axis k:  e_k x (x_i - c).
     # A turn is divided by the root mean square distance from c, so that all six have comparable norms.
-    centred = structure.positions - jnp.mean(structure.positions, axis=0)
-    size = jnp.sqrt(jnp.mean(jnp.sum(centred**2, axis=-1)) + 1e-30)
+    real = jnp.ones(structure.n_atoms, bool) if structure.real is None else structure.real
+    sum_of_real = lambda values: jnp.sum(jnp.where(real[:, None], values, 0.0), axis=0)
+    centre = sum_of_real(structure.positions) / structure.count
+    centred = jnp.where(real[:, None], structure.positions - centre, 0.0)
+    size = jnp.sqrt(jnp.sum(sum_of_real(centred**2)) / structure.count + 1e-30)
     shifts = jnp.broadcast_to(jnp.eye(3)[:, None, :], (3, *centred.shape))
     turns = jnp.cross(_turning_axes(structure)[:, None, :], centred[None]) / size
     return jnp.concatenate([shifts, turns]).reshape(6, -1)
@@ -113,21 +118,21 @@ def _turning_axes(structure: Structure) -> Float[Array, "3 3"]:
 
 
 def _leave_alone(
-    motions: Float[Array, "6 coordinates"], fixed: Bool[Array, "coordinates"]
+    motions: Float[Array, "6 coordinates"], fixed: Bool[Array, "coordinates"], count: int | Array
 ) -> Float[Array, "6 coordinates"]:
     # With the rows m_k, a combination sum_k a_k m_k costs nothing if it leaves fixed coordinates alone:
     #     |sum_k a_k m_k|²_fixed = a^T G a = 0,      G_kl = m_k . m_l over the fixed coordinates.
     # The eigenvectors of G with eigenvalue zero are these combinations; the others become zero rows.
     held = motions * fixed
     cost, combinations = jnp.linalg.eigh(held @ held.T)
-    allowed = cost < 1e-9 * motions.shape[1] / 3
+    allowed = cost < 1e-9 * count
     return jnp.where(allowed[:, None], combinations.T, 0.0) @ motions
 
 
-def _orthonormal(motions: Float[Array, "6 coordinates"]) -> Float[Array, "6 coordinates"]:
+def _orthonormal(motions: Float[Array, "6 coordinates"], count: int | Array) -> Float[Array, "6 coordinates"]:
     # Gram matrix M M^T = V s V^T; the rows of s^-1/2 V^T M are orthonormal.
     # What has no norm (a turn about the axis of a linear molecule) becomes a zero row.
     size, V = jnp.linalg.eigh(motions @ motions.T)
-    real = size > 1e-9 * motions.shape[1] / 3
+    real = size > 1e-9 * count
     scale = jnp.where(real, 1 / jnp.sqrt(jnp.where(real, size, 1.0)), 0.0)
     return scale[:, None] * (V.T @ motions)

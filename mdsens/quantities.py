@@ -10,6 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from mdsens.errors import NonFiniteError, TracedError
+from mdsens.ghosts import first, padded
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors
 from mdsens.potentials.base import Potential, check_elements, require_potential
 from mdsens.potentials.parameters import check_parameters
@@ -64,11 +65,12 @@ def energy_forces_stress(
     if neighbors is not None:
         return evaluate(potential, structure, neighbors)
     _check_inputs(potential, structure)
+    n, structure = structure.n_atoms, padded(potential, structure)
     neighbors = neighbors_of(potential, structure)
     result = evaluate(potential, structure, neighbors)
     if not isinstance(result.energy, Tracer):
         check_finite(result, structure, neighbors)
-    return result
+    return result._replace(forces=first(result.forces, n))
 
 
 def energy(
@@ -88,6 +90,7 @@ def energy(
     if neighbors is not None:
         return _energy(potential, structure, neighbors)
     _check_inputs(potential, structure)
+    structure = padded(potential, structure)
     neighbors = neighbors_of(potential, structure)
     value = _energy(potential, structure, neighbors)
     if not isinstance(value, Tracer):

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int
 
 from mdsens import checks
+from mdsens.arrays import on_device
 from mdsens.errors import InputError, TracedError
 from mdsens.strain import volume_of
 
@@ -32,6 +33,8 @@ class Structure(eqx.Module):
         fixed: (atoms, 3), True where a coordinate is held. A two-dimensional system fixes every z.
         pbc: periodic along each cell vector (static: another value recompiles).
         charges: (atoms,), e, for potentials that take them from the structure; None where there are none.
+        real: (atoms,), False for the ghosts at the end that fill up the arrays (see `mdsens.ghosts`); None:
+            there are none, as in every structure that a user meets.
     """
 
     positions: Float[Array, "atoms 3"]
@@ -41,6 +44,7 @@ class Structure(eqx.Module):
     fixed: Bool[Array, "atoms 3"]
     pbc: tuple[bool, bool, bool] = eqx.field(static=True)
     charges: Float[Array, "atoms"] | None = None
+    real: Bool[Array, "atoms"] | None = None
 
     @classmethod
     def create(
@@ -72,13 +76,13 @@ class Structure(eqx.Module):
         cell = _cell(cell)
         periodic = _periodic(pbc, cell)
         return cls(
-            positions=jnp.asarray(positions),
-            cell=jnp.asarray(_independent(cell, periodic)),
-            species=jnp.asarray(numbers),
-            masses=jnp.asarray(_masses(masses, numbers)),
-            fixed=jnp.asarray(_fixed(fixed, n)),
+            positions=on_device(positions),
+            cell=on_device(_independent(cell, periodic)),
+            species=on_device(numbers),
+            masses=on_device(_masses(masses, numbers)),
+            fixed=on_device(_fixed(fixed, n)),
             pbc=periodic,
-            charges=None if charges is None else jnp.asarray(_charges(charges, n)),
+            charges=None if charges is None else on_device(_charges(charges, n)),
         )
 
     @classmethod
@@ -149,8 +153,13 @@ class Structure(eqx.Module):
 
     @property
     def n_atoms(self) -> int:
-        """Number of atoms."""
+        """Number of atoms, and of the rows of the arrays: ghosts are counted."""
         return self.positions.shape[0]
+
+    @property
+    def count(self) -> int | Float[Array, ""]:
+        """Number of atoms without ghosts; traced where there may be some."""
+        return self.n_atoms if self.real is None else jnp.sum(self.real).astype(float)
 
     @property
     def symbols(self) -> list[str]:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from mdsens.calculators.lists import RecentLists
 from mdsens.checks import nearest, number
 from mdsens.errors import InputError
+from mdsens.ghosts import moved, number_of_real, padded, without_ghosts
 from mdsens.neighbors import Neighbors
 from mdsens.observables.elastic import elastic_constants
 from mdsens.potentials.base import Potential, check_elements
@@ -158,16 +159,17 @@ class MDSens(Calculator):
             raise InputError("MDSens has no atoms yet: pass them, or set atoms.calc to this calculator.")
         structure = self._take_over(self.atoms)
         result, energies, neighbors = self._evaluate(structure)
-        energy, forces = float(result.energy), np.asarray(result.forces)
+        n = len(self.atoms)
+        energy, forces = float(result.energy), np.asarray(result.forces)[:n]
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             check_finite(result, structure, neighbors)
         self.results = {"energy": energy, "free_energy": energy, "forces": np.array(forces)}
         if self.atoms.cell.rank == 3:
             self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(result.stress))
         if energies is not None:
-            self.results["energies"] = np.array(energies)
+            self.results["energies"] = np.array(energies)[:n]
         if "stresses" in properties and self._shares and self.atoms.cell.rank == 3:
-            self.results["stresses"] = _stresses(self._potential, structure, neighbors)
+            self.results["stresses"] = _stresses(self._potential, structure, neighbors)[:n]
         if "hessian" in properties:
             self.results["hessian"] = _hessian(self._potential, structure, neighbors)
         if "elastic_constants" in properties:
@@ -193,19 +195,18 @@ class MDSens(Calculator):
         # ASE's `system_changes` does not serve here: it is empty when the same atoms come again after an
         # error.
         old = self._structure
-        if old is not None and _same_but_places(old, atoms):
-            new = old.at(jnp.array(atoms.positions), jnp.array(atoms.cell.array))
-        else:
+        if old is None or not _same_but_places(old, atoms):
             charges = atoms.arrays.get(ASE_CHARGES)
-            new = Structure.create(
+            old = Structure.create(
                 atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, charges=charges
             )
             self._elements_known = False
         if not self._elements_known:
-            check_elements(self._potential, new)
+            check_elements(self._potential, old)
+            old = padded(self._potential, without_ghosts(old))
             self._elements_known = True
-        self._structure = new
-        return new
+        self._structure = moved(old, atoms.positions, atoms.cell.array)
+        return self._structure
 
     def _evaluate(
         self, structure: Structure
@@ -241,12 +242,14 @@ def _checked_skin(skin: Any) -> float | None:
 
 def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
     """The same atoms, periodic along the same of the vectors that are there."""
-    if (old.n_atoms, old.pbc) != (len(atoms), tuple(atoms.pbc)):
+    n = number_of_real(old)
+    if (n, old.pbc) != (len(atoms), tuple(atoms.pbc)):
         return False
-    same_species = np.array_equal(np.asarray(old.species), atoms.numbers)
+    same_species = np.array_equal(np.asarray(old.species)[:n], atoms.numbers)
     there = np.any(atoms.cell.array, 1)
     same_vectors = np.array_equal(np.any(np.asarray(old.cell), 1), there)
-    same_charges = np.array_equal(np.asarray(old.charges), np.asarray(atoms.arrays.get(ASE_CHARGES)))
+    charges = None if old.charges is None else np.asarray(old.charges)[:n]
+    same_charges = np.array_equal(np.asarray(charges), np.asarray(atoms.arrays.get(ASE_CHARGES)))
     return same_species and same_vectors and same_charges
 
 
@@ -298,15 +301,18 @@ def _site_stresses(
 
 
 def _hessian(potential: Potential, structure: Structure, neighbors: Neighbors) -> Float[np.ndarray, "n n"]:
-    n = 3 * structure.n_atoms
+    atoms = number_of_real(structure)
+    n = 3 * atoms
     if n > HESSIAN_LIMIT:
         raise InputError(
-            f"the Hessian of {structure.n_atoms} atoms has {n} x {n} numbers: the limit is {HESSIAN_LIMIT} "
+            f"the Hessian of {atoms} atoms has {n} x {n} numbers: the limit is {HESSIAN_LIMIT} "
             "coordinates. mdsens relaxes and differentiates without the matrix."
         )
-    unit = np.eye(n)
+    unit = np.eye(-(-n // AT_ONCE) * AT_ONCE, 3 * structure.n_atoms)
+    unit[n:] = 0.0
     pieces = [unit[k : k + AT_ONCE] for k in range(0, n, AT_ONCE)]
-    hessian = np.concatenate([np.asarray(_rows(potential, structure, neighbors, piece)) for piece in pieces])
+    rows = [np.asarray(_rows(potential, structure, neighbors, piece)) for piece in pieces]
+    hessian = np.concatenate(rows)[:n, :n]
     return (hessian + hessian.T) / 2  # equal up to rounding
 
 

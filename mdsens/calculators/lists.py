@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mdsens.ghosts import number_of_real
 from mdsens.neighbors import Capacity, Neighbors
 from mdsens.structure import Structure
 
@@ -19,6 +20,7 @@ class _Kept(NamedTuple):
     neighbors: Neighbors
     positions: np.ndarray
     pbc: tuple[bool, bool, bool]
+    n_real: int
 
 
 class RecentLists:
@@ -47,7 +49,8 @@ class RecentLists:
 
     def add(self, structure: Structure, neighbors: Neighbors) -> None:
         """Keep a new list; the one that was not used for longest gives way."""
-        self._kept.append(_Kept(neighbors, np.asarray(structure.positions), structure.pbc))
+        positions, n = np.asarray(structure.positions), number_of_real(structure)
+        self._kept.append(_Kept(neighbors, positions, structure.pbc, n))
         while len(self._kept) > 1 and (len(self._kept) > KEPT or self._pairs() > MOST_PAIRS):
             self._kept.pop(0)
 
@@ -68,4 +71,5 @@ class RecentLists:
 
 
 def _alike(kept: _Kept, structure: Structure) -> bool:
-    return (kept.positions.shape[0], kept.pbc) == (structure.n_atoms, structure.pbc)
+    shape = len(kept.positions), kept.n_real, kept.pbc
+    return shape == (structure.n_atoms, number_of_real(structure), structure.pbc)

@@ -23,6 +23,7 @@ from jaxtyping import Array
 from mdsens.checks import instance, nearest, number
 from mdsens.errors import InputError, MDSensError, NotConvergedError
 from mdsens.fitting.terms import Memory, TermRow, TermValue
+from mdsens.ghosts import padded
 from mdsens.neighbors import Capacity
 from mdsens.observables.defects import formation
 from mdsens.observables.named import CONSTANT, NAMED, elastic
@@ -333,7 +334,7 @@ def _kept(state: Equilibrium, moves: Block, theta: np.ndarray) -> dict[str, np.n
     return {
         "positions": np.asarray(structure.positions),
         "cell": np.asarray(structure.cell),
-        "dpositions": np.asarray(positions),
+        "dpositions": np.asarray(positions)[:, : state.n_atoms],
         "dcell": np.asarray(cells),
         "theta": theta,
         "capacity": np.array(state.landscape.neighbors.capacity),
@@ -344,7 +345,7 @@ def _room(potential: Potential, structure: Structure) -> Capacity:
     """Shapes of neighbor lists that still do when a fit has moved the cutoff by some percent."""
     cutoff = float(potential.cutoff)
     spare = 0.0 if np.isinf(cutoff) else (ROOM - 1) * cutoff
-    return neighbors_of(potential, structure, default_skin(potential) + spare).capacity
+    return neighbors_of(potential, padded(potential, structure), default_skin(potential) + spare).capacity
 
 
 def _predicted(structure: Structure, theta: np.ndarray, kept: Mapping[str, np.ndarray]) -> Structure:
@@ -375,7 +376,7 @@ def _require_same(key: str, state: Equilibrium, start: Structure, kept: Mapping[
 
 def _shortest(state: Equilibrium) -> float:
     """Distance of the two nearest atoms, Å."""
-    neighbors = state.landscape.neighbors
+    neighbors = state.neighbors
     apart = np.linalg.norm(np.asarray(neighbors.vectors(state.structure)), axis=1)
     return float(np.min(apart, where=np.asarray(neighbors.valid), initial=np.inf))
 

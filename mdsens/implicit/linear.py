@@ -172,6 +172,31 @@ class Refined(AbstractLinearSolver):
         )
 
 
+class Embedded(AbstractLinearSolver):
+    """A solver for the first unknowns, made of one for more unknowns of which the further ones are held.
+
+    Attributes:
+        larger: solves with all unknowns. size: their number.
+    """
+
+    larger: AbstractLinearSolver
+    size: int = eqx.field(static=True)
+
+    def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
+        return self._of_first(self.larger.solve, matvec, b, project, precondition)
+
+    def solve_transposed(
+        self, matvec: Operator, b: Vector, project: Operator, precondition: Operator
+    ) -> Vector:
+        return self._of_first(self.larger.solve_transposed, matvec, b, project, precondition)
+
+    def _of_first(self, run: Any, matvec: Operator, b: Vector, *others: Operator) -> Vector:
+        n = b.shape[0]
+        fill = lambda v: jnp.pad(v, (0, self.size - n))
+        widened = lambda function: lambda v: fill(function(v[:n]))
+        return run(widened(matvec), fill(b), *map(widened, others))[:n]
+
+
 class ConjugateGradient(AbstractLinearSolver):
     """Preconditioned conjugate gradients, projected in every step.
 

@@ -103,7 +103,9 @@ def lobpcg(
         X, AX, _, values, k = state
         return (jnp.linalg.norm(AX[0] - values[0] * X[0]) > rtol * jnp.abs(values[0])) & (k < max_steps)
 
-    start = many(jax.vmap(precondition)(jax.random.normal(jax.random.key(7), (block, n))))
+    # in this order the first numbers do not depend on how many there are: ghosts change nothing
+    random = jax.random.normal(jax.random.key(7), (n, block)).T
+    start = many(jax.vmap(precondition)(random))
     values, X, AX = ritz(start / jnp.linalg.norm(start, axis=1, keepdims=True))
     X, AX, _, values, _ = jax.lax.while_loop(
         unfinished, step, (X, AX, jnp.zeros_like(X), values, jnp.array(0))

@@ -2,7 +2,6 @@
 
 from mdsens.neighbors.lists import (
     ALL_PAIRS_LIMIT,
-    Capacity,
     Neighbors,
     Table,
     beyond,
@@ -12,6 +11,7 @@ from mdsens.neighbors.lists import (
     search_on_device,
     search_on_host,
 )
+from mdsens.neighbors.shapes import Capacity
 
 __all__ = [
     "ALL_PAIRS_LIMIT",

@@ -21,27 +21,26 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from mdsens.arrays import on_device
 from mdsens.errors import InputError, NonFiniteError, TracedError
 from mdsens.neighbors import cell_list
 from mdsens.neighbors.by_atom import by_atom, by_atom_on_device, count_distinct, image_numbers
+from mdsens.neighbors.shapes import (
+    COARSE_ATOMS,
+    NOTHING_KEPT,
+    Capacity,
+    coarse_slots,
+    exactly,
+    shared,
+    slots,
+    with_some_room,
+)
 from mdsens.neighbors.waves import find_waves, outlast, padded
 from mdsens.structure import Structure, complete_cell
 
 ALL_PAIRS_LIMIT = 5000  # atoms; without a cutoff every pair counts and the list grows as N²
 PAIRS_LIMIT = 2e8  # pairs of a list, by estimate: with all that is kept of each, 8 GB
 DEVICE_ATOMS = 10_000  # atoms from which an accelerator builds its own list
-
-
-class Capacity(NamedTuple):
-    """Shapes of a list: slots for pairs, places in a row of neighbors, slots for images and for waves."""
-
-    pairs: int = 0
-    width: int = 0
-    images: int = 0
-    waves: int = 0
-
-
-NOTHING_KEPT = Capacity()
 
 
 class Table(NamedTuple):
@@ -188,7 +187,9 @@ def complement(cell: Float[Array, "3 3"], missing: Bool[Array, "3"]) -> Float[Ar
     return orthogonal[jnp.clip(place, 0, 2)]
 
 
-Builder = Callable[[np.ndarray, np.ndarray, tuple[bool, bool, bool], float, Capacity], Neighbors]
+# positions and cell in Å, what is periodic, reach in Å, shapes to keep, and the number of ghosts at the end
+# of the positions (None: there can be none)
+Builder = Callable[[np.ndarray, np.ndarray, tuple[bool, bool, bool], float, Capacity, int | None], Neighbors]
 
 
 def find_neighbors(
@@ -235,17 +236,20 @@ def find_neighbors(
                 "neighbors=find_neighbors(structure, cutoff, skin) made outside."
             )
         positions, cell = np.asarray(positions), np.asarray(cell)
+        ghosts = None if structure.real is None else int(np.sum(~np.asarray(structure.real)))
         _check_finite(positions, cell)
         _check_independent(cell, structure.pbc)
-        _check_number_of_pairs(positions, cell, structure.pbc, reach)
+        _check_number_of_pairs(_without(ghosts, positions), cell, structure.pbc, reach)
         search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
-        pairs = search(positions, cell, structure.pbc, reach, kept)
+        pairs = search(positions, cell, structure.pbc, reach, kept, ghosts)
         if np.isinf(shortest_wave) or not all(structure.pbc):
             return pairs
         whole = find_waves(cell, outlast(2 * np.pi / shortest_wave, skin / reach))
         # their number grows with the volume, in steps of whole stars of waves
-        slots = kept.waves if len(whole) <= kept.waves else _slots(int(1.1 * len(whole)), 0)
-        return dataclasses.replace(pairs, waves=jnp.asarray(padded(whole, slots)))
+        coarse = ghosts is not None and len(positions) <= COARSE_ATOMS
+        room = coarse_slots if coarse else slots
+        size = kept.waves if len(whole) <= kept.waves else room(int(1.1 * len(whole)), 0)
+        return dataclasses.replace(pairs, waves=on_device(padded(whole, size)))
 
     behind = jax.custom_jvp(build)
 
@@ -361,9 +365,15 @@ def choose_builder(
 
 
 def search_on_host(
-    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: tuple[bool, bool, bool],
+    reach: float,
+    capacity: Capacity,
+    ghosts: int | None = None,
 ) -> Neighbors:
     """All pairs within `reach` (Å) of any cell, by vesin; all pairs of a cluster if `reach` is infinite."""
+    places, positions = positions, _without(ghosts, positions)
     extent = float(np.linalg.norm(np.ptp(positions, axis=0)))
     if np.isinf(reach) or (not any(pbc) and reach > extent):  # nothing lies beyond the extent of a cluster
         i, j = _all_pairs(len(positions), pbc)
@@ -381,11 +391,15 @@ def search_on_host(
         if not real.all():
             i, j, shift = i[real], j[real], shift[real]
     i, j = i.astype(np.int32), j.astype(np.int32)
-    return list_of_pairs(i, j, shift, positions, cell, reach, capacity, _slots)
+    return list_of_pairs(i, j, shift, places, cell, reach, capacity, _shapes(ghosts))
 
 
-def _exactly(needed: int, kept: int) -> int:
-    return max(needed, kept)
+def _without(ghosts: int | None, positions: np.ndarray) -> np.ndarray:
+    return positions[: len(positions) - (ghosts or 0)]
+
+
+def _shapes(ghosts: int | None) -> Callable[[int, Capacity, Capacity], Capacity]:
+    return with_some_room if ghosts is None else shared
 
 
 def list_of_pairs(
@@ -396,28 +410,28 @@ def list_of_pairs(
     cell: np.ndarray | Array,
     reach: float,
     capacity: Capacity = NOTHING_KEPT,
-    slots: Callable[[int, int], int] = _exactly,
+    shapes: Callable[[int, Capacity, Capacity], Capacity] = exactly,
 ) -> Neighbors:
     """A list of pairs known already, each once.
 
     Args:
         capacity: shapes at least kept.
-        slots: length of an array, from the number needed and the length kept; by default no longer than both.
+        shapes: of the arrays, from the number of atoms, what is needed and what is kept; by default no larger
+            than both.
     """
     rows = by_atom(i, j, shift, len(positions))
-    pairs = slots(len(i), capacity.pairs)
-    width = slots(rows.width, capacity.width)
-    images = slots(len(rows.owner), capacity.images)
+    needed = Capacity(len(i), rows.width, len(rows.owner))
+    pairs, width, images, _ = shapes(len(positions), needed, capacity)
     near = rows.rows(width, len(positions) + images)
     return Neighbors(
         i=_filled_up(i, pairs),
         j=_filled_up(j, pairs),
         shift=_filled_up(shift.astype(float), pairs),
-        valid=jnp.asarray(np.arange(pairs) < len(i)),
-        reach=jnp.asarray(reach, float),
-        positions=jnp.asarray(positions),
-        cell=jnp.asarray(cell),
-        near=jnp.asarray(near),
+        valid=on_device(np.arange(pairs) < len(i)),
+        reach=on_device(reach, float),
+        positions=on_device(positions),
+        cell=on_device(cell),
+        near=on_device(near),
         owner=_filled_up(rows.owner, images),
         image=_filled_up(rows.image.astype(float), images),
     )
@@ -425,17 +439,23 @@ def list_of_pairs(
 
 def _filled_up(values: np.ndarray, slots: int) -> Array:
     spare = [(0, slots - len(values))] + [(0, 0)] * (values.ndim - 1)
-    return jnp.asarray(np.pad(values, spare))
+    return on_device(np.pad(values, spare))
 
 
 def search_on_device(
-    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float, capacity: Capacity
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: tuple[bool, bool, bool],
+    reach: float,
+    capacity: Capacity,
+    ghosts: int | None = None,
 ) -> Neighbors:
     """The same by jax-md's cell list on the device, for a cell three reaches thick along periodic vectors."""
-    pairs = cell_list.find_pairs(positions, cell, pbc, reach, lambda found: _slots(found, capacity.pairs))
+    real = _without(ghosts, positions)
+    pairs = cell_list.find_pairs(real, cell, pbc, reach, lambda found: slots(found, capacity.pairs))
     numbers = image_numbers(pairs.shift, pairs.j, pairs.i, pairs.valid)
-    room = _slots(int(count_distinct(numbers)), capacity.images)
-    width = _slots(pairs.most, capacity.width)
+    room = slots(int(count_distinct(numbers)), capacity.images)
+    width = slots(pairs.most, capacity.width)
     near, owner, image = by_atom_on_device(*pairs[:4], numbers, len(positions), width, room)
     return Neighbors(
         *pairs[:4],
@@ -460,11 +480,3 @@ def _all_pairs(n: int, pbc: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray]:
             "that is shorter than the structure."
         )
     return np.triu_indices(n, 1)
-
-
-def _slots(needed: int, kept: int) -> int:
-    # Some room, in coarse steps of about 6 %: a list rebuilt after a small move keeps its shape.
-    if needed <= kept:
-        return kept
-    step = 2 ** max(int(np.ceil(np.log2(max(needed, 16)))) - 4, 0)
-    return int(np.ceil(1.02 * needed / step)) * step

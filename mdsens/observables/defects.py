@@ -53,7 +53,7 @@ class Formation:
             if not isinstance(reservoir, str):
                 energy = energy - atoms * reservoir
                 continue
-            n = states[reservoir].structure.n_atoms
+            n = states[reservoir].structure.count
             energy = energy - atoms * self._energy(potential, states, reservoir) / n
             size = size - atoms * volume(states[reservoir].structure) / n
         return (energy, size) if self.with_volume else (energy,)
@@ -103,7 +103,7 @@ class CompareCompositions:
         n = 2 if function.with_volume else 1
         reservoirs = [r for _, _, r in function.taken if isinstance(r, str)]
         states = (self.defect, self.bulk, *reservoirs)
-        return Observable(names[:n], units[:n], function, states)
+        return Observable(names[:n], units[:n], function, states, ghosts=True)
 
 
 def _is_multiple(there: Counter[str], host: Counter[str], ratio: float) -> bool:
@@ -162,7 +162,7 @@ def formation(
     states = (defect, bulk, *(r for _, r in pairs if isinstance(r, str)))
     compare = CompareCompositions(defect, bulk, pairs, cells)
     names, units = ("formation_energy", "formation_volume"), ("eV", "Å³")
-    return Observable(names, units, Formation(defect, bulk, 1.0), states, compare)
+    return Observable(names, units, Formation(defect, bulk, 1.0), states, compare, ghosts=True)
 
 
 def _reservoir(species: str, given: Any) -> str | float:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from mdsens.batching import map_rows
 from mdsens.errors import InputError
 from mdsens.gauge import find_gauge
+from mdsens.ghosts import list_with_ghosts, padded
 from mdsens.implicit.linear import AbstractLinearSolver, ConjugateGradient, Dense, solve
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential, check_elements, require_potential
@@ -74,6 +75,9 @@ def elastic_constants(
         neighbors = structure.neighbors if isinstance(structure, Relaxed) else neighbors_of(potential, atoms)
     leaves = jax.tree.leaves((potential, atoms, neighbors))
     traced = any(isinstance(leaf, Tracer) for leaf in leaves)
+    if state is not None or not traced:
+        atoms = padded(potential, atoms)
+        neighbors = list_with_ghosts(neighbors, atoms)
     if not traced and not clamped:
         _require_rest(potential, atoms, neighbors, check)
     if linear_solver is not None or clamped or (state is None and traced):

@@ -45,7 +45,7 @@ class Energy:
     def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
         structure, neighbors = states[self.state]
         energy = potential.energy(structure, neighbors)
-        return (energy / structure.n_atoms if self.per_atom else energy,)
+        return (energy / structure.count if self.per_atom else energy,)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +73,17 @@ class InBulk:
 
 def energy(state: str = "structure") -> Observable:
     """Potential energy, eV."""
-    return Observable(("energy",), ("eV",), Energy(state), (state,))
+    return Observable(("energy",), ("eV",), Energy(state), (state,), ghosts=True)
 
 
 def energy_per_atom(state: str = "structure") -> Observable:
     """Energy per atom, eV: minus the cohesive energy of a crystal."""
-    return Observable(("energy_per_atom",), ("eV",), Energy(state, per_atom=True), (state,))
+    return Observable(("energy_per_atom",), ("eV",), Energy(state, per_atom=True), (state,), ghosts=True)
 
 
 def cell_volume(state: str = "structure") -> Observable:
     """Volume of the cell, Å³; of structures that are periodic in three directions."""
-    plain = Observable(("volume",), ("Å³",), Volume(state), (state,))
+    plain = Observable(("volume",), ("Å³",), Volume(state), (state,), ghosts=True)
     return dataclasses.replace(plain, bind=InBulk(plain, "volumes", state))
 
 
@@ -131,8 +131,8 @@ def lattice_constant(state: str = "structure", cells: float | None = None) -> Ob
     if cells is not None:
         cells = number("cells", cells, above=0)
     if cells is None:
-        return Observable(names, units, CubicEdge(state, 1.0), (state,), FindCubicEdge(state))
-    plain = Observable(names, units, CubicEdge(state, float(cells)), (state,))
+        return Observable(names, units, CubicEdge(state, 1.0), (state,), FindCubicEdge(state), ghosts=True)
+    plain = Observable(names, units, CubicEdge(state, float(cells)), (state,), ghosts=True)
     return dataclasses.replace(plain, bind=InBulk(plain, "lattice constants", state))
 
 
@@ -193,7 +193,7 @@ def cell_parameters(components: Sequence[str] = (*EDGES, *ANGLES), state: str = 
             raise InputError(f"no cell parameter '{name}': use {', '.join((*EDGES, *ANGLES))}.")
     function = CellParameters(tuple(components), state)
     units = tuple("Å" if name in EDGES else "°" for name in components)
-    plain = Observable(tuple(components), units, function, (state,))
+    plain = Observable(tuple(components), units, function, (state,), ghosts=True)
     return dataclasses.replace(plain, bind=FindCell(plain, function))
 
 
@@ -286,7 +286,7 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
                 "for clamped ions."
             )
     function = Elastic(tuple(components), state)
-    plain = Observable(tuple(components), ("GPa",) * len(components), function, (state,))
+    plain = Observable(tuple(components), ("GPa",) * len(components), function, (state,), ghosts=True)
     return dataclasses.replace(plain, bind=FindAxes(plain, function))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from mdsens.errors import InputError
+from mdsens.ghosts import list_without_ghosts, without_ghosts
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.relaxation.equilibrium import Equilibrium, Internal
@@ -29,11 +30,22 @@ class State(eqx.Module):
         neighbors: a list that is complete around it.
         internal: how the atoms settle in a strained cell, from the Hessian known at the state; None where it
             is not.
+        n_real: number of atoms without ghosts, where it is known before compiling; None: there may be some.
     """
 
     structure: Structure
     neighbors: Neighbors
     internal: Internal | None = None
+    n_real: int | None = eqx.field(static=True, default=None)
+
+    @property
+    def without_ghosts(self) -> "State":
+        """The state of the real atoms alone."""
+        n = self.structure.n_atoms if self.n_real is None else self.n_real
+        structure = without_ghosts(self.structure, n)
+        neighbors = list_without_ghosts(self.neighbors, n)
+        internal = None if self.internal is None else self.internal.first(n)
+        return State(structure, neighbors, internal)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.structure, self.neighbors))
@@ -56,6 +68,9 @@ class Observable:
         states: names of the states it looks at; () if it does not say.
         bind: called once with the relaxed states in plain numbers, before anything is differentiated. Raises
             where the observable has no meaning, and returns it with what it learned.
+        ghosts: the function may be given states with ghosts (`mdsens.ghosts`): structures of different sizes
+            then share what is compiled. It must count atoms by `Structure.count`. By default it is given the
+            real atoms alone.
     """
 
     names: tuple[str, ...]
@@ -63,6 +78,7 @@ class Observable:
     function: Callable[[Potential, States], Sequence[Array]]
     states: tuple[str, ...] = ()
     bind: "Callable[[Mapping[str, Equilibrium]], Observable] | None" = None
+    ghosts: bool = False
 
     def __post_init__(self) -> None:
         for name in ("names", "units", "states"):
@@ -83,6 +99,8 @@ class Observable:
             InputError: the function looks for a state that is not there, or returns more or fewer than the
                 names, or something that is not made of floating numbers.
         """
+        if not self.ghosts:
+            states = {name: state.without_ghosts for name, state in states.items()}
         try:
             results = self.function(potential, states)
         except KeyError as error:

@@ -101,7 +101,7 @@ def _held(tree: Any) -> Any:
 
 def frequencies_squared(state: Equilibrium) -> Float[Array, "modes"]:
     """omega^2 of all modes, ascending, eV/Å²/u."""
-    seen = State(state.structure, state.landscape.neighbors)
+    seen = State(state.structure, state.neighbors)
     return _eigenvalues(state.potential, seen)
 
 

@@ -102,6 +102,10 @@ class Potential(eqx.Module):
 
         by_differences: second derivatives are differences of forces; `curvature_error` says how good.
         heavy: a derivative takes so much memory that directions are worked off one after another.
+        ghosts: the form may be given a structure with ghosts (see `mdsens.ghosts`): they have no neighbors,
+            and `Structure.real` is False for them. The form must give them no energy. Then structures of
+            different sizes share what is compiled; else (False) each number of atoms is compiled for. A class
+            that defines `energy` says it anew.
 
     A form that brings its own product with the Hessian is twice differentiable: its gradient is a
     `jax.custom_jvp` whose rule is that product. All of mdsens then works, and calls the product.
@@ -129,12 +133,17 @@ class Potential(eqx.Module):
     knows_atoms: ClassVar[bool] = False
     by_differences: ClassVar[bool] = False
     heavy: ClassVar[bool] = False
+    ghosts: ClassVar[bool] = False
     weighted_sum: ClassVar[Any]  # SumPotential, a Potential itself: set where it is defined
     elements: eqx.AbstractVar[tuple[str, ...]]
     source: eqx.AbstractVar[str]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        own = vars(cls)
+        if "energy" in own and "ghosts" not in own:
+            # what holds for an energy says nothing about another one put in its place
+            cls.ghosts = False
         if not cls.__module__.startswith("mdsens."):
             USER_FORMS[cls.__name__] = cls
 

@@ -54,14 +54,15 @@ class ChargedPotential(Potential):
             super().check_shapes()
 
     def charges(self, structure: Structure) -> Float[Array, "atoms"]:
-        """Charge of each atom, e.
+        """Charge of each atom, e; none of a ghost.
 
         Raises:
             InputError: they are those of the structure, and it has none.
         """
         if self.charge is None:
             return charges_of(structure, type(self).__name__)
-        return jnp.atleast_1d(self.charge)[self.types(structure)]
+        charges = jnp.atleast_1d(self.charge)[self.types(structure)]
+        return charges if structure.real is None else jnp.where(structure.real, charges, 0.0)
 
     def check_structure(self, structure: Structure) -> None:
         """Raise where the structure has no charges, and they are to come from it.
@@ -109,7 +110,7 @@ class ScreenedPairs(ShellPotential):
         return jnp.asarray(self.cutoff_radius)
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> Surroundings:
-        return Surroundings.of(neighbors, jnp.arange(structure.n_atoms))
+        return Surroundings.of(neighbors, jnp.arange(structure.n_atoms), structure.real)
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy belongs to either atom, eV."""

@@ -37,6 +37,7 @@ class DampedCharges(ChargedPotential):
     """
 
     local = True
+    ghosts = True
 
     alpha: Float[Array, ""] = parameter("1/Å", lower=-1e-300, per=None, text="damping", default=0.2)
     cutoff_radius: float = eqx.field(static=True, default=10.0)

@@ -108,6 +108,8 @@ class EAM(ShellPotential):
             found.append(Curve(name + mark, unit, argument, argument_unit, x, knots, factor))
         return found
 
+    ghosts = True
+
     # The slopes at all knots are formed once for all atoms, not again in each block of them.
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
         return self._with_slopes().energy(structure, neighbors)

@@ -70,6 +70,8 @@ class Ewald(ChargedPotential):
         Molecular Simulation, 12.1.
     """
 
+    ghosts = True
+
     accuracy: float = eqx.field(static=True, default=1e-12)
     cutoff_radius: float = eqx.field(static=True, default=10.0)
     background: bool = eqx.field(static=True, default=False)

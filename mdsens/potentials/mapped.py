@@ -62,6 +62,10 @@ class MappedPotential(Potential):
         return self.part.twice_differentiable
 
     @property
+    def ghosts(self) -> bool:  # type: ignore[override]
+        return self.part.ghosts
+
+    @property
     def cutoff(self) -> Float[Array, ""]:
         return self.part.cutoff
 

@@ -180,6 +180,7 @@ class ShellPotential(Potential):
     """
 
     reciprocal: ClassVar[bool] = False
+    ghosts = True  # they are left out of the sum
 
     @abstractmethod
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
@@ -192,7 +193,9 @@ class ShellPotential(Potential):
         """Energy of each atom, eV: half of each of its pairs, and the angles it is the center of."""
         around = self._surroundings(structure, neighbors)
         points = around.extended_positions(structure.positions, structure.cell)
-        return self.shell_energies(around.shells(points, around.all_rows(structure.positions)))
+        rows = around.all_rows(structure.positions)
+        energies = self.shell_energies(around.shells(points, rows))
+        return energies if structure.real is None else jnp.where(rows.real, energies, 0.0)
 
     def by_pair(self, values: Float[Array, "..."], shells: Shells) -> Float[Array, "..."]:
         """Entries for unordered pairs, as each pair has them: of a shape that fits (atoms, width)."""
@@ -248,11 +251,14 @@ class ShellPotential(Potential):
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> "Surroundings":
         types = self.types(structure) if len(self.elements) > 1 else None
-        return Surroundings.of(neighbors, types)
+        return Surroundings.of(neighbors, types, structure.real)
 
 
 class Rows(NamedTuple):
-    """Rows of the list that are worked off together: positions, neighbors, species; False for padding."""
+    """Rows of the list that are worked off together: positions, neighbors, species; False for padding.
+
+    Ghosts are padding, too.
+    """
 
     positions: Float[Array, "atoms 3"]
     near: Int[Array, "atoms width"]
@@ -261,15 +267,18 @@ class Rows(NamedTuple):
 
 
 class Surroundings(NamedTuple):
-    """What does not move: who is near whom, and of which species, images included."""
+    """What does not move: who is near whom, and of which species, images included; who is no ghost."""
 
     neighbors: Neighbors
     types: Int[Array, "extended"] | None
+    real: Bool[Array, "atoms"] | None
 
     @classmethod
-    def of(cls, neighbors: Neighbors, types: Int[Array, "atoms"] | None) -> Self:
-        """From the species of the atoms; None if there is one."""
-        return cls(neighbors, None if types is None else neighbors.extended(types))
+    def of(
+        cls, neighbors: Neighbors, types: Int[Array, "atoms"] | None, real: Bool[Array, "atoms"] | None
+    ) -> Self:
+        """From the species of the atoms, None if there is one, and from `Structure.real`."""
+        return cls(neighbors, None if types is None else neighbors.extended(types), real)
 
     def extended_positions(
         self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]
@@ -291,7 +300,8 @@ class Surroundings(NamedTuple):
         """All atoms at once."""
         near = self.neighbors.near
         types = None if self.types is None else self.types[: near.shape[0]]
-        return Rows(positions, near, types, jnp.ones(near.shape[0], bool))
+        real = jnp.ones(near.shape[0], bool) if self.real is None else self.real
+        return Rows(positions, near, types, real)
 
     def staged(self, positions: Float[Array, "atoms 3"]) -> Rows:
         """All atoms in stages of blocks, (stages, blocks, atoms, ...), the last rows padded."""

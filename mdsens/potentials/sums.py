@@ -123,6 +123,11 @@ class SumPotential(Potential):
         return any(part.heavy for part in self.parts)
 
     @property
+    def ghosts(self) -> bool:  # type: ignore[override]
+        """Whether all parts may meet ghosts."""
+        return all(part.ghosts for part in self.parts)
+
+    @property
     def cutoff(self) -> Float[Array, ""]:
         """The largest of all parts, Å."""
         return jnp.max(jnp.stack([part.cutoff for part in self.parts]))

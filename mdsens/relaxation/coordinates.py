@@ -94,7 +94,7 @@ class Coordinates(eqx.Module):
     """Map between the vector of unknowns and structures.
 
     Attributes:
-        reference: structure at w = 0.
+        reference: structure at w = 0, perhaps with ghosts, who do not move.
         basis: (strains, 3, 3) free strains; none when the cell is held.
         conservative: the free strains are `closed`; if not, see `Landscape`.
     """
@@ -110,7 +110,7 @@ class Coordinates(eqx.Module):
     @property
     def length(self) -> Float[Array, ""]:
         """L of the strain coordinates, Å. A choice of units, not physics: it has no derivative."""
-        n = self.reference.n_atoms
+        n = self.reference.count
         v = self.reference_volume / n
         return jax.lax.stop_gradient(jnp.sqrt(n) * jnp.cbrt(jnp.where(v > 0, v, 1.0)))
 

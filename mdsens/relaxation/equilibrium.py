@@ -24,19 +24,21 @@ from jaxtyping import Array, Float
 
 from mdsens.batching import map_rows
 from mdsens.gauge import Gauge, find_gauge
+from mdsens.ghosts import list_without_ghosts, number_of_real, padded, real_part, without_ghosts
 from mdsens.implicit.blocks import BorderedMatrix
 from mdsens.implicit.linear import (
     GMRES,
     AbstractLinearSolver,
     Assembled,
     ConjugateGradient,
+    Embedded,
     Factorized,
     NearlySymmetric,
     Refined,
     solve,
 )
 from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
-from mdsens.neighbors import Capacity
+from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
 from mdsens.relaxation.certificate import Certificate
@@ -99,6 +101,14 @@ class Internal(eqx.Module):
     gauge: Gauge
     method: AbstractLinearSolver
 
+    def first(self, n: int) -> "Internal":
+        """The same for the first n atoms, if the others are ghosts."""
+        unknowns = len(self.gauge.free)
+        if unknowns == 3 * n:
+            return self
+        gauge = Gauge(self.gauge.free[: 3 * n], self.gauge.rigid[:, : 3 * n])
+        return Internal(gauge, Embedded(self.method, unknowns))
+
 
 class Equilibrium:
     """A stationary point of a landscape.
@@ -109,9 +119,10 @@ class Equilibrium:
     stands for.
 
     Attributes:
-        landscape: with the neighbor list of this state.
+        landscape: with the neighbor list of this state; with ghosts behind the atoms, where the potential may
+            meet them (`mdsens.ghosts`).
         w: the solution, in the landscape's coordinates.
-        gauge: directions along which nothing can be solved.
+        gauge: directions along which nothing can be solved; the moves of ghosts are among them.
     """
 
     def __init__(self, landscape: Landscape, w: Vector, gauge: Gauge):
@@ -144,6 +155,7 @@ class Equilibrium:
             capacity: shapes of a list to keep.
         """
         basis = np.zeros((0, 3, 3)) if basis is None else np.asarray(basis)
+        structure = padded(potential, structure)
         coordinates = Coordinates(structure, jnp.asarray(basis), closed(basis))
         skin = default_skin(potential) if skin is None else skin
         neighbors = neighbors_of(potential, structure, skin, capacity)
@@ -155,7 +167,12 @@ class Equilibrium:
     @functools.cached_property
     def structure(self) -> Structure:
         """Atoms and cell."""
-        return structure_at(self.landscape.coordinates, self.w)
+        return without_ghosts(structure_at(self.landscape.coordinates, self.w))
+
+    @functools.cached_property
+    def neighbors(self) -> Neighbors:
+        """A list that is complete around the structure."""
+        return list_without_ghosts(self.landscape.neighbors, self.n_atoms)
 
     @property
     def potential(self) -> Potential:
@@ -165,7 +182,15 @@ class Equilibrium:
     @property
     def n_atoms(self) -> int:
         """Atoms in the structure."""
-        return self.landscape.coordinates.reference.n_atoms
+        return number_of_real(self.landscape.coordinates.reference)
+
+    @property
+    def _unknowns(self) -> int:
+        """Displacements of the atoms, and strains: without those of ghosts."""
+        return 3 * self.n_atoms + self.landscape.n_strains
+
+    def _without_ghosts(self, vector: np.ndarray) -> np.ndarray:
+        return real_part(vector, self.n_atoms, self.landscape.coordinates.reference.n_atoms)
 
     @functools.cached_property
     def _left(self) -> tuple[Vector, Array, Array]:
@@ -204,13 +229,16 @@ class Equilibrium:
     @functools.cached_property
     def hessian(self) -> tuple[np.ndarray, np.ndarray] | None:
         """P H P and P as matrices on the host, up to DENSE_LIMIT unknowns; None beyond."""
-        if len(self.w) > DENSE_LIMIT:
+        if self._unknowns > DENSE_LIMIT:
             return None
         projector = self.gauge.matrix
         if self.assembled is not None:
             products = projector @ self.assembled.dense()
         else:
-            products = hessian_times(self.landscape, self.w, projector)
+            # what the projector leaves nothing of needs no product
+            left = projector.any(axis=1)
+            products = np.zeros_like(projector)
+            products[left] = hessian_times(self.landscape, self.w, projector[left])
         return projector @ products.T, projector
 
     @functools.cached_property
@@ -222,9 +250,18 @@ class Equilibrium:
     def spectrum(self) -> Spectrum:
         """Lowest and highest curvature, eV/Å²."""
         if self.hessian:
-            return dense_spectrum(*self.hessian, self.gauge.rank)
+            return self._dense_spectrum(*self.hessian)
         product = self.assembled or Product(self.landscape, self.w)
         return _iterative_spectrum(product, self.gauge, self.preconditioner, len(self.w))
+
+    def _dense_spectrum(self, hessian: np.ndarray, projector: np.ndarray) -> Spectrum:
+        # the work grows with the cube of the size: without the rows and columns of ghosts
+        here = self._without_ghosts(np.arange(len(self.w)))
+        square = np.ix_(here, here)
+        ends = dense_spectrum(hessian[square], projector[square], self.gauge.rank)
+        mode = np.zeros(len(self.w))
+        mode[here] = ends.mode
+        return ends._replace(mode=mode)
 
     @property
     def symmetric(self) -> bool:
@@ -288,7 +325,7 @@ class Equilibrium:
     @functools.cached_property
     def internal(self) -> Internal:
         """How the atoms settle while the cell is held."""
-        n = 3 * self.n_atoms
+        n = 3 * self.landscape.coordinates.reference.n_atoms
         gauge = Gauge(self.gauge.free[:n], self.gauge.rigid)
         if self.hessian is None:
             return Internal(gauge, ConjugateGradient())
@@ -302,10 +339,11 @@ class Equilibrium:
     @functools.cached_property
     def certificate(self) -> Certificate:
         """Quality of the state (without the linear residual, which belongs to a sensitivity)."""
-        n, unknowns, rank = self.n_atoms, len(self.w), self.gauge.rank
-        infinite: Any = (np.inf, np.zeros(unknowns), np.inf, 0.0)
+        n, unknowns, rank = self.n_atoms, self._unknowns, self.gauge.rank
+        infinite: Any = (np.inf, np.zeros(len(self.w)), np.inf, 0.0)
         ends = self.spectrum if rank else Spectrum(*infinite)
-        mode = np.asarray(ends.mode)
+        whole_mode = np.asarray(ends.mode)
+        mode = self._without_ghosts(whole_mode)
         return Certificate(
             fmax=self.fmax,
             stress_error=self.stress_error,
@@ -316,7 +354,7 @@ class Equilibrium:
             strain_mode=mode[3 * n :],
             unknowns=unknowns,
             gauge=unknowns - rank,
-            difference_error=self._difference_error(mode) if rank else np.nan,
+            difference_error=self._difference_error(whole_mode) if rank else np.nan,
         )
 
     def _difference_error(self, mode: np.ndarray) -> float:

@@ -133,7 +133,7 @@ class Landscape(eqx.Module):
 
         So one tolerance serves both.
         """
-        return stress * jnp.cbrt(self._volume(w) / self.coordinates.reference.n_atoms) ** 2
+        return stress * jnp.cbrt(self._volume(w) / self.coordinates.reference.count) ** 2
 
     def _volume(self, w: Vector) -> Float[Array, ""]:
         _, F = self.coordinates.split(w)

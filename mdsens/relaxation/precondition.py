@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mdsens.ghosts import number_of_real
 from mdsens.structure import Structure, complete_cell
 
 SMALLEST = 200  # atoms: below, all waves are short and the diagonal does
@@ -58,7 +59,7 @@ class ElasticPreconditioner(eqx.Module):
 
 def grid_of(structure: Structure) -> tuple[int, int, int]:
     """One grid point per atom or so; a single one (no grid) for small systems."""
-    n = structure.n_atoms
+    n = number_of_real(structure)
     if n < SMALLEST:
         return (1, 1, 1)
     cell, _ = _box(structure)
@@ -71,7 +72,7 @@ def _box(structure: Structure) -> tuple[np.ndarray, np.ndarray]:
     # Along open directions: a box around the atoms, with a margin so that opposite faces do not touch.
     # What the structure says of its open directions does not matter: they may be zero, or parallel.
     cell = complete_cell(np.where(np.array(structure.pbc)[:, None], np.asarray(structure.cell), 0.0))
-    x = np.asarray(structure.positions)
+    x = np.asarray(structure.positions)[: number_of_real(structure)]
     fractional = x @ np.linalg.inv(cell)
     origin = np.zeros(3)
     for k in range(3):
@@ -114,7 +115,10 @@ def test_vectors(structure: Structure, frame: WaveBox, strains: int) -> Float[Ar
     waves = jnp.einsum("nb,ac->bcna", jnp.sin(2 * jnp.pi * frame.fractional(structure)), jnp.eye(3)).reshape(
         9, 3 * n
     )
-    tests = jnp.pad(jnp.concatenate([signs, waves]), ((0, strains), (0, strains)))
+    tests = jnp.concatenate([signs, waves])
+    if structure.real is not None:
+        tests = jnp.where(jnp.repeat(structure.real, 3), tests, 0.0)
+    tests = jnp.pad(tests, ((0, strains), (0, strains)))
     return tests.at[N_TESTS + jnp.arange(strains), 3 * n + jnp.arange(strains)].set(1.0)
 
 
@@ -139,7 +143,7 @@ def build_preconditioner(
 
     corners, weights = _spread(frame.fractional(structure), grid)
     return ElasticPreconditioner(
-        corners, weights, _green(grid, reciprocal, c, n), jnp.maximum(d, 1e-300), strain, grid
+        corners, weights, _green(grid, reciprocal, c, structure.count), jnp.maximum(d, 1e-300), strain, grid
     )
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from mdsens.checks import instance, number, whole
 from mdsens.errors import InputError, NotConvergedError
+from mdsens.ghosts import first, list_with_ghosts, list_without_ghosts, padded, without_ghosts
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential, check_elements, require_potential
@@ -63,17 +64,23 @@ class Relaxed(eqx.Module):
     @property
     def energy(self) -> Float[Array, ""]:
         """Potential energy, eV."""
-        return energy(self.potential, self.structure, self.neighbors)
+        return energy(self.potential, *self._with_ghosts)
 
     @property
     def forces(self) -> Float[Array, "atoms 3"]:
         """eV/Å; not zero on fixed coordinates."""
-        return evaluate(self.potential, self.structure, self.neighbors).forces
+        forces = evaluate(self.potential, *self._with_ghosts).forces
+        return first(forces, self.structure.n_atoms)
 
     @property
     def stress(self) -> Float[Array, "3 3"]:
         """eV/Å³, positive in tension."""
-        return evaluate(self.potential, self.structure, self.neighbors).stress
+        return evaluate(self.potential, *self._with_ghosts).stress
+
+    @property
+    def _with_ghosts(self) -> tuple[Structure, Neighbors]:
+        structure = padded(self.potential, self.structure)
+        return structure, list_with_ghosts(self.neighbors, structure)
 
 
 def relax(
@@ -177,6 +184,7 @@ def relax_changed(
         capacity: shapes at least kept of the neighbor list: those of an older state compile nothing.
     """
     basis = strain_basis(cell, concrete(structure))
+    structure = padded(potential, structure)
     target = _target(structure, len(basis), pressure, stress)
     options = _options(potential, solver, fmax, max_steps, skin, check_minimum, linear_solver)
     # Free coordinates only choose the minimum.
@@ -220,7 +228,7 @@ def follow(
         NotConvergedError: there is none nearby, or it cannot be reached to `fmax` (eV/Å).
     """
     old = state.landscape.coordinates
-    coordinates = Coordinates(start, old.basis, old.conservative)
+    coordinates = Coordinates(padded(potential, start), old.basis, old.conservative)
     options = Options(Always(NewtonCG()), fmax, max_steps, None, False)
     found = settle(potential, coordinates, state.landscape.target, options)
     if found.status is not Status.CONVERGED:
@@ -343,10 +351,11 @@ def _voigt_stress(stress: Any) -> Float[Array, "6"]:
 
 
 def _relaxed(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
+    n = found.equilibrium.n_atoms
     return Relaxed(
-        structure=structure_at(landscape.coordinates, w),
+        structure=without_ghosts(structure_at(landscape.coordinates, w), n),
         potential=landscape.potential,
-        neighbors=landscape.neighbors,
+        neighbors=list_without_ghosts(landscape.neighbors, n),
         basis=landscape.coordinates.basis,
         target=landscape.target,
         steps=jnp.asarray(found.steps),

@@ -64,9 +64,11 @@ class Scene(eqx.Module):
 
         A strain counts by how it stretches one atom's cell.
         """
-        n = self.landscape.coordinates.reference.n_atoms
+        reference = self.landscape.coordinates.reference
+        n = reference.n_atoms
         longest = jnp.sqrt(jnp.max(jnp.sum(p[: 3 * n].reshape(n, 3) ** 2, axis=-1)))
-        return jnp.maximum(longest, jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / jnp.sqrt(n))
+        strain = jnp.max(jnp.abs(p[3 * n :]), initial=0.0)
+        return jnp.maximum(longest, strain / jnp.sqrt(reference.count))
 
     def reach_of(self, p: Vector) -> Array:
         """How much of `room` a step p uses at most."""

@@ -175,7 +175,7 @@ def _newton_step(problem: SensitivityProblem, state: Equilibrium):
 
 
 def _cartesian_moves(state: Equilibrium, rows: Any) -> np.ndarray:
-    return np.asarray(cartesian(state.landscape.coordinates, state.w, rows))
+    return np.asarray(cartesian(state.landscape.coordinates, state.w, rows))[:, : state.n_atoms]
 
 
 def _with_residual(certificate: Certificate, residual: float) -> Certificate:

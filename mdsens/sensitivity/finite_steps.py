@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from mdsens.ghosts import padded
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import replace_parameters
 from mdsens.quantities import neighbors_of
@@ -93,8 +94,11 @@ class Steps:
 
 
 def _seen(old: View, structure: Structure, potential: Potential) -> View:
+    structure = padded(potential, structure)
     neighbors = neighbors_of(potential, structure, default_skin(potential), old.neighbors.capacity)
-    return View(dataclasses.replace(old.coordinates, reference=structure), neighbors, old.internal)
+    return old._replace(
+        coordinates=dataclasses.replace(old.coordinates, reference=structure), neighbors=neighbors
+    )
 
 
 # --- the range of first order ---------------------------------------------------------------------

@@ -183,7 +183,7 @@ def _product(state: Equilibrium, w: Vector, rows: np.ndarray, transposed: bool) 
             return np.asarray(_transposed_rows(state.landscape, w, jnp.asarray(rows)))
         # under a target stress with shear the strain block alone is not symmetric: rows H e_k of unit strains
         # show by how much
-        units = np.eye(len(w))[-strains:]
+        units = np.eye(strains, len(w), len(w) - strains)
         block = hessian_times(state.landscape, w, units)[:, -strains:]
         asymmetry = block.T - block
         product[:, -strains:] += rows[:, -strains:] @ asymmetry

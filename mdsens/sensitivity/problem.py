@@ -52,15 +52,19 @@ class Selection(NamedTuple):
 
 
 class View(NamedTuple):
-    """What observables see of a state: coordinates, neighbor list, and how its atoms settle."""
+    """What observables see of a state: coordinates, neighbor list, and how its atoms settle.
+
+    The number of atoms without ghosts is there if some observable takes no ghosts: it then compiles anew.
+    """
 
     coordinates: Coordinates
     neighbors: Neighbors
     internal: Internal | None
+    n_real: int | None
 
     def state(self, w: Vector) -> State:
         """The state at w."""
-        return State(self.coordinates.structure(w), self.neighbors, self.internal)
+        return State(self.coordinates.structure(w), self.neighbors, self.internal, self.n_real)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,8 @@ class SensitivityProblem:
     @functools.cached_property
     def views(self) -> dict[str, View]:
         """What observables see of each state."""
-        return {key: view_of(state) for key, state in self.states.items()}
+        ghosts = all(observable.ghosts for observable in self.observables)
+        return {key: view_of(state, ghosts) for key, state in self.states.items()}
 
     def values(self) -> np.ndarray:
         """All numbers.
@@ -235,9 +240,10 @@ def main_state(states: tuple[str, ...]) -> str:
     )
 
 
-def view_of(state: Equilibrium) -> View:
-    """What observables see of a state."""
-    return View(state.landscape.coordinates, state.landscape.neighbors, state.internal)
+def view_of(state: Equilibrium, ghosts: bool) -> View:
+    """What observables see of a state; `ghosts`: they all take its ghosts."""
+    n = None if ghosts else state.n_atoms
+    return View(state.landscape.coordinates, state.landscape.neighbors, state.internal, n)
 
 
 def measured(observables, selection: Selection, potential: Potential, views: Mapping[str, View], theta, ws):
