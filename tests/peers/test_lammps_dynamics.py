@@ -3,6 +3,7 @@
 import ase.build
 import numpy as np
 import pytest
+from lammps_program import files_of_lammps
 from numpy.testing import assert_allclose
 
 import mdsens as ms
@@ -15,7 +16,7 @@ STEPS, TIMESTEP = 200, 5.0  # fs
 MVV2E = 1.0364269e-4
 
 
-def by_lammps(positions, edge, velocities):
+def by_lammps(positions, edge, velocities, mass=MASS, timestep=TIMESTEP, pair=None):
     try:
         program = lammps.lammps(cmdargs=["-log", "none", "-screen", "none", "-nocite"])
     except OSError as error:
@@ -33,11 +34,10 @@ def by_lammps(positions, edge, velocities):
         n, list(range(1, n + 1)), [1] * n, positions.ravel().tolist(), v=(1e3 * velocities).ravel().tolist()
     )
     for command in (
-        f"mass 1 {MASS}",
-        f"pair_style lj/cut {CUTOFF}",
-        f"pair_coeff 1 1 {EPSILON} {SIGMA}",
+        f"mass 1 {mass}",
+        *(pair or (f"pair_style lj/cut {CUTOFF}", f"pair_coeff 1 1 {EPSILON} {SIGMA}")),
         "neighbor 0.5 bin",
-        f"timestep {TIMESTEP / 1000}",
+        f"timestep {timestep / 1000}",
         "fix move all nve",
         f"run {STEPS}",
     ):
@@ -66,4 +66,28 @@ def test_two_hundred_steps_end_where_those_of_lammps_end():
     theirs = by_lammps(crystal.positions, 10.6, v)
     moved = ours.positions[-1] - ours.positions[0]
     assert np.abs(moved).max() > 0.2
+    assert_allclose(ours.positions[-1], theirs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.peer
+def test_two_hundred_steps_of_silicon_end_where_those_of_lammps_end():
+    file, mass, timestep = files_of_lammps() / "Si.sw", 28.0855, 1.0
+    crystal = ase.build.bulk("Si", a=5.431, cubic=True).repeat(2)
+    structure = ms.Structure.create(
+        crystal.positions, crystal.numbers, crystal.cell.array, masses=[mass] * 64
+    )
+    v = 3e-3 * np.random.default_rng(0).normal(size=(64, 3))  # Å/fs: about 300 K
+    v -= v.mean(0)
+    r = 1 / np.sqrt(MVV2E * 1e6 * ms.units.ACCELERATION)  # see above
+    ours = ms.dynamics.nve(
+        ms.load_potential(file),
+        structure,
+        velocities=v / r,
+        timestep=timestep * r,
+        steps=STEPS,
+        record_every=STEPS,
+    )
+    pair = ("pair_style sw", f"pair_coeff * * {file} Si")
+    theirs = by_lammps(crystal.positions, 10.862, v, mass, timestep, pair)
+    assert np.abs(ours.positions[-1] - ours.positions[0]).max() > 0.05
     assert_allclose(ours.positions[-1], theirs, rtol=0, atol=1e-9)
