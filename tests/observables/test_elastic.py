@@ -1,5 +1,7 @@
 """Elastic constants against LAMMPS (finite strains) and matscipy (analytic), values and sensitivities."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +107,15 @@ def test_relaxed_ion_constants_are_the_strain_derivative_of_the_relaxed_stress()
         twin = (stress(component, h) - stress(component, -h)) / (2 * h)
         # truncation h² C'' ~ 1e-8 x 10 C, rounding 1e-11 / 1e-4
         np.testing.assert_allclose(C[:, component], twin, atol=2e-7 * float(jnp.max(C)))
+
+
+def test_three_elastic_constants_of_diamond_are_two_where_the_angle_is_tetrahedral():
+    # Stillinger-Weber at rest: pairs are springs, angles count by cos theta + 1/3: two stiffnesses.
+    case = table("stillinger_weber")["sw-si-crystal"]
+    potential = dataclasses.replace(potential_of(case), lambda_=30.0, costheta0=-1 / 3)
+    rest = ms.relax(potential, structure(case), cell="isotropic", fmax=1e-11)
+    C11, C12, C44 = (float(C) for C in cubic_constants(elastic_constants(potential, rest.structure)))
+    np.testing.assert_allclose((7 * C11 + 2 * C12) * C44, 3 * (C11 + 2 * C12) * (C11 - C12), rtol=1e-9)
 
 
 def test_iterative_and_dense_internal_relaxation_agree():
