@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 import mdsens as ms
 from mdsens.datasets import Dataset, Rattle, generate, split
 from mdsens.errors import InputError, NonFiniteError
-from mdsens.fitting import LabelTolerances, load_trained, train_potential
+from mdsens.fitting import LabelTolerances, load_trained, parity, train_potential
 from mdsens.potentials.networks import jax_md_graph
 from mdsens.training import Schedule
 
@@ -41,6 +41,12 @@ def data():
     return split(generate(SILICON, start, Rattle(0.1), count=10), validation=0.2, test=0.1)
 
 
+def squares(potential, part) -> float:
+    """The loss, out of the errors of another program path."""
+    found = parity(potential, part)
+    return (found.energy.rmse / TOLERANCES.energy) ** 2 + (found.forces.rmse / TOLERANCES.forces) ** 2
+
+
 def weights(potential) -> list:
     return jax.tree.leaves(potential.weights)
 
@@ -49,7 +55,10 @@ def test_the_loss_falls_and_a_run_cut_off_ends_with_the_same_bits(data, tmp_path
     options = {"schedule": SCHEDULE, "tolerances": TOLERANCES}
     whole = train_potential(network(), data, **options)
     loss = whole.history["held_out/loss"]
-    assert loss[-1] < 0.7 * loss[0]
+    assert loss[-1] < loss[0]
+    start, end = (squares(p, data.validation) for p in (network(), whole.potential))
+    assert end < 0.7 * start
+    np.testing.assert_allclose(end, loss.min(), rtol=1e-9)
     file = tmp_path / "net.h5"
     train_potential(network(), data, checkpoint=file, stop_after=13, **options)
     resumed = train_potential(network(), data, checkpoint=file, resume=True, **options)
