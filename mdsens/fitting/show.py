@@ -21,12 +21,18 @@ PARAMETERS: Line = ("parameter", "before", "after", "±", "unit", "scale")
 
 def target_lines(result: "FitResult") -> list[Line]:
     """One line for each row of the report."""
-    rows = zip(result.rows, result.before, result.row_errors(), strict=True)
-    return [_target_line(row, before.value, error) for row, before, error in rows]
+    starts = np.cumsum([0, *(row.count for row in result.rows[:-1])])
+    rows = zip(result.rows, result.before, result.row_errors(), starts, strict=True)
+    lines = []
+    for row, before, error, start in rows:
+        # on the log scale a residual of a prior is not the difference of the values
+        single = row.count == 1
+        off = float(result.residuals[start]) if single else (row.value - row.target) / row.tolerance
+        lines.append(_target_line(row, before.value, error, off))
+    return lines
 
 
-def _target_line(row: Any, before: float, error: float) -> Line:
-    off = (row.value - row.target) / row.tolerance if row.tolerance else float("nan")
+def _target_line(row: Any, before: float, error: float, off: float) -> Line:
     verdict = "met" if abs(off) <= 1 else "missed"
     unit = f" {row.unit}" if row.unit not in ("", "1") else ""
     shown = [f"{before:.6g}", f"{row.value:.6g}", _error(error), f"{row.target:.6g}{unit}"]
