@@ -446,13 +446,13 @@ class Simulation:
             species=setup.species,
             temperature=run.temperature,
             timestep=run.timestep,
-            friction=run.surroundings.friction,
+            friction=run.environment.friction,
             seed=run.seed,
             pbc=structure.pbc,
             fixed=fixed if fixed.any() else None,
             topology=setup.topology,
-            pressure=run.surroundings.pressure,
-            thermostat_time=run.surroundings.thermostat_time,
+            pressure=run.environment.pressure,
+            thermostat_time=run.environment.thermostat_time,
         )
 
     def _report(self) -> SimulationProgress:
@@ -475,7 +475,7 @@ class Simulation:
 def settings_of(setup: Setup) -> dict[str, Any]:
     """What decides how a run goes, as numbers and texts."""
     run, structure = setup.run, setup.system.structure
-    surroundings = {name: value for name, value in vars(run.surroundings).items() if name != "cell"}
+    environment = {name: value for name, value in vars(run.environment).items() if name != "cell"}
     fixed = np.asarray(structure.fixed)
     atoms = (structure.species, setup.masses, fixed, setup.positions, setup.velocities, setup.cells)
     potential = setup.system.potential
@@ -484,7 +484,7 @@ def settings_of(setup: Setup) -> dict[str, Any]:
         "timestep": run.timestep,
         "record_every": run.every,
         "temperature": run.temperature,
-        **surroundings,
+        **environment,
         "seed": run.seed,
         "skin": run.skin,
         "replicas": None if setup.single else len(setup.positions),

@@ -44,7 +44,7 @@ class Choices:
 
 
 @dataclasses.dataclass(frozen=True)
-class Surroundings:
+class Environment:
     """What a run is coupled to: nothing, a bath, a chain of thermostats, or a bath and a pressure."""
 
     friction: float | None = None  # of the bath, 1/fs
@@ -67,7 +67,7 @@ class Run:
     every: int
     timestep: float  # fs
     temperature: float | None  # K
-    surroundings: Surroundings
+    environment: Environment
     seed: int
     skin: float  # Å
     begun: float = 0.0  # fs, the time of the start
@@ -127,20 +127,20 @@ class Setup:
     @property
     def scales(self) -> Scales:
         """Numbers of the run, for the integrator."""
-        surroundings, timestep = self.run.surroundings, self.run.timestep
-        friction, time = surroundings.friction, surroundings.thermostat_time
+        environment, timestep = self.run.environment, self.run.timestep
+        friction, time = environment.friction, environment.thermostat_time
         return Scales(
             electronvolt=jnp.asarray(self.electronvolt),
             kT=jnp.asarray(self.kT),
             friction=None if friction is None else jnp.asarray(friction * timestep),
             chain=None if time is None else Thermostats(jnp.asarray(time / timestep)),
-            barostat=None if surroundings.pressure is None else self._barostat(surroundings.pressure),
+            barostat=None if environment.pressure is None else self._barostat(environment.pressure),
         )
 
     def _barostat(self, pressure: float) -> Barostat:
         # W = (n + 3) kT time² / 3: alone, with volume and pressure of an ideal gas, a cell swings about once
         # in that time
-        time = self.run.surroundings.barostat_time / self.run.timestep
+        time = self.run.environment.barostat_time / self.run.timestep
         free = int((~np.asarray(self.system.structure.fixed)).sum())
         return Barostat(
             pressure=jnp.asarray(pressure * self.electronvolt),
@@ -181,7 +181,7 @@ class Setup:
         return "" if self.single else f" of replica {replica}"
 
 
-def prepare(system: Any, start: Any, choices: Choices, surroundings: Surroundings) -> Setup:
+def prepare(system: Any, start: Any, choices: Choices, environment: Environment) -> Setup:
     """Check everything that was passed to `nve`, `langevin`, ...
 
     Raises:
@@ -193,16 +193,16 @@ def prepare(system: Any, start: Any, choices: Choices, surroundings: Surrounding
     begun, flows = 0.0, None
     if isinstance(start, Trajectory):
         begun, flows = float(start.time[-1]), start.cell_velocity
-        start, choices = _going_on(energy, start, choices, surroundings)
+        start, choices = _going_on(energy, start, choices, environment)
     if isinstance(energy, InElectronvolts):
         structure, positions = _molecule(energy, start, choices.masses)
         cells = np.asarray(structure.cell)[None]
         if choices.temperature is None:
             choices = dataclasses.replace(choices, temperature=energy.reduced.temperature)
     else:
-        structure, positions, cells = _crystal(energy, start, choices.masses, surroundings)
-    strains = _strains(energy, structure, surroundings)
-    run = _run(choices, surroundings, _skin(energy, choices.skin), begun)
+        structure, positions, cells = _crystal(energy, start, choices.masses, environment)
+    strains = _strains(energy, structure, environment)
+    run = _run(choices, environment, _skin(energy, choices.skin), begun)
     n, single = structure.n_atoms, positions.ndim == 2 and choices.replicas is None
     shape = positions.shape
     frames = _with_replicas(positions, "positions", "Å", n, single)
@@ -214,24 +214,24 @@ def prepare(system: Any, start: Any, choices: Choices, surroundings: Surrounding
         drawn = _drawn(structure, frames, run)
     else:
         drawn = _given(choices.velocities, shape, frames, structure, single)
-    flows = _flows(flows, cells, surroundings)
+    flows = _flows(flows, cells, environment)
     known = System(energy, structure, _has_stress(energy, structure))
     topology = getattr(system, "topology", "")
     return Setup(known, frames, drawn, cells, flows, strains, run, single, topology)
 
 
-def _strains(energy: Any, structure: Structure, surroundings: Surroundings) -> np.ndarray:
-    if surroundings.pressure is None:
+def _strains(energy: Any, structure: Structure, environment: Environment) -> np.ndarray:
+    if environment.pressure is None:
         return np.zeros((0, 3, 3))
     if isinstance(energy, InElectronvolts):
         raise InputError(
             "a pressure acts on the cell of a periodic structure, and a reduced energy has none. Move it "
             "with nve or langevin."
         )
-    strains = orthonormal_strains(surroundings.cell, structure)
-    if surroundings.pressure and not float(volume_of(structure.cell)) > 0:
+    strains = orthonormal_strains(environment.cell, structure)
+    if environment.pressure and not float(volume_of(structure.cell)) > 0:
         raise InputError(
-            f"pressure = {surroundings.pressure:g} eV/Å³ acts on a volume, and the cell lacks a vector: it "
+            f"pressure = {environment.pressure:g} eV/Å³ acts on a volume, and the cell lacks a vector: it "
             "has none. Give the cell a vector along the open direction, or pressure=0."
         )
     return strains
@@ -243,19 +243,19 @@ def _has_stress(energy: Any, structure: Structure) -> bool:
 
 
 def _flows(
-    recorded: np.ndarray | None, cells: np.ndarray, surroundings: Surroundings
+    recorded: np.ndarray | None, cells: np.ndarray, environment: Environment
 ) -> Float[np.ndarray, "replicas 3 3"]:
     """How the cells move at the start, 1/fs: as in the run that goes on, or not at all."""
-    if recorded is None or surroundings.pressure is None:
+    if recorded is None or environment.pressure is None:
         return np.zeros(cells.shape)
     return np.broadcast_to(recorded[-1], cells.shape)
 
 
 def _going_on(
-    energy: Any, trajectory: Trajectory, choices: Choices, surroundings: Surroundings
+    energy: Any, trajectory: Trajectory, choices: Choices, environment: Environment
 ) -> tuple[Any, Choices]:
     """The last record of a trajectory as a start; what the call does not choose stays as it was."""
-    noise = surroundings.friction is not None and trajectory.friction is not None
+    noise = environment.friction is not None and trajectory.friction is not None
     if noise and choices.seed == trajectory.seed:
         raise InputError(
             f"seed = {choices.seed}: the run that this one goes on from had the same, so the same noise "
@@ -276,7 +276,7 @@ def _going_on(
     return [trajectory.last_structure(replica) for replica in replicas], choices
 
 
-def _run(choices: Choices, surroundings: Surroundings, skin: float, begun: float) -> Run:
+def _run(choices: Choices, environment: Environment, skin: float, begun: float) -> Run:
     steps = whole("steps", choices.steps, at_least=1)
     every = whole("record_every", choices.record_every, at_least=1)
     timestep = number("timestep", choices.timestep, "fs", above=0.0)
@@ -288,12 +288,12 @@ def _run(choices: Choices, surroundings: Surroundings, skin: float, begun: float
         )
     if temperature is not None:
         temperature = number("temperature", temperature, "K", at_least=0.0)
-    if surroundings.needs_heat:
+    if environment.needs_heat:
         temperature = number("temperature", temperature, "K, of the bath", above=0.0)
     seed = whole("seed", choices.seed)
     if seed >= 2**32:
         raise InputError(f"seed = {seed}: it must be a number from 0 to 2³² - 1.")
-    return Run(steps, every, timestep, temperature, surroundings, seed, skin, begun)
+    return Run(steps, every, timestep, temperature, environment, seed, skin, begun)
 
 
 def _skin(energy: Any, skin: float | None) -> float:
@@ -321,7 +321,7 @@ def _molecule(energy: InElectronvolts, start: Any, masses: Any) -> tuple[Structu
 
 
 def _crystal(
-    energy: Any, start: Any, masses: Any, surroundings: Surroundings
+    energy: Any, start: Any, masses: Any, environment: Environment
 ) -> tuple[Structure, np.ndarray, np.ndarray]:
     """Atoms of a potential, where they start, and in which cells: one structure, or several as replicas."""
     several = isinstance(start, Sequence) and len(start) > 0
@@ -334,7 +334,7 @@ def _crystal(
         )
     first = structures[0]
     for k, other in enumerate(structures):
-        if not _alike(first, other, cells=surroundings.pressure is None):
+        if not _alike(first, other, cells=environment.pressure is None):
             raise InputError(
                 f"structures 0 and {k} differ in more than positions: replicas have the same atoms, cell and "
                 "fixed coordinates. Move them in runs of their own."
@@ -421,12 +421,12 @@ def _drawn(
     normal = np.stack([generator.normal(size=shape) for generator in generators])
     spread = np.sqrt(BOLTZMANN * run.temperature * ACCELERATION / masses)
     velocities = np.where(held, 0.0, normal * spread[:, None])
-    if run.surroundings.friction is not None or structure.n_atoms == 1:
+    if run.environment.friction is not None or structure.n_atoms == 1:
         return velocities
     center = np.average(velocities, axis=1, weights=masses)[:, None]
     velocities = velocities - np.where(held.any(0), 0.0, center)
     # A chain of thermostats scales all momenta alike: a cluster would turn about one axis for ever.
-    if run.surroundings.thermostat_time is not None and not any(structure.pbc) and not held.any():
+    if run.environment.thermostat_time is not None and not any(structure.pbc) and not held.any():
         return without_rotation(masses, frames, velocities)
     return velocities
 

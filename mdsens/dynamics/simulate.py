@@ -18,7 +18,7 @@ from typing import Any
 
 from mdsens.checks import number
 from mdsens.dynamics.host import Callback, Keep, Simulation
-from mdsens.dynamics.setup import Choices, Surroundings, prepare
+from mdsens.dynamics.setup import Choices, Environment, prepare
 from mdsens.dynamics.trajectory import Trajectory
 from mdsens.precision import require_x64
 from mdsens.relaxation.coordinates import CellOption
@@ -90,7 +90,7 @@ def nve(
     """
     require_x64()
     choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
-    setup = prepare(system, positions, choices, Surroundings())
+    setup = prepare(system, positions, choices, Environment())
     return Simulation(setup, _keep(output, overwrite, resume, note_every)).run(progress)
 
 
@@ -130,7 +130,7 @@ def langevin(
     require_x64()
     friction = number("friction", friction, "1/fs; without friction use nve", above=0.0)
     choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
-    setup = prepare(system, positions, choices, Surroundings(friction))
+    setup = prepare(system, positions, choices, Environment(friction))
     if setup.run.temperature is None:
         number("temperature", None, "K, of the bath")
     return Simulation(setup, _keep(output, overwrite, resume, note_every)).run(progress)
@@ -173,7 +173,7 @@ def nvt_nose_hoover(
     require_x64()
     time = number("thermostat_time", thermostat_time, "fs", above=0.0)
     choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
-    setup = prepare(system, positions, choices, Surroundings(thermostat_time=time))
+    setup = prepare(system, positions, choices, Environment(thermostat_time=time))
     return Simulation(setup, _keep(output, overwrite, resume, note_every)).run(progress)
 
 
@@ -227,8 +227,8 @@ def npt(
     time = number("barostat_time", barostat_time, "fs", above=0.0)
     pressure = number("pressure", pressure, "eV/Å³")
     choices = Choices(steps, record_every, timestep, temperature, velocities, masses, replicas, skin, seed)
-    surroundings = Surroundings(friction, pressure=pressure, barostat_time=time, cell=cell)
-    setup = prepare(system, positions, choices, surroundings)
+    environment = Environment(friction, pressure=pressure, barostat_time=time, cell=cell)
+    setup = prepare(system, positions, choices, environment)
     return Simulation(setup, _keep(output, overwrite, resume, note_every)).run(progress)
 
 

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
 from mdsens.dynamics import Movable, Trajectory
-from mdsens.dynamics.setup import Choices, Surroundings, prepare
+from mdsens.dynamics.setup import Choices, Environment, prepare
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.units import ACCELERATION, BOLTZMANN
 
@@ -33,7 +33,7 @@ DEFAULTS = dict(
 
 
 def setup(system=FREE, start=START, friction=None, **choices):
-    return prepare(system, start, Choices(**(DEFAULTS | choices)), Surroundings(friction))
+    return prepare(system, start, Choices(**(DEFAULTS | choices)), Environment(friction))
 
 
 def held(rows) -> ms.Structure:
