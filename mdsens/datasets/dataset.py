@@ -54,6 +54,12 @@ class LabelledStructure(NamedTuple):
         """What to call it in a message."""
         return self.origin or f"a structure of {self.structure.n_atoms} atoms"
 
+    def place(self) -> bytes:
+        """Atoms and cell as bytes, positions to 1e-5 Å: also equal after a file has rounded them."""
+        s = self.structure
+        lengths = [np.round(np.asarray(array), 5) + 0.0 for array in (s.positions, s.cell)]  # no -0
+        return b"|".join(np.asarray(array).tobytes() for array in (*lengths, s.species, s.pbc))
+
     def content(self) -> bytes:
         """Atoms, cell and labels as bytes: equal for equal entries, whatever their group and origin."""
         s = self.structure

@@ -1,7 +1,7 @@
 """Which structures a fit sees, which decide when it ends, and which judge it.
 
-The order comes from a hash of each structure and its labels with the seed: it depends neither on the order
-in the file nor on the machine, and equal structures are never on both sides. Structures that a fit must
+The order comes from a hash of each structure with the seed: it depends neither on the order in the file, nor
+on the machine, nor on labels and the last digits of positions, and equal structures are never on both sides. Structures that a fit must
 not see both of, as neighboring frames of one trajectory, are kept together by group.
 """
 
@@ -69,5 +69,5 @@ def split(
 
 
 def _key(entry: LabelledStructure, seed: int, by_group: bool) -> bytes:
-    what = entry.group.encode() if by_group else entry.content()
+    what = entry.group.encode() if by_group else entry.place()
     return hashlib.sha256(f"{seed}:".encode() + what).digest()

@@ -264,7 +264,7 @@ class _ListedPairs(ShellPotential):
         return jnp.asarray(self.cutoff_radius)
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> Surroundings:
-        return Surroundings.of(neighbors, jnp.arange(structure.n_atoms))
+        return Surroundings.of(neighbors, jnp.arange(structure.n_atoms), structure.real)
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy belongs to either atom, eV."""

@@ -132,6 +132,7 @@ def test_without_the_package_or_a_file_of_its_kind_the_error_says_so(tmp_path, m
     def lacking(name):
         raise ImportError(f"no {name}")
 
+    from_ace_jax = ms.from_ace_jax  # before nothing can be imported any more
     monkeypatch.setattr(importlib, "import_module", lacking)
     with pytest.raises(InputError, match=r"needs the package ace-jax.*pip install ace-jax"):
-        ms.from_ace_jax(path)
+        from_ace_jax(path)
