@@ -1,8 +1,9 @@
 """Which structures a fit sees, which decide when it ends, and which judge it.
 
 The order comes from a hash of each structure with the seed: it depends neither on the order in the file, nor
-on the machine, nor on labels and the last digits of positions, and equal structures are never on both sides. Structures that a fit must
-not see both of, as neighboring frames of one trajectory, are kept together by group.
+on the machine, nor on labels and the last digits of positions, and equal structures are never on both sides.
+Structures that a fit must not see both of, as neighboring frames of one trajectory, are kept together by
+group.
 """
 
 import hashlib

@@ -309,7 +309,8 @@ class Simulation:
     def _renewed(self, reached: Reached, old: Neighbors | None) -> Neighbors | None:
         """Lists where the atoms are now, of the old shape if possible; a wider skin if a step uses it up."""
         assert old is not None
-        if int(reached.steps) == 0:
+        # made where the atoms still are. How many steps the last call made is a matter of time.
+        if np.array_equal(old.positions, reached.state.position):
             self._widen_skin(reached)
         cells = getattr(reached.state, "cell", self.setup.cells)
         return self._neighbors(np.asarray(reached.state.position), np.asarray(cells), _capacity(old))
