@@ -158,8 +158,13 @@ class RelaxedTargets:
         theta = _theta(potential, parameters)
         states = {key: self._state(key, potential, theta, memory) for key in self.structures}
         problem = self._problem(states, parameters)
-        parts = differentiate(problem, "forward", problem.origin, None)
-        values, derivative = problem.values(), checked_derivative(problem, parts)
+        try:
+            parts = differentiate(problem, "forward", problem.origin, None)
+            values, derivative = problem.values(), checked_derivative(problem, parts)
+        except eqx.EquinoxRuntimeError as error:  # of a solve under jit, which cannot raise an error of ours
+            raise NotConvergedError(
+                "a linear solve of the derivatives did not converge: a mode has next to no curvature."
+            ) from error
         places = self._places(problem)
         folds = fold_distances(problem)
         return TermValue(
