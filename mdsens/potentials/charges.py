@@ -89,21 +89,12 @@ def charges_of(structure: Structure, who: str) -> Float[Array, "atoms"]:
     return structure.charges
 
 
-class ScreenedPairs(ShellPotential):
-    """sum_{i<j} q_i q_j k erfc(alpha r) / r, ended by a cut. Each atom counts as a species of its own.
-
-    Attributes:
-        charge_of_atom: e. alpha: 1/Å. cutoff_radius: Å.
-    """
+class PairsOfAtoms(ShellPotential):
+    """Base of pair forms in which each atom counts as a species of its own."""
 
     reciprocal = True
 
-    charge_of_atom: Float[Array, "atoms"]
-    alpha: Float[Array, ""]
-    cutoff_radius: float = eqx.field(static=True)
-    cut: AbstractCut = eqx.field(static=True)
-    elements: tuple[str, ...] = eqx.field(static=True, default=())
-    source: str = eqx.field(static=True, default="")
+    cutoff_radius: eqx.AbstractVar[float]
 
     @property
     def cutoff(self) -> Float[Array, ""]:
@@ -111,6 +102,21 @@ class ScreenedPairs(ShellPotential):
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> Surroundings:
         return Surroundings.of(neighbors, jnp.arange(structure.n_atoms), structure.real)
+
+
+class ScreenedPairs(PairsOfAtoms):
+    """sum_{i<j} q_i q_j k erfc(alpha r) / r, ended by a cut.
+
+    Attributes:
+        charge_of_atom: e. alpha: 1/Å. cutoff_radius: Å.
+    """
+
+    charge_of_atom: Float[Array, "atoms"]
+    alpha: Float[Array, ""]
+    cutoff_radius: float = eqx.field(static=True)
+    cut: AbstractCut = eqx.field(static=True)
+    elements: tuple[str, ...] = eqx.field(static=True, default=())
+    source: str = eqx.field(static=True, default="")
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy belongs to either atom, eV."""

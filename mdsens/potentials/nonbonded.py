@@ -22,6 +22,7 @@ from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import pair_table, parameter
 from mdsens.potentials.bonded import TypedPotential
+from mdsens.potentials.charges import PairsOfAtoms
 from mdsens.potentials.cutoffs import AbstractCut, Smooth, Truncated
 from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.indices import (
@@ -33,7 +34,7 @@ from mdsens.potentials.indices import (
     require_table,
 )
 from mdsens.potentials.pair import check_cutoff, cut_off
-from mdsens.potentials.shells import ShellPotential, Shells, Surroundings
+from mdsens.potentials.shells import Shells
 from mdsens.strain import volume_of
 from mdsens.structure import Structure
 from mdsens.units import COULOMB
@@ -240,14 +241,12 @@ def _partners(excluded: Indices, n_atoms: int) -> Indices:
     return Indices(np.array([row + [n_atoms] * (width - len(row)) for row in rows]).reshape(n_atoms, width))
 
 
-class _ListedPairs(ShellPotential):
-    """Lennard-Jones between all atoms but the excluded pairs. Each atom counts as a species of its own.
+class _ListedPairs(PairsOfAtoms):
+    """Lennard-Jones between all atoms but the excluded pairs.
 
     Attributes:
         epsilon_of, sigma_of: (types, types), eV and Å. near: distance, Å, below which excluded are excluded.
     """
-
-    reciprocal = True
 
     epsilon_of: Float[Array, "types types"]
     sigma_of: Float[Array, "types types"]
@@ -258,13 +257,6 @@ class _ListedPairs(ShellPotential):
     cut: AbstractCut = eqx.field(static=True)
     elements: tuple[str, ...] = eqx.field(static=True, default=())
     source: str = eqx.field(static=True, default="")
-
-    @property
-    def cutoff(self) -> Float[Array, ""]:
-        return jnp.asarray(self.cutoff_radius)
-
-    def _surroundings(self, structure: Structure, neighbors: Neighbors) -> Surroundings:
-        return Surroundings.of(neighbors, jnp.arange(structure.n_atoms), structure.real)
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy belongs to either atom, eV."""
