@@ -64,7 +64,7 @@ def with_ghosts(structure: Structure, size: int | None = None) -> Structure:
         lambda s: (s.positions, s.species, s.masses, s.fixed, s.charges, s.real),
         structure,
         (
-            _appended(structure.positions, _places(spare)),
+            _appended(structure.positions, ghost_places(spare)),
             _repeated_first(structure.species, spare),
             _appended(structure.masses, np.ones(spare)),
             _appended(structure.fixed, np.ones((spare, 3), bool)),
@@ -127,7 +127,7 @@ def list_with_ghosts(neighbors: Neighbors, structure: Structure) -> Neighbors:
     return eqx.tree_at(
         lambda one: (one.positions, one.near),
         neighbors,
-        (_appended(neighbors.positions, _places(spare)), _appended(near, rows)),
+        (_appended(neighbors.positions, ghost_places(spare)), _appended(near, rows)),
     )
 
 
@@ -176,7 +176,8 @@ def _moved(near: Any, n: int, by: int) -> Any:
     return on_device(np.where(near >= n, near + by, near).astype(near.dtype))
 
 
-def _places(spare: int) -> np.ndarray:
+def ghost_places(spare: int) -> np.ndarray:
+    """Where so many ghosts stand, Å."""
     places = np.zeros((spare, 3))
     places[:, 0] = FAR + APART * np.arange(spare)
     return places

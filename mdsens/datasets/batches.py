@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from mdsens.datasets.dataset import Dataset, LabelledStructure
 from mdsens.errors import InputError
+from mdsens.ghosts import ghost_places
 from mdsens.neighbors import Capacity, Neighbors, find_neighbors, list_of_pairs
 from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.graphs import GraphPotential
@@ -35,7 +36,6 @@ from mdsens.structure import Structure
 
 ATOMS_AT_ONCE = 4096  # in a batch, unless told: more save no calls
 ATOMS_IN_CACHE = 64  # that a core works off together
-FAR = 1e3  # Å: ghosts stand in a row out there
 STEPS = 4  # sizes between one power of two and the next: a quarter of ghosts at most, beyond SMALL
 SMALL = (4, 8)
 
@@ -277,12 +277,10 @@ def _filled(structure: Structure, size: int, ghost: int) -> Structure:
     spare = size - structure.n_atoms
     if not spare:
         return structure
-    places = np.zeros((spare, 3))
-    places[:, 0] = FAR + 10.0 * np.arange(spare)
     charges = structure.charges
     return dataclasses.replace(
         structure,
-        positions=jnp.asarray(np.concatenate([np.asarray(structure.positions), places])),
+        positions=jnp.asarray(np.concatenate([np.asarray(structure.positions), ghost_places(spare)])),
         species=jnp.asarray(np.concatenate([np.asarray(structure.species), np.full(spare, ghost, np.int32)])),
         masses=jnp.asarray(np.concatenate([np.asarray(structure.masses), np.ones(spare)])),
         fixed=jnp.asarray(np.concatenate([np.asarray(structure.fixed), np.ones((spare, 3), bool)])),
