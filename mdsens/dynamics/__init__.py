@@ -1,7 +1,7 @@
 """Molecular dynamics of crystals, clusters and molecules: alone, in a bath, or under a pressure."""
 
 from mdsens.dynamics.energies import Movable
-from mdsens.dynamics.host import SimulationProgress
+from mdsens.dynamics.recorded import SimulationProgress
 from mdsens.dynamics.simulate import langevin, npt, nve, nvt_nose_hoover
 from mdsens.dynamics.trajectory import Drift, Trajectory
 

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from mdsens.checks import number
-from mdsens.dynamics.host import Callback, Keep, Simulation
+from mdsens.dynamics.host import Simulation
+from mdsens.dynamics.notes import Keep
+from mdsens.dynamics.recorded import Callback
 from mdsens.dynamics.setup import Choices, Environment, prepare
 from mdsens.dynamics.trajectory import Trajectory
 from mdsens.precision import require_x64
