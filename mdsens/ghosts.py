@@ -61,7 +61,7 @@ def with_ghosts(structure: Structure, size: int | None = None) -> Structure:
     spare = size - n
     charges = structure.charges
     return eqx.tree_at(
-        lambda s: (s.positions, s.species, s.masses, s.fixed, s.charges, s.real),
+        _of_atoms,
         structure,
         (
             _appended(structure.positions, ghost_places(spare)),
@@ -69,6 +69,7 @@ def with_ghosts(structure: Structure, size: int | None = None) -> Structure:
             _appended(structure.masses, np.ones(spare)),
             _appended(structure.fixed, np.ones((spare, 3), bool)),
             None if charges is None else _appended(charges, np.zeros(spare)),
+            {name: _zeros_appended(values, spare) for name, values in structure.columns.items()},
             on_device(np.arange(size) < n),
         ),
         is_leaf=lambda leaf: leaf is None,
@@ -91,7 +92,7 @@ def without_ghosts(structure: Structure, n: int | None = None) -> Structure:
     n = number_of_real(structure) if n is None else n
     charges = structure.charges
     return eqx.tree_at(
-        lambda s: (s.positions, s.species, s.masses, s.fixed, s.charges, s.real),
+        _of_atoms,
         structure,
         (
             first(structure.positions, n),
@@ -99,10 +100,16 @@ def without_ghosts(structure: Structure, n: int | None = None) -> Structure:
             first(structure.masses, n),
             first(structure.fixed, n),
             None if charges is None else first(charges, n),
+            {name: first(values, n) for name, values in structure.columns.items()},
             None,
         ),
         is_leaf=lambda leaf: leaf is None,
     )
+
+
+def _of_atoms(s: Structure) -> tuple[Any, ...]:
+    """What has an entry for each atom."""
+    return s.positions, s.species, s.masses, s.fixed, s.charges, s.columns, s.real
 
 
 def moved(structure: Structure, positions: np.ndarray, cell: np.ndarray) -> Structure:
@@ -158,6 +165,10 @@ def _appended(values: Any, more: np.ndarray) -> Any:
         return jnp.concatenate([values, jnp.asarray(more, values.dtype)])
     values = np.asarray(values)
     return on_device(np.concatenate([values, more.astype(values.dtype)]))
+
+
+def _zeros_appended(values: Any, spare: int) -> Any:
+    return _appended(values, np.zeros((spare, *np.shape(values)[1:])))
 
 
 def _repeated_first(values: Any, spare: int) -> Any:

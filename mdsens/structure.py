@@ -1,6 +1,6 @@
 """Atoms in a cell: what a potential needs to know, as an immutable pytree."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
 
 ASE_CHARGES = "initial_charges"  # what ASE calls the charges that atoms are given
+# names that ASE, its files, or a structure itself give to other arrays of atoms
+TAKEN = {
+    *(
+        "positions",
+        "pos",
+        "numbers",
+        "species",
+        "symbols",
+        "Z",
+        "masses",
+        "fixed",
+        "move_mask",
+        "pbc",
+        "cell",
+    ),
+    *("charges", ASE_CHARGES, "initial_magmoms", "magmoms", "tags", "momenta", "momentum", "velocities"),
+    *("forces", "force", "energies", "energy", "stresses", "stress", "real", "columns"),
+}
 
 
 class Structure(eqx.Module):
@@ -33,6 +51,8 @@ class Structure(eqx.Module):
         fixed: (atoms, 3), True where a coordinate is held. A two-dimensional system fixes every z.
         pbc: periodic along each cell vector (static: another value recompiles).
         charges: (atoms,), e, for potentials that take them from the structure; None where there are none.
+        columns: further numbers of each atom by name, (atoms,) or (atoms, k), in the units of the potential
+            that takes them: radii, dipoles, ... They go wherever the charges go.
         real: (atoms,), False for the ghosts at the end that fill up the arrays (see `mdsens.ghosts`); None:
             there are none, as in every structure that a user meets.
     """
@@ -45,6 +65,7 @@ class Structure(eqx.Module):
     pbc: tuple[bool, bool, bool] = eqx.field(static=True)
     charges: Float[Array, "atoms"] | None = None
     real: Bool[Array, "atoms"] | None = None
+    columns: dict[str, Float[Array, "atoms ..."]] = eqx.field(default_factory=dict)
 
     @classmethod
     def create(
@@ -56,6 +77,7 @@ class Structure(eqx.Module):
         masses: Any = None,
         fixed: Any = None,
         charges: Any = None,
+        columns: Mapping[str, Any] | None = None,
     ) -> Self:
         """Build a structure from plain arrays; symbols or atomic numbers for `species`.
 
@@ -67,8 +89,10 @@ class Structure(eqx.Module):
             masses: u; by default the standard atomic weights.
             fixed: (atoms, 3) or (atoms,) bool; by default nothing is fixed.
             charges: (atoms,) in e; by default the atoms have none.
+            columns: further numbers of each atom by name, (atoms,) or (atoms, k).
         Raises:
-            InputError: shapes that do not fit together, or a symbol that is no element.
+            InputError: shapes that do not fit together, a symbol that is no element, or a column whose name
+                means something else already.
         """
         positions = _positions(positions)
         n = len(positions)
@@ -83,17 +107,22 @@ class Structure(eqx.Module):
             fixed=on_device(_fixed(fixed, n)),
             pbc=periodic,
             charges=None if charges is None else on_device(_charges(charges, n)),
+            columns=_columns(columns or {}, n),
         )
 
     @classmethod
-    def from_ase(cls, atoms: "Atoms") -> Self:
+    def from_ase(cls, atoms: "Atoms", columns: Iterable[str] = ()) -> Self:
         """Take over an ASE `Atoms`; constraints that hold single coordinates become `fixed`.
 
         These are FixAtoms, FixCartesian, FixedPlane and FixedLine along an axis, and FixScaled where the
         cell vectors it names have the directions of axes. Initial charges become `charges`.
 
+        Args:
+            columns: names of further arrays to take over; others stay behind, as they may be results that
+                belong to these positions. `Potential.columns` says which ones a potential takes.
         Raises:
-            InputError: no `Atoms`, or a constraint that a mask of fixed coordinates cannot express.
+            InputError: no `Atoms`, a constraint that a mask of fixed coordinates cannot express, or no array
+                of a name.
         """
         from ase import Atoms
 
@@ -114,6 +143,7 @@ class Structure(eqx.Module):
             atoms.get_masses(),
             fixed,
             atoms.arrays.get(ASE_CHARGES),
+            arrays_named(atoms, columns),
         )
 
     def to_ase(self, like: "Atoms | None" = None) -> "Atoms":
@@ -141,6 +171,9 @@ class Structure(eqx.Module):
         atoms.set_array("masses", np.asarray(self.masses), float, ())
         if self.charges is not None:
             atoms.set_array(ASE_CHARGES, np.asarray(self.charges), float, ())
+        for name, values in self.columns.items():
+            atoms.set_array(name, None)  # of another shape, perhaps
+            atoms.set_array(name, np.asarray(values), float)
         fixed = np.asarray(self.fixed)
         constraints: list[Any] = []
         # one constraint for each pattern of held coordinates
@@ -185,8 +218,8 @@ class Structure(eqx.Module):
     def repeat(self, times: int | Sequence[int]) -> Self:
         """Copies of the cell side by side, as one larger cell.
 
-        Copies follow each other as in ASE: the last cell vector counts fastest. Masses, held coordinates
-        and charges are copied with the atoms.
+        Copies follow each other as in ASE: the last cell vector counts fastest. Masses, held coordinates,
+        charges and columns are copied with the atoms.
 
         Args:
             times: copies along each cell vector; one number stands for all three.
@@ -209,6 +242,7 @@ class Structure(eqx.Module):
             fixed=jnp.tile(self.fixed, (copies, 1)),
             pbc=self.pbc,
             charges=None if self.charges is None else jnp.tile(self.charges, copies),
+            columns={name: jnp.concatenate([values] * copies) for name, values in self.columns.items()},
         )
 
 
@@ -238,6 +272,24 @@ def require_structure(value: Any, name: str = "structure") -> Structure:
     else:
         hint = "Build one with ms.Structure.create(positions, species, cell)."
     return checks.instance(name, value, Structure, hint)
+
+
+def arrays_named(atoms: "Atoms", names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Further arrays of ASE's atoms, by name, as `Structure.columns` has them.
+
+    Raises:
+        InputError: no array of this name.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    others = sorted(set(atoms.arrays) - TAKEN)
+    for name in names:
+        if name not in atoms.arrays:
+            there = ", ".join(others) or "none"
+            raise InputError(
+                f"the atoms have no array '{name}' (there are: {there}).{checks.nearest(name, others)} "
+                f"Set it with atoms.set_array('{name}', values)."
+            )
+    return {name: atoms.arrays[name] for name in names}
 
 
 # --- what may be given to `Structure.create`
@@ -323,6 +375,32 @@ def _charges(value: Any, n: int) -> np.ndarray:
     if charges.shape != (n,):
         raise InputError(f"charges have shape {charges.shape}: give {n}, one per atom, in e.")
     return charges
+
+
+def _columns(given: Mapping[str, Any], n: int) -> dict[str, Array]:
+    checks.instance("columns", given, Mapping, "Give a mapping of names to arrays, {'radii': [1.0, 1.2]}.")
+    return {_column_name(name): on_device(_column(name, value, n)) for name, value in given.items()}
+
+
+def _column_name(name: Any) -> str:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(
+            f"columns: {name!r} cannot name numbers of atoms: files need letters, digits and underscores, a "
+            "letter first."
+        )
+    if name in TAKEN:
+        raise InputError(
+            f"columns: '{name}' means something else in files and structures. Take another name, such as "
+            f"'my_{name}'; charges go to charges=."
+        )
+    return name
+
+
+def _column(name: str, value: Any, n: int) -> np.ndarray:
+    column = _numbers(name, value, "numbers (atoms,) or (atoms, k)")
+    if column.ndim not in (1, 2) or len(column) != n:
+        raise InputError(f"{name} has shape {column.shape}: give ({n},), or ({n}, k), a row for each atom.")
+    return column
 
 
 def _cell(value: Any) -> np.ndarray:

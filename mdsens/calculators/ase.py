@@ -25,7 +25,7 @@ from mdsens.potentials.parameters import check_parameters, parameter_values, rep
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
 from mdsens.relaxation.equilibrium import default_skin
-from mdsens.structure import ASE_CHARGES, Structure, volume
+from mdsens.structure import ASE_CHARGES, Structure, arrays_named, volume
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -146,6 +146,14 @@ class MDSens(Calculator):
         """Without lists and arrays that the next request makes again."""
         return {**self.__dict__, "_lists": RecentLists(), "_structure": None, "_elements_known": False}
 
+    def check_state(self, atoms: "Atoms", tol: float = 1e-15) -> list[str]:
+        """What has changed since the last results, of what ASE looks at and of the potential's columns."""
+        changes = list(super().check_state(atoms, tol))
+        if self.atoms is None or changes:
+            return changes
+        now, then = atoms.arrays, self.atoms.arrays
+        return [c for c in self._potential.columns if not np.array_equal(now.get(c), then.get(c))]
+
     def calculate(
         self,
         atoms: "Atoms | None" = None,
@@ -196,9 +204,13 @@ class MDSens(Calculator):
         # error.
         old = self._structure
         if old is None or not _same_but_places(old, atoms):
-            charges = atoms.arrays.get(ASE_CHARGES)
             old = Structure.create(
-                atoms.positions, atoms.numbers, atoms.cell.array, atoms.pbc, charges=charges
+                atoms.positions,
+                atoms.numbers,
+                atoms.cell.array,
+                atoms.pbc,
+                charges=atoms.arrays.get(ASE_CHARGES),
+                columns=arrays_named(atoms, self._potential.columns),
             )
             self._elements_known = False
         if not self._elements_known:
@@ -250,7 +262,10 @@ def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
     same_vectors = np.array_equal(np.any(np.asarray(old.cell), 1), there)
     charges = None if old.charges is None else np.asarray(old.charges)[:n]
     same_charges = np.array_equal(np.asarray(charges), np.asarray(atoms.arrays.get(ASE_CHARGES)))
-    return same_species and same_vectors and same_charges
+    same_columns = all(
+        np.array_equal(np.asarray(values)[:n], atoms.arrays.get(name)) for name, values in old.columns.items()
+    )
+    return same_species and same_vectors and same_charges and same_columns
 
 
 def _described(potential: Potential) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def md(
     options.turn_on_float64()
     from mdsens.units import GPA, PS
 
-    start = _start(structure, fix, format, species)
+    form = options.potential_option(potential, parameters)
+    start = _start(structure, fix, format, species, form.columns)
     common: dict[str, Any] = {
         "steps": steps,
         "timestep": timestep,
@@ -112,7 +113,6 @@ def md(
     }
     if pressure and ensemble is not Ensemble.NPT:
         raise InputError(f"--pressure {pressure:g} acts on a cell that moves: add --ensemble npt.")
-    form = options.potential_option(potential, parameters)
     console = Console()
     problem: Any = None
     with LiveLine(console, "compiling") as line:
@@ -143,7 +143,9 @@ def _mover(ensemble: Ensemble) -> Any:
     }[ensemble]
 
 
-def _start(path: Path, fix: Any, form: str | None, species: str | None) -> tuple[Any]:
+def _start(
+    path: Path, fix: Any, form: str | None, species: str | None, columns: tuple[str, ...]
+) -> tuple[Any]:
     """A structure, or the trajectory to go on from."""
     from mdsens.dynamics import Trajectory
     from mdsens.io.structures import read_atoms
@@ -154,7 +156,7 @@ def _start(path: Path, fix: Any, form: str | None, species: str | None) -> tuple
             raise FileFormatError(f"'{path}' is a trajectory, which knows what it holds: leave out --fix.")
         return (Trajectory.from_hdf5(path),)
     atoms = read_atoms(path, format=form, species=options.species_option(species))
-    return (options.fix_option(Structure.from_ase(atoms), fix),)
+    return (options.fix_option(Structure.from_ase(atoms, columns), fix),)
 
 
 def _shown(now: "SimulationProgress") -> str:

@@ -57,8 +57,8 @@ def relax(
     for file in files.values():
         check_free(file, overwrite)
     atoms = read_atoms(structure, format=format, species=options.species_option(species))
-    start = options.fix_option(Structure.from_ase(atoms), fix)
     form = options.potential_option(potential, parameters)
+    start = options.fix_option(Structure.from_ase(atoms, form.columns), fix)
 
     console = Console()
     problem = None

@@ -175,8 +175,8 @@ def sensitivity(
         check_free(file, overwrite)
     strains = options.cell_option(cell)
     atoms = read_atoms(structure, format=format, species=options.species_option(species))
-    start = options.fix_option(Structure.from_ase(atoms), fix)
     form = options.potential_option(potential, parameters)
+    start = options.fix_option(Structure.from_ase(atoms, form.columns), fix)
     if not functional and not differentiated:
         _require_few(form)
     crystal = _read(bulk, bulk_format, species) if bulk else None

@@ -144,6 +144,7 @@ def lone_energy(potential: Potential, batch: LabelledBatch) -> Float[Array, ""]:
         masses=jnp.ones(1),
         fixed=jnp.zeros((1, 3), bool),
         charges=None if first.charges is None else jnp.zeros(1),
+        columns={name: jnp.zeros((1, *values.shape[1:])) for name, values in first.columns.items()},
     )
     none = np.zeros(0, np.int32)
     nobody = list_of_pairs(
@@ -187,7 +188,7 @@ def size_for(n: int) -> int:
 def _shapes(data: Dataset, potential: Potential, one_shape: bool) -> Iterator[tuple[list[int], int]]:
     """Entries that share a shape, and its number of atoms."""
     sizes = [entry.structure.n_atoms for entry in data]
-    kinds = [(e.structure.pbc, e.structure.charges is None) for e in data]
+    kinds = [(e.structure.pbc, e.structure.charges is None, (*e.structure.columns,)) for e in data]
     if one_shape:
         _check_one_shape(potential, kinds, sizes)
         yield list(range(len(data))), max(sizes)
@@ -203,7 +204,8 @@ def _check_one_shape(potential: Potential, kinds: list[Any], sizes: list[int]) -
     if len(set(kinds)) > 1:
         raise InputError(
             f"structures that are periodic along different vectors ({_in_words(kinds)}), or only some with "
-            "charges, have no common shape: train on one kind, or put molecules into large periodic cells."
+            "charges or columns, have no common shape: train on one kind, or put molecules into large "
+            "periodic cells."
         )
     if not sees_no_ghosts(potential) and len(set(sizes)) > 1:
         raise InputError(
@@ -287,7 +289,12 @@ def _filled(structure: Structure, size: int, ghost: int) -> Structure:
         charges=None
         if charges is None
         else jnp.asarray(np.concatenate([np.asarray(charges), np.zeros(spare)])),
+        columns={name: _zeros_behind(values, spare) for name, values in structure.columns.items()},
     )
+
+
+def _zeros_behind(values: Any, spare: int) -> Any:
+    return jnp.asarray(np.concatenate([np.asarray(values), np.zeros((spare, *values.shape[1:]))]))
 
 
 def _list_of(listed: _Listed, filled: Structure, shape: Capacity, reach: float) -> Neighbors:

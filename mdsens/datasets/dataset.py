@@ -64,6 +64,8 @@ class LabelledStructure(NamedTuple):
         """Atoms, cell and labels as bytes: equal for equal entries, whatever their group and origin."""
         s = self.structure
         parts = [s.positions, s.cell, s.species, s.pbc, self.energy, self.forces, self.stress, self.known]
+        parts += [] if s.charges is None else [s.charges]
+        parts += s.columns.values()
         arrays = (np.asarray(np.nan if part is None else part) for part in parts)
         return b"|".join(np.ascontiguousarray(array).tobytes() for array in arrays)
 

@@ -66,6 +66,7 @@ def _content(data: Dataset) -> dict[str, Any]:
         "cell": Quantity(_rows(data, lambda e: e.structure.cell), "Å", "structures, vectors, xyz"),
         "pbc": _rows(data, lambda e: e.structure.pbc),
         **_charges(data),
+        **_columns(data),
         **_labels(data),
         "weights": Quantity(_rows(data, lambda e: e.weights), "1", "structures, (energy, forces, stress)"),
         "group": [entry.group for entry in data],
@@ -97,6 +98,21 @@ def _charges(data: Dataset) -> dict[str, Any]:
     return {"charges": Quantity(np.concatenate(filled), "e", "atoms"), "has_charges": there}
 
 
+# Which structures have a column stands beside it; those that have not get zeros in its place.
+def _columns(data: Dataset) -> dict[str, Any]:
+    names = sorted({name for entry in data for name in entry.structure.columns})
+    found = {name: _column(data, name) for name in names}
+    return {"columns": found} if found else {}
+
+
+def _column(data: Dataset, name: str) -> dict[str, Any]:
+    columns = [entry.structure.columns.get(name) for entry in data]
+    first = next(column for column in columns if column is not None)
+    zeros = [np.zeros((entry.structure.n_atoms, *first.shape[1:])) for entry in data]
+    filled = [none if column is None else column for none, column in zip(zeros, columns, strict=True)]
+    return {"values": np.concatenate(filled), "there": [column is not None for column in columns]}
+
+
 def _mask(entry: LabelledStructure) -> np.ndarray:
     if entry.forces is None:
         return np.zeros(entry.structure.n_atoms, bool)
@@ -122,7 +138,7 @@ def read_own(path: Path) -> tuple[Dataset, dict[str, Any]]:
     needed += ("forces", "has_forces", "stress", "has_stress", "weights", "group", "origin")
     if missing := [name for name in needed if name not in content]:
         raise FileFormatError(f"'{path}' has no '{missing[0]}', which every data set has: write it anew.")
-    optional = [name for name in ("charges", "has_charges") if name in content]
+    optional = [name for name in ("charges", "has_charges", "columns") if name in content]
     values = {name: _plain(content.pop(name)) for name in (*needed, *optional)}
     return Dataset(tuple(_entry(values, k) for k in range(len(values["offsets"]) - 1))), content
 
@@ -143,6 +159,11 @@ def _entry(values: Mapping[str, Any], k: int) -> LabelledStructure:
         fixed=jnp.asarray(values["fixed"][atoms]),
         pbc=(x, y, z),
         charges=jnp.asarray(values["charges"][atoms]) if charged else None,
+        columns={
+            name: jnp.asarray(column["values"][atoms])
+            for name, column in values.get("columns", {}).items()
+            if column["there"][k]
+        },
     )
     known = values["has_forces"][atoms]
     return LabelledStructure(

@@ -1,7 +1,7 @@
 """Data sets out of the files of other programs: which number is which label, and what is missing."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +32,7 @@ class Request(NamedTuple):
     compression: bool
     missing_if_nan: bool
     group: str
+    columns: Sequence[str] = ()
 
 
 def read_dataset(
@@ -47,6 +48,7 @@ def read_dataset(
     nan: str = "refuse",
     topology: str | Path | None = None,
     group: str = "",
+    columns: Sequence[str] = (),
     notice: Callable[[str], None] | None = None,
 ) -> Dataset:
     """Read structures with energies, forces and stresses.
@@ -66,6 +68,7 @@ def read_dataset(
         nan: "refuse" labels that are NaN or infinite, or take them for "missing".
         topology: a file that names the atoms, for .dcd .xtc .trr .nc.
         group: name of these data; by default what the frames say in `config_type`.
+        columns: names of further arrays to take over into `Structure.columns`; .h5 has its own.
         notice: called with a sentence on what is missing; by default a warning.
     Raises:
         FileFormatError: no such file, or nothing that is read as structures.
@@ -76,7 +79,7 @@ def read_dataset(
         raise InputError(f"nan = {nan!r}: labels that are not finite are refused ('refuse') or 'missing'.")
     names = {"energy": energy, "forces": forces, "stress": stress}
     units = units_of(energy_unit, length_unit, stress_unit)
-    request = Request(names, units, positive_in_compression, nan == "missing", group)
+    request = Request(names, units, positive_in_compression, nan == "missing", group, columns)
     own = _reads_itself(path)
     if own and (any(names.values()) or units != Units() or positive_in_compression):
         raise InputError(
@@ -270,7 +273,7 @@ def _of_ase(atoms: "Atoms", request: Request, origin: str) -> LabelledStructure:
     units, names = request.units, request.names
     values = {label: _lookup(atoms, names[label] or usual) for label, usual in USUAL.items()}
     stress = _stress_of(atoms, values["stress"], request)
-    structure = _scaled(atoms, units.length)
+    structure = _scaled(atoms, units.length, request.columns)
     known = atoms.arrays.get(KNOWN)
     labels = {
         "energy": _finite("energy", values["energy"], units.energy, request, origin),
@@ -287,12 +290,12 @@ def _of_ase(atoms: "Atoms", request: Request, origin: str) -> LabelledStructure:
     )
 
 
-def _scaled(atoms: "Atoms", length: float) -> Structure:
+def _scaled(atoms: "Atoms", length: float, columns: Sequence[str]) -> Structure:
     if length != 1.0:
         atoms = atoms.copy()
         atoms.set_cell(atoms.cell.array * length)
         atoms.positions = atoms.positions * length
-    return Structure.from_ase(atoms)
+    return Structure.from_ase(atoms, columns)
 
 
 def _stress_of(atoms: "Atoms", given: Any, request: Request) -> np.ndarray | None:

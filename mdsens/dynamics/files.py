@@ -47,6 +47,7 @@ RECORDED = {
     "conserved": "eV",
     "stress": "eV/Å³",
     "cell_velocity": "1/fs",
+    "charges": "e",
 }
 NUMBERS = {
     "temperature": "K",
@@ -141,6 +142,8 @@ def _write_exact(group: Any, trajectory: Trajectory) -> None:
         if value is not None:
             group[name] = value
             group[name].attrs["unit"] = unit
+    for name, values in trajectory.columns.items():
+        group[f"columns/{name}"] = values
     group["species"] = np.array(trajectory.species)
     group["pbc"] = np.array(trajectory.pbc)
     group["topology"] = trajectory.topology
@@ -174,6 +177,7 @@ def read_hdf5(path: str | Path) -> dict[str, Any]:
             "species": tuple(int(z) for z in group["species"][()]),
             "pbc": tuple(bool(along) for along in group["pbc"][()]),
             "topology": group["topology"].asstr()[()],
+            "columns": {name: values[()] for name, values in group.get("columns", {}).items()},
         }
 
 

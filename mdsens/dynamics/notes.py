@@ -195,7 +195,10 @@ def settings_of(setup: Setup) -> dict[str, Any]:
     settings["strains"] = fingerprint(setup.strains)
     fixed = np.asarray(structure.fixed)
     moving = (setup.positions, setup.velocities, setup.cells)
-    settings["start"] = fingerprint(structure.species, setup.masses, fixed, *moving)
+    # those without charges and columns are told apart as ever, and go on with runs that were cut off before
+    charges = () if structure.charges is None else (structure.charges,)
+    carried = (*charges, *structure.columns.values())
+    settings["start"] = fingerprint(structure.species, setup.masses, fixed, *moving, *carried)
     potential = setup.system.potential
     numbers = jax.tree.leaves(eqx.filter(potential, eqx.is_array))
     settings["potential"] = f"{type(potential).__name__} {fingerprint(*numbers)}"

@@ -133,6 +133,8 @@ class Recorded:
             topology=setup.topology,
             pressure=environment.pressure,
             thermostat_time=environment.thermostat_time,
+            charges=None if structure.charges is None else np.asarray(structure.charges),
+            columns={name: np.asarray(values) for name, values in structure.columns.items()},
         )
 
     def _measured(self, record: Record) -> dict[str, np.ndarray]:

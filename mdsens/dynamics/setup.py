@@ -1,7 +1,7 @@
 """What was asked for in a simulation, checked: atoms and where they start, velocities, numbers of the run."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -351,7 +351,11 @@ def _alike(one: Structure, other: Structure, cells: bool) -> bool:
     names = ("species", "masses", "fixed", "charges", *(["cell"] if cells else []))
     values = ((np.asarray(getattr(one, name)), np.asarray(getattr(other, name))) for name in names)
     same = [np.array_equal(mine, theirs) for mine, theirs in values]
-    return all(same) and one.pbc == other.pbc
+    return all(same) and one.pbc == other.pbc and _same_columns(one.columns, other.columns)
+
+
+def _same_columns(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    return mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
 
 
 def _with_masses(structure: Structure, masses: Any) -> Structure:

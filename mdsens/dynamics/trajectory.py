@@ -69,6 +69,8 @@ class Trajectory(eqx.Module):
         stress: of the potential alone, eV/Å³, positive in tension; None without a cell.
         cell_velocity: velocity gradient of a cell that moves, 1/fs; None of one that does not.
         pressure: that acts on the cell, eV/Å³; None if it does not move.
+        charges: e; None if the atoms have none.
+        columns: further numbers of each atom by name, as `Structure.columns`.
         thermostat_time: in which a chain of thermostats acts, fs; None without.
     """
 
@@ -93,6 +95,8 @@ class Trajectory(eqx.Module):
     cell_velocity: Float[np.ndarray, "records *replicas 3 3"] | None = None
     pressure: float | None = eqx.field(static=True, default=None)
     thermostat_time: float | None = eqx.field(static=True, default=None)
+    charges: Float[np.ndarray, " atoms"] | None = None
+    columns: dict[str, Float[np.ndarray, "atoms ..."]] = eqx.field(default_factory=dict)
 
     @property
     def total(self) -> Float[np.ndarray, "records *replicas"]:
@@ -220,9 +224,8 @@ class Trajectory(eqx.Module):
         """
         chosen = self.of_replica(replica)
         positions, cells = chosen.positions, chosen.cells()
-        options = {"pbc": self.pbc, "masses": self.masses, "fixed": self.fixed}
         cell = None if cells is None else cells[0]
-        first = Structure.create(positions[0], self.species, cell, **options)
+        first = self._structure(positions[0], cell)
         if cells is None:
             return [first.at(jnp.asarray(frame)) for frame in positions]
         frames = zip(positions, cells, strict=True)
@@ -237,8 +240,19 @@ class Trajectory(eqx.Module):
         chosen = self.of_replica(replica)
         cells = chosen.cells()
         cell = None if cells is None else cells[-1]
+        return self._structure(chosen.positions[-1], cell)
+
+    def _structure(self, positions: np.ndarray, cell: np.ndarray | None) -> Structure:
+        """The atoms with all that does not change."""
         return Structure.create(
-            chosen.positions[-1], self.species, cell, self.pbc, masses=self.masses, fixed=self.fixed
+            positions,
+            self.species,
+            cell,
+            self.pbc,
+            masses=self.masses,
+            fixed=self.fixed,
+            charges=self.charges,
+            columns=self.columns,
         )
 
     def write(self, path: str | Path, *, replica: int | None = None, overwrite: bool = False) -> None:

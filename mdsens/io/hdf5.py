@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import h5py
 
 FORMAT = "mdsens-1"
-# every array of a Structure, as a test holds
+# every array of a Structure but its columns, which are a group of their own; a test holds that
 STRUCTURE_UNITS = {
     "positions": "Å",
     "cell": "Å",
@@ -30,6 +30,7 @@ STRUCTURE_UNITS = {
     "charges": "e",
 }
 OPTIONAL = {"charges"}  # arrays that not every structure has
+COLUMNS = "columns"
 
 
 class Quantity(NamedTuple):
@@ -171,7 +172,7 @@ def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
                 part.attrs["pbc"] = value.pbc
                 there = {k: unit for k, unit in STRUCTURE_UNITS.items() if getattr(value, k) is not None}
                 arrays = {key: Quantity(getattr(value, key), unit) for key, unit in there.items()}
-                _write(part, arrays)
+                _write(part, {**arrays, COLUMNS: value.columns or None})
             case Quantity():
                 _write(group, {name: value.value})
                 for key in ("unit", "axes"):
@@ -235,7 +236,8 @@ def _read(group: "h5py.Group") -> Any:
             value = item.asstr()[()] if h5py.check_string_dtype(item.dtype) else item[()]
             unit, axes = item.attrs.get("unit"), item.attrs.get("axes", "")
             content[name] = value if unit is None else Quantity(value, unit, axes)
-    if set(content) | OPTIONAL == set(STRUCTURE_UNITS) and "pbc" in group.attrs:
+    if set(content) - {COLUMNS} | OPTIONAL == set(STRUCTURE_UNITS) and "pbc" in group.attrs:
+        columns = content.pop(COLUMNS, None)
         arrays = {name: quantity.value for name, quantity in content.items()}
-        return Structure.create(**arrays, pbc=group.attrs["pbc"])
+        return Structure.create(**arrays, pbc=group.attrs["pbc"], columns=columns)
     return content

@@ -40,6 +40,7 @@ def read_structure(
     *,
     format: str | None = None,
     species: Sequence[str] | None = None,
+    columns: Sequence[str] = (),
 ) -> Structure:
     """Read a structure from any file ASE understands (extxyz, POSCAR, cif, LAMMPS data, ...).
 
@@ -48,12 +49,14 @@ def read_structure(
         format: name of the format as in ASE, such as "extxyz", "vasp" or "lammps-data"; by default the name
             of the file says it.
         species: of a LAMMPS data file, the element of each atom type; needed where the masses do not tell.
+        columns: names of further arrays of the file to take over, `Structure.columns`.
     Raises:
         FileFormatError: no such file, ASE cannot make sense of it, or its sites are no atoms: occupied in
             part, or two at the same place.
-        InputError: an unknown format, or constraints that hold no single coordinates.
+        InputError: an unknown format, constraints that hold no single coordinates, or no array of a name.
     """
-    return Structure.from_ase(read_atoms(path, index, format=format, species=species))
+    atoms = read_atoms(path, index, format=format, species=species)
+    return Structure.from_ase(atoms, columns)
 
 
 def read_atoms(

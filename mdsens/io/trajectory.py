@@ -42,7 +42,7 @@ def write_structure(
         energy: eV. forces: (atoms, 3), eV/Å. stress: (3, 3), eV/Å³, positive in tension. Stored where the
             format has a place for them, as extxyz does.
         info: further numbers and texts about the structure.
-        columns: further arrays (atoms, ...), for extxyz and traj.
+        columns: further arrays (atoms, ...), for extxyz, beside those that the structure has.
         format: name of the format as in ASE, such as "extxyz"; by default the file's name says it.
     Raises:
         OutputExistsError: the file exists, and `overwrite` is False.

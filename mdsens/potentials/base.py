@@ -102,6 +102,7 @@ class Potential(eqx.Module):
 
         by_differences: second derivatives are differences of forces; `curvature_error` says how good.
         heavy: a derivative takes so much memory that directions are worked off one after another.
+        columns: names of the numbers of each atom that it takes from `Structure.columns`.
         ghosts: the form may be given a structure with ghosts (see `mdsens.ghosts`): they have no neighbors,
             and `Structure.real` is False for them. The form must give them no energy. Then structures of
             different sizes share what is compiled; else (False) each number of atoms is compiled for. A class
@@ -134,6 +135,7 @@ class Potential(eqx.Module):
     by_differences: ClassVar[bool] = False
     heavy: ClassVar[bool] = False
     ghosts: ClassVar[bool] = False
+    columns: ClassVar[tuple[str, ...]] = ()
     weighted_sum: ClassVar[Any]  # SumPotential, a Potential itself: set where it is defined
     elements: eqx.AbstractVar[tuple[str, ...]]
     source: eqx.AbstractVar[str]
@@ -382,9 +384,10 @@ def check_elements(potential: Potential, structure: Structure) -> None:
     """Raise unless the potential has parameters for every atom, and can describe the structure otherwise.
 
     Raises:
-        InputError: names the elements that have none and those that have.
+        InputError: names the elements that have none and those that have, or a column that is missing.
     """
     potential.check_structure(structure)
+    _check_columns(potential, structure)
     if not potential.elements:
         return  # the form does not look at species
     if unknown := sorted(set(structure.symbols) - set(potential.elements)):
@@ -394,6 +397,17 @@ def check_elements(potential: Potential, structure: Structure) -> None:
             "Use another parameter set (`mdsens potentials` lists them) or change the species of the "
             "structure."
         )
+
+
+def _check_columns(potential: Potential, structure: Structure) -> None:
+    for name in potential.columns:
+        if name not in structure.columns:
+            there = ", ".join(structure.columns) or "none"
+            raise InputError(
+                f"{type(potential).__name__} takes '{name}' of each atom from the structure, whose columns "
+                f"are: {there}. Give Structure.create(..., columns={{'{name}': [...]}}), or take it over "
+                f"with Structure.from_ase(atoms, columns=['{name}'])."
+            )
 
 
 def require_potential(value: Any, name: str = "potential") -> Potential:

@@ -66,6 +66,10 @@ class MappedPotential(Potential):
         return self.part.ghosts
 
     @property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.part.columns
+
+    @property
     def cutoff(self) -> Float[Array, ""]:
         return self.part.cutoff
 

@@ -98,6 +98,11 @@ class SumPotential(Potential):
         return "; ".join(dict.fromkeys(part.source for part in self.parts if part.source))
 
     @property
+    def columns(self) -> tuple[str, ...]:  # type: ignore[override]
+        """What the parts take from the structure."""
+        return tuple(dict.fromkeys(name for part in self.parts for name in part.columns))
+
+    @property
     def local(self) -> bool:  # type: ignore[override]
         """Whether all parts are."""
         return all(part.local for part in self.parts)

@@ -17,7 +17,8 @@ from mdsens.testing.probe import Check, filled, largest, probe
 
 def _per_atom(s: Structure) -> tuple[Array, ...]:
     arrays = (s.positions, s.species, s.masses, s.fixed)
-    return arrays if s.charges is None else (*arrays, s.charges)
+    charges = () if s.charges is None else (s.charges,)
+    return (*arrays, *charges, *s.columns.values())
 
 
 def invariances(bench: Bench) -> Iterator[Check]:

@@ -19,7 +19,10 @@ pytest.importorskip("jax_md", reason="jax-md is not installed")
 # forces are smooth up to the cutoff, so that Verlet's error is that of its formula
 LJ = ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=5.0, cut=ms.Smooth())
 CRYSTAL = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True).repeat(2)  # 32 atoms
-ARGON = ms.Structure.from_ase(CRYSTAL)
+CHARGES = np.array([0.1, -0.1] * 16)
+CRYSTAL.set_initial_charges(CHARGES)
+CRYSTAL.set_array("radii", 2 * CHARGES)
+ARGON = ms.Structure.from_ase(CRYSTAL, columns=["radii"])
 SLAB_FIXED = np.array([[k < 8] * 3 for k in range(32)])
 
 
@@ -55,13 +58,15 @@ def test_energy_of_a_crystal_is_conserved_to_the_square_of_the_timestep(run):
     assert run.drift().fluctuation < 1e-3
 
 
-def test_total_momentum_is_conserved_and_records_know_cell_and_forces(run):
+def test_total_momentum_is_conserved_and_records_know_cell_charges_and_forces(run):
     momentum = (run.masses[:, None] * run.velocities).sum(1)
     assert_allclose(momentum, 0, atol=1e-13)
     assert_allclose(run.temperatures[0], 30.0, rtol=0.3)  # of 93 coordinates: relative width sqrt(2 / 93)
     assert run.pbc == (True, True, True) and np.array_equal(run.cell, ARGON.cell)
     last = run.structures()[-1]
     assert last.pbc == ARGON.pbc and np.array_equal(last.cell, ARGON.cell)
+    assert np.array_equal(last.charges, CHARGES)
+    assert np.array_equal(last.columns["radii"], 2 * CHARGES)
     energy, forces, _ = ms.energy_forces_stress(LJ, last)
     # the same sums in another order
     assert_allclose(run.potential[-1], energy, rtol=1e-12)
