@@ -9,8 +9,11 @@ F, rho and r phi(r) are tables; their knots are the parameters. Adding c rho to 
 phi(r), or stretching rho and F together, changes no energy: only energies have a meaning, not the three
 apart.
 
+A density may be negative where an atom takes electrons out of its surroundings, as helium in palladium does:
+F then begins at a negative density.
+
 Source: Daw, Baskes, Phys. Rev. B 29, 6443 (1984); Finnis, Sinclair, Philos. Mag. A 50, 45 (1984); tables as
-LAMMPS pair_style eam, eam/alloy and eam/fs interpolate them.
+LAMMPS pair_style eam, eam/alloy, eam/fs and eam/he interpolate them.
 """
 
 from collections.abc import Mapping
@@ -35,19 +38,21 @@ class EAM(ShellPotential):
     """Embedded-atom potential of one or several species from tables.
 
     Between the knots lie LAMMPS' own cubics (`mdsens.potentials.tables`), so that energies, forces and
-    stress are those of LAMMPS. Above the last density F goes on as a straight line. Where the cutoff lies
-    behind the last distance, rho and r phi are constant there, as in LAMMPS, and the force is the slope of
-    that; LAMMPS' own is not. Second derivatives jump at the knots, and third derivatives, which are in the
-    sensitivities of elastic constants, are constant between them: such numbers are as smooth as the table.
+    stress are those of LAMMPS. Outside the densities of its table F goes on as a straight line. Where the
+    cutoff lies behind the last distance, rho and r phi are constant there, as in LAMMPS, and the force is the
+    slope of that; LAMMPS' own is not. Second derivatives jump at the knots, and third derivatives, which are
+    in the sensitivities of elastic constants, are constant between them: such numbers are as smooth as the
+    table.
 
     Attributes:
-        F: energy of embedding into the density k drho, eV, (species, knots).
+        F: energy of embedding into the density first_density + k drho, eV, (species, knots).
         rho: density at the distance k dr of an atom, in the units of the file: a row for each species, or
             for each ordered pair (atom that feels it first) with `finnis_sinclair`.
         rphi: distance times pair energy at the distance k dr, eV Å, a row for each pair of species.
         drho, dr: spacings of the knots, the latter in Å.
         cutoff_radius: Å. What the tables say beyond does not count.
         finnis_sinclair: the density depends on both species of a pair.
+        first_density: of the first knot of F, in the units of rho; 0 but where densities may be negative.
     """
 
     F: Float[Array, "..."] = parameter(
@@ -63,6 +68,7 @@ class EAM(ShellPotential):
     cutoff_radius: float = eqx.field(static=True, kw_only=True)
     finnis_sinclair: bool = eqx.field(static=True, default=False)
     source: str = eqx.field(static=True, default="")
+    first_density: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self) -> None:
         self.check_shapes()
@@ -70,6 +76,7 @@ class EAM(ShellPotential):
             raise InputError("EAM needs elements, such as ('Cu',): whose tables are these?")
         number("drho", self.drho, "the units of rho", above=0)
         number("dr", self.dr, "Å", above=0)
+        number("first_density", self.first_density, "the units of rho", at_most=0)
         for name in self.parameter_fields():
             if (n := jnp.shape(getattr(self, name))[-1]) < FEWEST_KNOTS:
                 raise InputError(f"{name} has {n} knots; a table needs {FEWEST_KNOTS} or more.")
@@ -90,7 +97,7 @@ class EAM(ShellPotential):
     def curves(self) -> tuple[Curve, ...]:
         """F(rho), rho(r) and phi(r) of each species or pair, as functions."""
         r = knot_positions(jnp.shape(self.rho)[-1], self.dr)
-        rho = knot_positions(jnp.shape(self.F)[-1], self.drho)
+        rho = knot_positions(jnp.shape(self.F)[-1], self.drho, self.first_density)
         return (
             *self._curves_of("F", "F", "rho", "1", rho, np.ones_like(rho)),
             *self._curves_of("rho", "rho", "r", "Å", r, np.ones_like(r)),
@@ -123,9 +130,9 @@ class EAM(ShellPotential):
         return self._with_slopes().shell_energies(shells)
 
     def _with_slopes(self) -> "_Interpolated":
-        table = lambda knots, spacing: Tables.through(jnp.atleast_2d(knots), spacing)
+        table = lambda knots, spacing, start=0.0: Tables.through(jnp.atleast_2d(knots), spacing, start)
         return _Interpolated(
-            F=table(self.F, self.drho),
+            F=table(self.F, self.drho, self.first_density),
             rho=table(self.rho, self.dr),
             rphi=table(self.rphi, self.dr),
             elements=self.elements,
@@ -160,7 +167,13 @@ class _Interpolated(ShellPotential):
         at = self.rho.place(r)  # the two tables have the same grid
         density = over_shell(self.rho.held(at, self._density_label(shells)))
         pairs = over_shell(self.rphi.held(at, shells.labels(pair_table(len(self.elements)))) / r)
-        return 0.5 * pairs + self.F.prolonged(self.F.place(density), shells.center)
+        return 0.5 * pairs + self._embedded(density, shells.center)
+
+    def _embedded(self, density: Float[Array, "atoms"], center: Array | None) -> Float[Array, "atoms"]:
+        at = self.F.place(density)
+        if self.F.start == 0.0:  # densities are not negative
+            return self.F.prolonged(at, center)
+        return self.F.prolonged_both_ways(at, center)
 
     def _density_label(self, shells: Shells) -> Array | None:
         if not self.finnis_sinclair:

@@ -1,8 +1,9 @@
 """Embedded-atom potentials from the files LAMMPS uses.
 
-They are setfl (.eam.alloy), its variant of Finnis and Sinclair (.eam.fs), and funcfl (.eam). All three hold
-tables of F(rho), rho(r) and a pair function, with equally spaced knots from zero on; numbers are in LAMMPS'
-`metal` units (eV, Å). A table may be broken into lines anywhere, but begins on a new one.
+They are setfl (.eam.alloy), its variants of Finnis and Sinclair (.eam.fs) and for negative densities
+(.eam.he), and funcfl (.eam). All of them hold tables of F(rho), rho(r) and a pair function, with equally
+spaced knots from zero on (F of .eam.he from a negative density on); numbers are in LAMMPS' `metal` units (eV,
+Å). A table may be broken into lines anywhere, but begins on a new one.
 
 A funcfl file holds one element, and Z(r) in place of the pair energy: an effective charge, in atomic units,
 
@@ -26,6 +27,7 @@ from mdsens.potentials.toml_files import wanted_elements
 
 HARTREE_BOHR = 27.2 * 0.529  # eV Å
 COMMENTS = 3  # lines at the top of setfl
+ROUNDED = 1e-6  # a first density this part of the last is zero
 END = 1e-6  # a cutoff may lie this part behind one spacing after the last knot: files are rounded
 
 
@@ -96,17 +98,21 @@ class _Lines:
 
 
 class _Grid(NamedTuple):
-    """Numbers and spacings of the knots, and the cutoff in Å."""
+    """Numbers and spacings of the knots, the cutoff in Å, and the density of the first knot of F."""
 
     nrho: int
     drho: float
     nr: int
     dr: float
     cutoff: float
+    first_density: float = 0.0
 
 
-def _grid(line: _Line, left_out: int = 0) -> _Grid:
-    names = ("Nrho", "drho", "Nr", "dr", "cutoff")
+GRID = ("Nrho", "drho", "Nr", "dr", "cutoff")
+LAST_DENSITY = "rhomax"  # the last knot of F, which only .eam.he states
+
+
+def _grid(line: _Line, names: Sequence[str] = GRID, left_out: int = 0) -> _Grid:
     if len(line.words) != len(names):
         raise FileFormatError(
             f"line {line.number}: {len(line.words)} columns; it must be {len(names)}: {' '.join(names)}."
@@ -123,7 +129,8 @@ def _grid(line: _Line, left_out: int = 0) -> _Grid:
             raise FileFormatError(
                 f"line {line.number}, column {k + 1}: {names[k]} = {line.words[k]}; it must be positive."
             )
-    grid = _Grid(int(values[0]), values[1], int(values[2]), values[3], values[4])
+    first = _first_density(line, values) if LAST_DENSITY in names else 0.0
+    grid = _Grid(int(values[0]), values[1], int(values[2]), values[3], values[4], first)
     end = (grid.nr - left_out) * grid.dr
     if grid.cutoff > end * (1 + END):
         raise FileFormatError(
@@ -131,6 +138,20 @@ def _grid(line: _Line, left_out: int = 0) -> _Grid:
             f"{end:g} Å = {grid.nr - left_out} · {grid.dr:g} Å. Lower it, or give longer tables."
         )
     return grid
+
+
+def _first_density(line: _Line, values: Sequence[float]) -> float:
+    # the spacing is rounded to some seven digits, and so is the span that it makes
+    nrho, drho, *_, last = values
+    first = last - (nrho - 1) * drho
+    if abs(first) < ROUNDED * abs(last):
+        return 0.0
+    if first > 0:
+        raise FileFormatError(
+            f"line {line.number}, column 6: the densities of F run from {first:g} to {last:g}; atoms far "
+            "from others have the density 0, which must be among them."
+        )
+    return first
 
 
 def _source(lines: Sequence[str], path: str | Path) -> str:
@@ -176,19 +197,33 @@ def read_eam_fs(path: str | Path, elements: Sequence[str] | None = None) -> EAM:
     return _read_setfl(path, elements, finnis_sinclair=True)
 
 
-def _read_setfl(path: str | Path, elements: Sequence[str] | None, *, finnis_sinclair: bool) -> EAM:
+def read_eam_he(path: str | Path, elements: Sequence[str] | None = None) -> EAM:
+    """The same as `read_eam_fs` from a file whose densities may be negative (LAMMPS pair_style eam/he).
+
+    Its header ends with the last density, and F runs up to there from the density that its spacing says.
+    """
+    return _read_setfl(path, elements, finnis_sinclair=True, header=(*GRID, LAST_DENSITY))
+
+
+def _read_setfl(
+    path: str | Path,
+    elements: Sequence[str] | None,
+    *,
+    finnis_sinclair: bool,
+    header: Sequence[str] = GRID,
+) -> EAM:
     def read(lines: list[str]) -> EAM:
-        tables = _setfl_tables(lines, finnis_sinclair)
+        tables = _setfl_tables(lines, finnis_sinclair, header)
         wanted = wanted_elements(elements, tables.elements)
         return _potential(tables, wanted, finnis_sinclair, _source(lines, path))
 
     return reading(path, read)
 
 
-def _setfl_tables(lines: list[str], finnis_sinclair: bool) -> _Tables:
+def _setfl_tables(lines: list[str], finnis_sinclair: bool, header: Sequence[str]) -> _Tables:
     rest = _Lines(lines, COMMENTS)
     there = _setfl_elements(rest.next("the list of elements"))
-    grid = _grid(rest.next("Nrho drho Nr dr cutoff"))
+    grid = _grid(rest.next(" ".join(header)), header)
     F, rho, rphi = {}, {}, {}
     for center in there:
         _check_element_line(rest.next(f"atomic number and mass of {center}"), center)
@@ -242,7 +277,8 @@ def _potential(tables: _Tables, wanted: tuple[str, ...], finnis_sinclair: bool, 
     }
     settings: Any = {"elements": wanted, "finnis_sinclair": finnis_sinclair, "source": source}
     g = tables.grid
-    return built(EAM, **arrays, drho=g.drho, dr=g.dr, cutoff_radius=g.cutoff, **settings)
+    settings |= {"drho": g.drho, "dr": g.dr, "cutoff_radius": g.cutoff, "first_density": g.first_density}
+    return built(EAM, **arrays, **settings)
 
 
 def _stacked(tables: dict[str, np.ndarray], labels: Iterable[str]) -> np.ndarray:
@@ -308,7 +344,7 @@ def mix_funcfl(*paths: str | Path) -> EAM:
 def _funcfl(lines: list[str], source: str) -> _Funcfl:
     rest = _Lines(lines, 1)
     element = _funcfl_element(rest.next("atomic number and mass"))
-    grid = _grid(rest.next("Nrho drho Nr dr cutoff"), left_out=1)
+    grid = _grid(rest.next(" ".join(GRID)), left_out=1)
     F = rest.table(grid.nrho, f"F of {element}")
     Z = rest.table(grid.nr, f"Z of {element}")
     rho = rest.table(grid.nr, f"rho of {element}")

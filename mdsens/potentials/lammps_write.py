@@ -4,7 +4,8 @@ The formats are those that `load_potential` reads (`lammps_files`, `tersoff_file
 `snap_files`), in units metal. Numbers have all their digits: what is read back is the same potential to
 the last bit, but for products that the format has and the form has not.
 
-Source: LAMMPS documentation, pair_style sw, tersoff, tersoff/zbl, tersoff/mod, eam/alloy, eam/fs, snap.
+Source: LAMMPS documentation, pair_style sw, tersoff, tersoff/zbl, tersoff/mod, eam/alloy, eam/fs, eam/he,
+snap.
 """
 
 import itertools
@@ -135,18 +136,23 @@ def _charges(potential: Any, i: int, j: int) -> dict[str, float]:
 # --- tables of embedded atoms
 
 
-def _eam(finnis_sinclair: bool) -> Callable[[EAM, Path], dict[Path, str]]:
+def _eam(finnis_sinclair: bool, negative: bool = False) -> Callable[[EAM, Path], dict[Path, str]]:
     def write(potential: EAM, path: Path) -> dict[Path, str]:
+        if potential.first_density < 0 and not negative:
+            raise InputError(
+                f"'{path.name}': densities begin at {potential.first_density:g} here, and in such a file at "
+                "0. Write .eam.he."
+            )
         if potential.finnis_sinclair != finnis_sinclair:
             kind = "the density depends on both species" if potential.finnis_sinclair else "it does not here"
             right = ".eam.fs" if potential.finnis_sinclair else ".eam.alloy"
             raise InputError(f"'{path.name}': {kind}, which is what {right} files are for. Name it so.")
-        return {path: "\n".join([*_setfl_lines(potential), ""])}
+        return {path: "\n".join([*_setfl_lines(potential, negative), ""])}
 
     return write
 
 
-def _setfl_lines(potential: EAM) -> Iterator[str]:
+def _setfl_lines(potential: EAM, negative: bool) -> Iterator[str]:
     elements, n = potential.elements, len(potential.elements)
     F, rho, rphi = (
         np.atleast_2d(np.asarray(table)) for table in (potential.F, potential.rho, potential.rphi)
@@ -156,7 +162,9 @@ def _setfl_lines(potential: EAM) -> Iterator[str]:
     yield "#"
     yield f"{n} {' '.join(elements)}"
     grid = F.shape[1], _number(potential.drho), rho.shape[1], _number(potential.dr)
-    yield " ".join(map(str, (*grid, _number(potential.cutoff_radius))))
+    last_density = potential.first_density + (F.shape[1] - 1) * potential.drho
+    ends = [potential.cutoff_radius, *([last_density] if negative else [])]
+    yield " ".join(map(str, (*grid, *map(_number, ends))))
     for center in range(n):
         yield _element_line(elements[center])
         yield from _table(F[center])
@@ -207,5 +215,6 @@ WRITERS: dict[str, tuple[type[Potential], Callable[[Any, Path], dict[Path, str]]
     ".tersoff.modc": (TersoffMod, _bond_order((*MOD_COLUMNS, "c0"))),
     ".eam.alloy": (EAM, _eam(finnis_sinclair=False)),
     ".eam.fs": (EAM, _eam(finnis_sinclair=True)),
+    ".eam.he": (EAM, _eam(finnis_sinclair=True, negative=True)),
     ".snapcoeff": (SNAP, _snap),
 }

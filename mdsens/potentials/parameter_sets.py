@@ -17,7 +17,7 @@ from mdsens.errors import FileFormatError, InputError
 from mdsens.io.files import new_file
 from mdsens.potentials.angle_files import read_edip, read_vashishta
 from mdsens.potentials.base import Potential, require_potential
-from mdsens.potentials.eam_files import read_eam_alloy, read_eam_fs, read_eam_funcfl
+from mdsens.potentials.eam_files import read_eam_alloy, read_eam_fs, read_eam_funcfl, read_eam_he
 from mdsens.potentials.lammps_files import read_sw
 from mdsens.potentials.networks import read_yace
 from mdsens.potentials.openmm_files import read_openmm_file
@@ -49,6 +49,7 @@ READERS: dict[str, Callable[..., Potential]] = {
     ".alloy": read_eam_alloy,
     ".setfl": read_eam_alloy,
     ".fs": read_eam_fs,
+    ".he": read_eam_he,
     ".eam": read_eam_funcfl,
     ".funcfl": read_eam_funcfl,
     ".edip": read_edip,
@@ -82,8 +83,8 @@ def load_potential(
 
     Args:
         name_or_path: a name out of `available_potentials()`, or a file: .toml (as `save_potential` writes
-            it), and of LAMMPS .sw (Stillinger-Weber), .eam.alloy, .eam.fs and .eam (embedded atoms),
-            .tersoff, .tersoff.zbl, .tersoff.mod and .tersoff.modc, .edip, .vashishta, .snapcoeff with
+            it), and of LAMMPS .sw (Stillinger-Weber), .eam.alloy, .eam.fs, .eam.he and .eam (embedded
+            atoms), .tersoff, .tersoff.zbl, .tersoff.mod and .tersoff.modc, .edip, .vashishta, .snapcoeff with
             .snapparam beside it (SNAP), and .yace (cluster expansions, by `from_ace_jax`); of OpenMM .xml
             (a System, see `read_openmm`).
         elements: chemical symbols wanted, in the order wanted; by default all the set has. Of a file that has
@@ -158,8 +159,8 @@ def save_potential(potential: Potential, path: str | Path, *, overwrite: bool = 
 
     Args:
         path: its ending says the format: .toml for any form of mdsens; and for LAMMPS .sw, .tersoff,
-            .tersoff.zbl, .tersoff.mod, .tersoff.modc, .eam.alloy, .eam.fs, or .snapcoeff, which writes
-            .snapparam beside it.
+            .tersoff.zbl, .tersoff.mod, .tersoff.modc, .eam.alloy, .eam.fs, .eam.he, or .snapcoeff, which
+            writes .snapparam beside it.
     Raises:
         InputError: another ending, one that belongs to another form, or a potential that is more than numbers
             (such as `JaxMDPotential`).

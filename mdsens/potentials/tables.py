@@ -1,6 +1,7 @@
 """Functions given by a table, between whose knots lie cubic polynomials.
 
-The knots stand at 0, h, 2h, ... and are the parameters; the slope at a knot comes from its neighbors,
+The knots stand at 0, h, 2h, ... (or begin elsewhere) and are the parameters; the slope at a knot comes from
+its neighbors,
 
     s_k = (f_{k-2} - 8 f_{k-1} + 8 f_{k+1} - f_{k+2}) / 12,                      per spacing h,
 
@@ -47,21 +48,23 @@ class Tables(eqx.Module):
 
     Attributes:
         values, slopes: at the knots, one table behind the other.
-        spacing: between two knots. n_knots: of one table.
+        spacing: between two knots. n_knots: of one table. start: where the first knot stands.
     """
 
     values: Float[Array, "tables_times_knots"]
     slopes: Float[Array, "tables_times_knots"]
     spacing: float = eqx.field(static=True)
     n_knots: int = eqx.field(static=True)
+    start: float = eqx.field(static=True, default=0.0)
 
     @classmethod
-    def through(cls, knots: Float[Array, "tables knots"], spacing: float) -> "Tables":
+    def through(cls, knots: Float[Array, "tables knots"], spacing: float, start: float = 0.0) -> "Tables":
         """The tables with these values at the knots."""
-        return cls(knots.reshape(-1), knot_slopes(knots).reshape(-1), spacing, knots.shape[-1])
+        return cls(knots.reshape(-1), knot_slopes(knots).reshape(-1), spacing, knots.shape[-1], start)
 
     def place(self, x: Float[Array, "..."]) -> Place:
         """Place of each number on the grid; behind the last knot t grows above 1."""
+        x = x - self.start if self.start else x
         in_spacings = x * (1 / self.spacing)
         knot = jnp.clip(in_spacings.astype(jnp.int32), 0, self.n_knots - 2)
         return Place(knot, in_spacings - knot)
@@ -74,6 +77,12 @@ class Tables(eqx.Module):
         """Value; behind the last knot, along the straight line with the slope there."""
         beyond = jnp.maximum(at.t - 1.0, 0.0)
         return self.held(at, table) + beyond * self._entry(self.slopes, at.knot + 1, table)
+
+    def prolonged_both_ways(self, at: Place, table: Int[Array, "..."] | None) -> Float[Array, "..."]:
+        """Value; outside of the knots, along the straight lines with the slopes at the ends."""
+        before = jnp.minimum(at.t, 0.0)
+        within = Place(at.knot, jnp.maximum(at.t, 0.0))
+        return self.prolonged(within, table) + before * self._entry(self.slopes, at.knot, table)
 
     def _cubic(self, knot: Array, t: Array, table: Array | None) -> Array:
         f = self._entry(self.values, knot, table)
@@ -88,6 +97,6 @@ class Tables(eqx.Module):
         return entries.at[at].get(mode="promise_in_bounds")
 
 
-def knot_positions(n_knots: int, spacing: float) -> np.ndarray:
+def knot_positions(n_knots: int, spacing: float, start: float = 0.0) -> np.ndarray:
     """Where the knots stand."""
-    return spacing * np.arange(n_knots)
+    return start + spacing * np.arange(n_knots)

@@ -8,8 +8,9 @@ from lammps_program import single_point as lammps_single_point
 import mdsens as ms
 
 FILES = files_of_lammps()
-STYLES = {".alloy": "eam/alloy", ".fs": "eam/fs", ".eam": "eam"}
-KINDS = ("Cu_mishin1.eam.alloy", "NiAlH_jea.eam.alloy", "AlFe_mm.eam.fs", "Cu_u3.eam")  # one of each
+STYLES = {".alloy": "eam/alloy", ".fs": "eam/fs", ".eam": "eam", ".he": "eam/he"}
+# one of each
+KINDS = ("Cu_mishin1.eam.alloy", "NiAlH_jea.eam.alloy", "AlFe_mm.eam.fs", "Cu_u3.eam", "PdHHe.eam.he")
 NAMES = sorted(file.name for file in FILES.glob("*") if file.suffix in STYLES)
 
 

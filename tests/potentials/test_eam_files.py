@@ -1,5 +1,7 @@
 """Files of embedded atoms: what is wrong with one is said with line and column."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -7,6 +9,7 @@ from numpy.testing import assert_allclose
 import mdsens as ms
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.eam_files import HARTREE_BOHR
+from mdsens.potentials.tables import Tables
 
 
 def block(values, per_line=3):
@@ -113,6 +116,44 @@ def changed(number, text):
 def test_what_is_wrong_is_said_with_line_and_column(load, lines, message):
     with pytest.raises(FileFormatError, match=message):
         load(lines)
+
+
+def he(header="6 0.5 7 0.6 4.1 1.0"):
+    lines = setfl(fs=True)
+    return [*lines[:4], header, *lines[5:]]
+
+
+def test_the_densities_of_helium_begin_where_the_last_one_and_the_spacing_say(load):
+    potential = load(he(), "x.eam.he")
+    assert potential.first_density == -1.5
+    (curve, *_) = potential.curves()
+    assert_allclose(curve.x, [-1.5, -1.0, -0.5, 0.0, 0.5, 1.0])
+    # rounded numbers of a table that begins at zero
+    assert load(he("6 0.5 7 0.6 4.1 2.5000001"), "x.eam.he").first_density == 0.0
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("6 0.5 7 0.6 4.1", "line 5: 5 columns; it must be 6: Nrho drho Nr dr cutoff rhomax"),
+        ("6 0.5 7 0.6 4.1 9", "line 5, column 6: the densities of F run from 6.5 to 9"),
+        ("6 0.5 7 0.6 4.1 much", "line 5, column 6: 'much' stands where a number"),
+    ],
+)
+def test_a_header_without_a_last_density_is_said_with_its_column(load, header, message):
+    with pytest.raises(FileFormatError, match=message):
+        load(he(header), "x.eam.he")
+
+
+def test_below_the_first_density_the_energy_goes_on_along_a_line():
+    knots, spacing = jnp.array([[4.0, 1.0, 0.0, 1.0, 4.0, 9.0]]), 0.5
+    table = Tables.through(knots, spacing, -1.0)
+    at = lambda x: float(table.prolonged_both_ways(table.place(jnp.asarray(x)), None))
+    assert_allclose([at(x) for x in (-1.0, -0.5, 0.0, 1.5)], [4.0, 1.0, 0.0, 9.0], atol=1e-14)
+    # the slopes at the ends are those of the last two knots
+    assert_allclose([at(-2.0), at(2.5)], [4.0 + 2 * 3.0, 9.0 + 2 * 5.0], atol=1e-13)
+    slope = jax.grad(lambda x: table.prolonged_both_ways(table.place(x), None))
+    assert_allclose([slope(-1.0 - 1e-9), slope(-1.0 + 1e-9)], -6.0, atol=1e-6)
 
 
 def test_elements_that_a_file_lacks_are_named(load):

@@ -11,7 +11,7 @@ from mdsens.potentials.tersoff_variants import TersoffMod
 rng = np.random.default_rng(0)
 
 
-def eam(finnis_sinclair: bool) -> ms.EAM:
+def eam(finnis_sinclair: bool, first_density: float = 0.0) -> ms.EAM:
     """Two species, with tables of noise: only their places count."""
     densities = 4 if finnis_sinclair else 2
     return ms.EAM(
@@ -24,6 +24,7 @@ def eam(finnis_sinclair: bool) -> ms.EAM:
         cutoff_radius=4.9,
         finnis_sinclair=finnis_sinclair,
         source="noise",
+        first_density=first_density,
     )
 
 
@@ -39,6 +40,7 @@ CASES = {
     "sic.tersoff": lambda: ms.load_potential("sic-tersoff-1989"),
     "nial.eam.alloy": lambda: eam(False),
     "nial.eam.fs": lambda: eam(True),
+    "nial.eam.he": lambda: eam(True, -0.5),
     "w.snapcoeff": snap,
 }
 
@@ -68,6 +70,13 @@ def test_settings_of_snap_stand_beside_its_coefficients(tmp_path):
     back = ms.load_potential(tmp_path / "w.snapcoeff")
     for field in ("twojmax", "rcutfac", "rfac0", "rmin0", "radii", "weights", "bzero", "quadratic", "switch"):
         assert getattr(back, field) == getattr(snap(), field)
+
+
+def test_negative_densities_need_a_file_that_has_them(tmp_path):
+    ms.save_potential(eam(True, -0.5), tmp_path / "nial.eam.he")
+    assert ms.load_potential(tmp_path / "nial.eam.he").first_density == pytest.approx(-0.5, abs=1e-15)
+    with pytest.raises(InputError, match=r"densities begin at -0\.5 here.*Write \.eam\.he"):
+        ms.save_potential(eam(True, -0.5), tmp_path / "nial.eam.fs")
 
 
 def test_another_form_than_the_ending_says_is_refused_with_the_right_name(tmp_path):
