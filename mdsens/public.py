@@ -12,6 +12,7 @@ from mdsens import (
     flows,
     implicit,
     observables,
+    saddles,
     strain,
     testing,
     training,
@@ -73,6 +74,9 @@ from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.plan import AutoRelaxer
 from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.relaxation.walk import RelaxationProgress, Status
+from mdsens.saddles.barrier import Barrier, barrier
+from mdsens.saddles.path import ReactionPath
+from mdsens.saddles.saddle import Saddle, saddle
 from mdsens.sensitivity.analysis import sensitivities
 from mdsens.sensitivity.first_order import first_order
 from mdsens.sensitivity.functional import change_function, functional_sensitivities
@@ -81,6 +85,7 @@ from mdsens.structure import Structure, volume
 
 __all__ = [
     "AutoRelaxer",
+    "Barrier",
     "BornMayerHuggins",
     "Buckingham",
     "Certificate",
@@ -117,9 +122,11 @@ __all__ = [
     "ProgramPotential",
     "RelaxationProgress",
     "Quantity",
+    "ReactionPath",
     "Relaxed",
     "RelaxedRecord",
     "SNAP",
+    "Saddle",
     "SensitivityReport",
     "Shifted",
     "Smooth",
@@ -136,6 +143,7 @@ __all__ = [
     "Wolf",
     "ZBL",
     "available_potentials",
+    "barrier",
     "calculators",
     "certify",
     "change_function",
@@ -175,6 +183,8 @@ __all__ = [
     "read_trajectory",
     "relax",
     "replace_parameters",
+    "saddle",
+    "saddles",
     "save_potential",
     "sensitivities",
     "strain",

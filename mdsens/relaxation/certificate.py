@@ -21,6 +21,7 @@ class Certificate:
         mode: (atoms, 3) atomic part of the softest mode; strain_mode: its strain part.
         difference_error: how far the lowest curvature may be off because second derivatives are differences
             of forces, eV/Å²; NaN where they are exact.
+        next_curvature: the lowest curvature but one, eV/Å²; NaN where the lowest is not negative.
         linear_residual: |H dx + b| / |b| of the solves behind the derivatives, the worst of them.
         unknowns, gauge: number of coordinates, and how many of them cost no energy or are fixed.
     """
@@ -36,6 +37,7 @@ class Certificate:
     gauge: int
     linear_residual: float = float("nan")
     difference_error: float = float("nan")
+    next_curvature: float = float("nan")
 
     @property
     def condition(self) -> float:
@@ -51,6 +53,11 @@ class Certificate:
     def is_saddle(self) -> bool:
         """The energy falls along some mode, beyond doubt."""
         return self.unknowns > self.gauge and self.lowest_curvature < -self._doubt
+
+    @property
+    def is_transition_state(self) -> bool:
+        """The energy falls along one mode and rises along all others, beyond doubt."""
+        return self.is_saddle and self.next_curvature > self._doubt
 
     @property
     def _doubt(self) -> float:
@@ -75,11 +82,17 @@ class Certificate:
                 "lowest curvature (eV/Å²)",
                 "-" if still else f"{self.lowest_curvature:.4g} ± {self.curvature_error:.0e}",
             ),
+            *self._next(),
             ("condition number", "-" if still else f"{self.condition:.3g}"),
             ("linear residual", f"{self.linear_residual:.0e}" if np.isfinite(self.linear_residual) else "-"),
             ("unknowns (gauge)", f"{self.unknowns} ({self.gauge})"),
             *self._differences(),
         ]
+
+    def _next(self) -> list[tuple[str, str]]:
+        if np.isnan(self.next_curvature):
+            return []
+        return [("next curvature (eV/Å²)", f"{self.next_curvature:.4g}")]
 
     def _differences(self) -> list[tuple[str, str]]:
         if np.isnan(self.difference_error):
@@ -96,6 +109,35 @@ class Certificate:
         """
         if not self.is_minimum:
             raise self.error(name, partial)
+
+    def require_transition_state(self, name: str = "the state", partial: object = None) -> None:
+        """Raise unless the energy falls along exactly one mode.
+
+        Args:
+            partial: what the error carries; by default this certificate.
+        Raises:
+            SaddlePointError: a minimum, a saddle point of higher order, or a mode without curvature.
+        """
+        if self.is_transition_state:
+            return
+        if not self.is_saddle:
+            raise self._no_saddle_error(name, partial)
+        raise SaddlePointError(
+            f"{name} is a saddle point of higher order: the energy falls along two modes or more, with the "
+            f"curvatures {self.lowest_curvature:.3g} and {self.next_curvature:.3g} eV/Å². No path of least "
+            "energy crosses it. Symmetry holds it there: rattle the starting positions by 0.05 Å, or give a "
+            "band more images.",
+            self if partial is None else partial,
+        )
+
+    def _no_saddle_error(self, name: str, partial: object) -> SaddlePointError:
+        if not self.is_minimum:
+            return self.error(name, partial)
+        return SaddlePointError(
+            f"{name} is a minimum and no saddle point: the lowest curvature is {self.lowest_curvature:.3g} "
+            "eV/Å². Start closer to the saddle point, or give both minima: ms.saddle(potential, start, end).",
+            self if partial is None else partial,
+        )
 
     def error(self, name: str = "the state", partial: object = None) -> SaddlePointError:
         """What is wrong with a state that is no minimum, and what to do."""

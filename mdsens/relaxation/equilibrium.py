@@ -90,6 +90,22 @@ class Product(eqx.Module):
         return self.landscape.product(self.w, v)
 
 
+class Deflated(eqx.Module):
+    """v -> H v, with one eigenvector moved up the spectrum by a shift.
+
+    Attributes:
+        mode: the eigenvector, of norm 1. shift: eV/Å².
+    """
+
+    product: Any
+    mode: Vector
+    shift: Float[Array, ""]
+
+    def __call__(self, v: Vector) -> Vector:
+        """The product."""
+        return self.product(v) + self.shift * (self.mode @ v) * self.mode
+
+
 class Internal(eqx.Module):
     """How the atoms settle while the cell is held: H_uu of the state, factorised.
 
@@ -251,8 +267,23 @@ class Equilibrium:
         """Lowest and highest curvature, eV/Å²."""
         if self.hessian:
             return self._dense_spectrum(*self.hessian)
-        product = self.assembled or Product(self.landscape, self.w)
-        return _iterative_spectrum(product, self.gauge, self.preconditioner, len(self.w))
+        return _iterative_spectrum(self._product, self.gauge, self.preconditioner, len(self.w))
+
+    @property
+    def _product(self) -> Any:
+        return self.assembled or Product(self.landscape, self.w)
+
+    @functools.cached_property
+    def next_curvature(self) -> float:
+        """Lowest curvature but one, eV/Å²: that of the Hessian with its softest mode moved to the top."""
+        ends = self.spectrum
+        shift = ends.highest - ends.lowest
+        if self.hessian:
+            matrix, projector = self.hessian
+            deflated = matrix + shift * np.outer(ends.mode, ends.mode)
+            return float(self._dense_spectrum(deflated, projector).lowest)
+        product = Deflated(self._product, jnp.asarray(ends.mode), jnp.asarray(shift))
+        return float(_iterative_spectrum(product, self.gauge, self.preconditioner, len(self.w)).lowest)
 
     def _dense_spectrum(self, hessian: np.ndarray, projector: np.ndarray) -> Spectrum:
         # the work grows with the cube of the size: without the rows and columns of ghosts
@@ -344,6 +375,7 @@ class Equilibrium:
         ends = self.spectrum if rank else Spectrum(*infinite)
         whole_mode = np.asarray(ends.mode)
         mode = self._without_ghosts(whole_mode)
+        falls = rank and float(ends.lowest) < 0
         return Certificate(
             fmax=self.fmax,
             stress_error=self.stress_error,
@@ -355,7 +387,16 @@ class Equilibrium:
             unknowns=unknowns,
             gauge=unknowns - rank,
             difference_error=self._difference_error(whole_mode) if rank else np.nan,
+            next_curvature=self.next_curvature if falls else np.nan,
         )
+
+    def require(self, name: str = "the state", partial: object = None) -> None:
+        """Raise unless the state is what it is meant to be: a minimum.
+
+        Raises:
+            SaddlePointError: it is none.
+        """
+        self.certificate.require_minimum(name, partial)
 
     def _difference_error(self, mode: np.ndarray) -> float:
         if not self.potential.by_differences:

@@ -30,6 +30,7 @@ from mdsens.relaxation.lbfgs import LBFGS
 from mdsens.relaxation.memory import remember
 from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.plan import AbstractPlan, AbstractRelaxer, Always, plan_of
+from mdsens.relaxation.saddle_point import SaddleEquilibrium, follow_saddle
 from mdsens.relaxation.walk import Found, Options, RelaxationProblem, RelaxationProgress, Status, run
 from mdsens.strain import from_voigt, volume_of
 from mdsens.structure import Structure, require_structure
@@ -229,6 +230,8 @@ def follow(
     """
     old = state.landscape.coordinates
     coordinates = Coordinates(padded(potential, start), old.basis, old.conservative)
+    if isinstance(state, SaddleEquilibrium):
+        return follow_saddle(state, potential, coordinates, fmax, max_steps)
     options = Options(Always(NewtonCG()), fmax, max_steps, None, False)
     found = settle(potential, coordinates, state.landscape.target, options)
     if found.status is not Status.CONVERGED:
@@ -351,8 +354,13 @@ def _voigt_stress(stress: Any) -> Float[Array, "6"]:
 
 
 def _relaxed(landscape: Landscape, w: Vector, found: Found) -> Relaxed:
+    return Relaxed(**reached(landscape, w, found))
+
+
+def reached(landscape: Landscape, w: Vector, found: Found) -> dict[str, Any]:
+    """The attributes of a `Relaxed`, for what a walk has found."""
     n = found.equilibrium.n_atoms
-    return Relaxed(
+    return dict(
         structure=without_ghosts(structure_at(landscape.coordinates, w), n),
         potential=landscape.potential,
         neighbors=list_without_ghosts(landscape.neighbors, n),

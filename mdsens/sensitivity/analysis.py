@@ -91,7 +91,7 @@ def sensitivities(
         relaxed[key] = given
         if not isinstance(given, Relaxed):
             relaxed[key] = relax(potential, start, cell=cells[key], **unchecked)
-        relaxed[key].equilibrium.certificate.require_minimum(key)
+        relaxed[key].equilibrium.require(key)
 
     say("differentiating")
     problem = SensitivityProblem.of(relaxed, observables, parameters, linear_solver)
