@@ -84,7 +84,7 @@ def find_gauge(
     motions = _rigid_motions(structure) * jnp.repeat(touching, 3)
     motions = _leave_alone(motions, structure.fixed.reshape(-1), structure.count) * free.reshape(-1)
     unknowns = jnp.concatenate([free.reshape(-1), jnp.ones(n_strains, bool)])
-    return Gauge(unknowns, _orthonormal(motions, structure.count))
+    return Gauge(unknowns, orthonormal(motions, structure.count))
 
 
 def _held(tree: Any) -> Any:
@@ -129,7 +129,12 @@ def _leave_alone(
     return jnp.where(allowed[:, None], combinations.T, 0.0) @ motions
 
 
-def _orthonormal(motions: Float[Array, "6 coordinates"], count: int | Array) -> Float[Array, "6 coordinates"]:
+def orthonormal(motions: Float[Array, "6 coordinates"], count: int | Array) -> Float[Array, "6 coordinates"]:
+    """Orthonormal rows that span what these rows span; the rows left over are zero.
+
+    Args:
+        count: the square of a norm that rows may have, such as a number of atoms; 1e-9 of it counts as zero.
+    """
     # Gram matrix M M^T = V s V^T; the rows of s^-1/2 V^T M are orthonormal.
     # What has no norm (a turn about the axis of a linear molecule) becomes a zero row.
     size, V = jnp.linalg.eigh(motions @ motions.T)

@@ -1,5 +1,6 @@
 """Measurable numbers of a relaxed state."""
 
+from mdsens.observables.barriers import attempt_frequency, barrier, rate
 from mdsens.observables.defects import formation
 from mdsens.observables.elastic import bulk_modulus, cubic_constants, elastic_constants
 from mdsens.observables.named import (
@@ -19,6 +20,8 @@ __all__ = [
     "NAMED",
     "Observable",
     "State",
+    "attempt_frequency",
+    "barrier",
     "bulk_modulus",
     "cell_parameters",
     "cell_volume",
@@ -31,4 +34,5 @@ __all__ = [
     "gamma_phonon",
     "lattice_constant",
     "named",
+    "rate",
 ]

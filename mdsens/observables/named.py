@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from mdsens.checks import nearest, number
 from mdsens.errors import InputError
+from mdsens.observables.barriers import passage_by_name
 from mdsens.observables.crystal import Conventional, conventional, require_cubic
 from mdsens.observables.defects import formation
 from mdsens.observables.elastic import (
@@ -324,7 +325,11 @@ TEXTS = {
     "C11_clamped ...": "the same with ions that follow the strain",
     "gamma_phonon": "highest frequency at the wave vector zero of the given cell, THz",
     "formation": "formation energy (eV) and volume (Å³) of the state 'defect'",
+    "barrier": "energy from the state 'initial' up to 'saddle', eV; backward_barrier: from 'final'",
+    "attempt_frequency": "Vineyard's, THz; backward_attempt_frequency: from 'final'",
+    "rate_300K": "rate of crossing at any temperature, 1/s; backward_rate_300K: from 'final'",
 }
+PASSAGES = ("barrier", "backward_barrier", "attempt_frequency", "backward_attempt_frequency", "rate_300K")
 
 
 def named(names: Sequence[str], state: str = "structure") -> list[Observable]:
@@ -336,11 +341,13 @@ def named(names: Sequence[str], state: str = "structure") -> list[Observable]:
         InputError: unknown name; the nearest one is suggested.
     """
     constants = [name for name in names if CONSTANT.fullmatch(name)]
+    passages = {name: passage_by_name(name) for name in names}
     for name in names:
-        if name not in NAMED and name not in constants:
-            known = [*NAMED, "C11", "C12", "C44", *CUBIC_CONSTANTS, "K"]
+        if name not in NAMED and name not in constants and passages[name] is None:
+            known = [*NAMED, *PASSAGES, "C11", "C12", "C44", *CUBIC_CONSTANTS, "K"]
             raise InputError(
                 f"no observable '{name}'.{nearest(name, known, 0.3)} There are: {', '.join(TEXTS)}."
             )
-    groups = [NAMED[name](state) for name in names if name in NAMED]
+    others = [name for name in names if name not in constants]
+    groups = [passages[name] or NAMED[name](state) for name in others]
     return [*groups, elastic(constants, state)] if constants else groups

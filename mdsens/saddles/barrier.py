@@ -8,12 +8,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.checks import number, whole
 from mdsens.errors import InputError, NotConvergedError, SaddlePointError
 from mdsens.implicit.linear import AbstractLinearSolver
+from mdsens.observables.barriers import log_attempt_frequency
+from mdsens.observables.observable import State
 from mdsens.potentials.base import Potential, require_potential
 from mdsens.quantities import concrete
 from mdsens.relaxation.memory import remember
@@ -64,6 +68,17 @@ class Barrier:
     def backward(self) -> Float[Array, ""]:
         """Energy from the final minimum up to the saddle point, eV."""
         return self.saddle.energy - self.final.energy
+
+    @property
+    def attempt_frequency(self) -> Float[Array, ""]:
+        """Vineyard's attempt frequency out of the initial minimum, THz."""
+        minimum, saddle = (State(s.structure, s.neighbors) for s in (self.initial, self.saddle))
+        return _attempt_frequency(self.saddle.potential, minimum, saddle)
+
+
+@eqx.filter_jit
+def _attempt_frequency(potential: Potential, minimum: State, saddle: State) -> Float[Array, ""]:
+    return jnp.exp(log_attempt_frequency(potential, minimum, saddle))
 
 
 class FoundPath:
@@ -205,8 +220,6 @@ def _climbing_image(path: ReactionPath, start: Structure) -> tuple[np.ndarray, n
 
 def _held_as(structure: Structure, positions: np.ndarray) -> Any:
     """Positions with fixed coordinates those of the structure, which may be traced."""
-    import jax.numpy as jnp
-
     return jnp.where(structure.fixed, structure.positions, positions)
 
 

@@ -16,6 +16,7 @@ from mdsens.checks import instance
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Neighbors
+from mdsens.observables.barriers import passage_by_name
 from mdsens.observables.named import CONSTANT, named
 from mdsens.observables.observable import Observable, State, measure_all, row_names, shapes_of
 from mdsens.potentials.base import Potential
@@ -215,21 +216,21 @@ def _is_constant(item: Any) -> bool:
 
 def _observable(item: Any, states: tuple[str, ...]) -> Observable:
     if isinstance(item, str):
-        return named([item], main_state(states))[0]
+        return passage_by_name(item) or named([item], main_state(states))[0]
     return instance("an observable", item, Observable, "mdsens.Observable(names, units, function) makes one.")
 
 
 def main_state(states: tuple[str, ...]) -> str:
     """The state that observables given by name are measured on.
 
-    The only one, "structure", or "bulk" beside a defect.
+    The only one, "structure", "bulk" beside a defect, or "initial" of a passage.
 
     Raises:
         InputError: it is not clear which.
     """
     if len(states) == 1:
         return states[0]
-    for name in ("structure", "bulk"):
+    for name in ("structure", "bulk", "initial"):
         if name in states:
             return name
     raise InputError(
