@@ -13,10 +13,11 @@ from ase.calculators.calculator import Calculator, Parameters, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from jaxtyping import Array, Float
 
+from mdsens.arrays import on_device
 from mdsens.calculators.lists import RecentLists
 from mdsens.checks import nearest, number
 from mdsens.errors import InputError
-from mdsens.ghosts import moved, number_of_real, padded, without_ghosts
+from mdsens.ghosts import number_of_real, padded, without_ghosts
 from mdsens.neighbors import Neighbors
 from mdsens.observables.elastic import elastic_constants
 from mdsens.potentials.base import Potential, check_elements
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 HESSIAN_LIMIT = 9000  # coordinates: the matrix then has 0.65 GB
 AT_ONCE = 64  # rows of the Hessian
+OTHERS = frozenset({"energies", "stresses", "hessian", "elastic_constants"})  # programs of their own
+LASTING = frozenset({"stress", "energies"})  # asked for once, computed at once the next time
 
 
 class MDSens(Calculator):
@@ -42,10 +45,11 @@ class MDSens(Calculator):
     again while atoms and cell move. The potential may be replaced at any time: `calc.potential = ...`, or
     `calc.set(epsilon=0.011)` by the flat names of its parameters.
 
-    Properties: energy and free_energy (eV), energies (eV, if the form shares its energy among atoms), forces
-    (eV/Å), stress (eV/Å³, Voigt xx yy zz yz xz xy, positive in tension; not for structures without volume);
-    when asked for, stresses (atoms, 6) in eV/Å³, each atom's share of the stress, if the form shares its
-    energy; hessian (3 atoms, 3 atoms) in eV/Å² and elastic_constants (6, 6) in eV/Å³.
+    Properties: energy and free_energy (eV) and forces (eV/Å), which come together; when asked for, stress
+    (eV/Å³, Voigt xx yy zz yz xz xy, positive in tension; not for structures without volume), energies (eV)
+    and stresses (atoms, 6) in eV/Å³, each atom's share, if the form shares its energy among atoms; hessian
+    (3 atoms, 3 atoms) in eV/Å² and elastic_constants (6, 6) in eV/Å³. Stress and energies that were asked for
+    are computed at once the next time the atoms have moved.
     Constraints are ASE's business: forces and Hessian are those of the potential.
     """
 
@@ -54,6 +58,7 @@ class MDSens(Calculator):
         potential: Potential | str | Path,
         skin: float | None = None,
         *,
+        properties: Sequence[str] = (),
         atoms: "Atoms | None" = None,
         directory: str | Path = ".",
         label: str | None = None,
@@ -64,6 +69,8 @@ class MDSens(Calculator):
             potential: any potential of mdsens, or what `load_potential` takes: the name of a parameter set,
                 or a file.
             skin: extra reach of the neighbor list, Å; default a tenth of the cutoff.
+            properties: of "stress" and "energies" those computed at every call, asked for or not: what reads
+                `results` itself, or writes them to files, may want both.
             atoms: get this calculator at once.
             directory: as ASE has it; nothing is written there.
             label: as ASE has it.
@@ -78,9 +85,15 @@ class MDSens(Calculator):
         self.skin = _checked_skin(skin)
         self._structure: Structure | None = None
         self._lists = RecentLists()
+        self._always = _checked_properties(properties)
+        self._asked = self._asked_before = frozenset()
         self.potential = potential
         if atoms is not None:
             atoms.calc = self
+
+    @property
+    def _used_skin(self) -> float:
+        return self._default_skin if self.skin is None else self.skin
 
     @property
     def potential(self) -> Potential:
@@ -102,6 +115,7 @@ class MDSens(Calculator):
             "elastic_constants",
         ]
         self._potential = potential
+        self._default_skin = default_skin(potential)
         self._elements_known = False
         self.parameters = Parameters(_described(potential), skin=self.skin)
         self.reset()
@@ -160,28 +174,76 @@ class MDSens(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Fill `results`. Energy, energies, forces and stress come together; the others when asked for."""
+        """Fill `results`: energy and forces, what was asked for, and what was of the atoms before."""
         require_x64()
+        known = {} if system_changes else self.results
         super().calculate(atoms, properties, system_changes)
         if self.atoms is None:
             raise InputError("MDSens has no atoms yet: pass them, or set atoms.calc to this calculator.")
+        wanted = self._wanted(frozenset(properties), anew=not known)
         structure = self._take_over(self.atoms)
-        result, energies, neighbors = self._evaluate(structure)
-        n = len(self.atoms)
-        energy, forces = float(result.energy), np.asarray(result.forces)[:n]
+        stress = "stress" in wanted and _has_volume(structure)
+        if not known or (stress and "stress" not in known):
+            found, neighbors = self._evaluated(structure, stress)
+            known = known | found
+        else:
+            neighbors = self._list_of(structure)
+        self.results = known | self._others(wanted, structure, neighbors)
+
+    def get_property(self, name: str, atoms: "Atoms | None" = None, allow_calculation: bool = True) -> Any:
+        """As ASE has it; what is asked for is remembered, whether it was there or is computed."""
+        found = super().get_property(name, atoms, allow_calculation)
+        if allow_calculation:
+            self._asked |= {name}
+        return found
+
+    def check_state(self, atoms: "Atoms", tol: float = 1e-15) -> list[str]:
+        """What has changed since the last calculation, to the last bit: ASE asks three times a step."""
+        if self.atoms is None or set(self.atoms.arrays) != set(atoms.arrays):
+            return super().check_state(atoms, tol)
+        old, new = self.atoms, atoms
+        pairs = {"cell": (old.cell.array, new.cell.array), "pbc": (old.pbc, new.pbc)}
+        for name in set(all_changes) & set(old.arrays):
+            pairs[name] = (old.arrays[name], new.arrays[name])
+        return [name for name, pair in pairs.items() if not np.array_equal(*pair)]
+
+    def _wanted(self, properties: frozenset[str], anew: bool) -> frozenset[str]:
+        """What to compute. An optimizer of the cell asks for stresses at every step, others never do."""
+        if anew:
+            self._asked_before, self._asked = self._asked, frozenset()
+        self._asked |= properties
+        return self._always | properties | (self._asked_before & LASTING if anew else frozenset())
+
+    def _evaluated(self, structure: Structure, stress: bool) -> tuple[dict[str, Any], Neighbors]:
+        """Energy and forces, and the stress if it is wanted; with the list that they were computed with."""
+        result, neighbors = self._evaluate(structure, stress)
+        n = number_of_real(structure)
+        energy = float(result.energy)
+        forces = np.array(np.asarray(result.forces)[:n])
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            check_finite(result, structure, neighbors)
-        self.results = {"energy": energy, "free_energy": energy, "forces": np.array(forces)}
-        if self.atoms.cell.rank == 3:
-            self.results["stress"] = full_3x3_to_voigt_6_stress(np.asarray(result.stress))
-        if energies is not None:
-            self.results["energies"] = np.array(energies)[:n]
-        if "stresses" in properties and self._shares and self.atoms.cell.rank == 3:
-            self.results["stresses"] = _stresses(self._potential, structure, neighbors)[:n]
-        if "hessian" in properties:
-            self.results["hessian"] = _hessian(self._potential, structure, neighbors)
-        if "elastic_constants" in properties:
-            self.results["elastic_constants"] = np.array(elastic_constants(self._potential, structure))
+            check_finite(result, _on_device(structure), neighbors)
+        found = {"energy": energy, "free_energy": energy, "forces": forces}
+        if stress:
+            found["stress"] = full_3x3_to_voigt_6_stress(np.asarray(result.stress))
+        return found, neighbors
+
+    def _others(self, wanted: frozenset[str], structure: Structure, neighbors: Neighbors) -> dict[str, Any]:
+        """What costs more than forces and is seldom asked for."""
+        wanted = wanted & OTHERS
+        if not wanted:
+            return {}
+        structure = _on_device(structure)
+        given = self._potential, structure, neighbors
+        n, found = number_of_real(structure), {}
+        if "energies" in wanted and self._shares:
+            found["energies"] = np.array(_site_energies(*given))[:n]
+        if "stresses" in wanted and self._shares and _has_volume(structure):
+            found["stresses"] = _stresses(*given)[:n]
+        if "hessian" in wanted:
+            found["hessian"] = _hessian(*given)
+        if "elastic_constants" in wanted:
+            found["elastic_constants"] = np.array(elastic_constants(self._potential, structure))
+        return found
 
     def get_hessian(self, atoms: "Atoms | None" = None) -> Float[np.ndarray, "n n"]:
         """Second derivatives of the energy by all coordinates, x y z of the first atom first; eV/Å².
@@ -217,24 +279,31 @@ class MDSens(Calculator):
             check_elements(self._potential, old)
             old = padded(self._potential, without_ghosts(old))
             self._elements_known = True
-        self._structure = moved(old, atoms.positions, atoms.cell.array)
+        self._structure = _on_host(old, atoms)
         return self._structure
 
-    def _evaluate(
-        self, structure: Structure
-    ) -> tuple[EnergyForcesStress, Float[Array, "atoms"] | None, Neighbors]:
+    def _evaluate(self, structure: Structure, stress: bool) -> tuple[EnergyForcesStress, Neighbors]:
         # Pairs do not depend on species: a list survives exchanges of atoms, and `slack` says for how long.
-        kept = self._lists.nearest(structure)
+        kept = self._lists.nearest(structure, near_enough=self._used_skin / 4)
         if kept is not None:
             # In one call, for almost always the list still holds.
-            result, energies, slack = _evaluate_with_slack(self._potential, structure, kept, self._shares)
+            result, slack = _evaluate_with_slack(self._potential, structure, kept, stress)
             if float(slack) >= 0:
-                return result, energies, kept
-        skin = default_skin(self._potential) if self.skin is None else self.skin
-        new = neighbors_of(self._potential, structure, skin, self._lists.capacity(structure))
+                return result, kept
+        new = self._new_list(structure)
+        result, _ = _evaluate_with_slack(self._potential, structure, new, stress)
+        return result, new
+
+    def _list_of(self, structure: Structure) -> Neighbors:
+        """A list that holds for atoms that did not move since the last call."""
+        kept = self._lists.nearest(structure)
+        return self._new_list(structure) if kept is None else kept
+
+    def _new_list(self, structure: Structure) -> Neighbors:
+        capacity = self._lists.capacity(structure)
+        new = neighbors_of(self._potential, structure, self._used_skin, capacity)
         self._lists.add(structure, new)
-        result, energies, _ = _evaluate_with_slack(self._potential, structure, new, self._shares)
-        return result, energies, new
+        return new
 
 
 def _as_potential(given: Any) -> Potential:
@@ -250,6 +319,32 @@ def _as_potential(given: Any) -> Potential:
 
 def _checked_skin(skin: Any) -> float | None:
     return None if skin is None else number("skin", skin, "Å", at_least=0.0)
+
+
+def _on_host(old: Structure, atoms: "Atoms") -> Structure:
+    """The atoms where they are now, as numbers of the host: the compiled call takes them over by itself."""
+    ghosts = np.asarray(old.positions)[len(atoms) :]
+    places = np.concatenate([atoms.positions, ghosts]), np.array(atoms.cell.array)
+    return eqx.tree_at(lambda structure: (structure.positions, structure.cell), old, places)
+
+
+def _on_device(structure: Structure) -> Structure:
+    return structure.at(on_device(structure.positions), on_device(structure.cell))
+
+
+def _has_volume(structure: Structure) -> bool:
+    return bool(np.any(np.asarray(structure.cell), axis=1).all())
+
+
+def _checked_properties(properties: Any) -> frozenset[str]:
+    names = [properties] if isinstance(properties, str) else list(properties)
+    for name in names:
+        if name not in LASTING:
+            raise InputError(
+                f"properties has '{name}'.{nearest(str(name), LASTING)} It says which of 'energies' and "
+                "'stress' are computed at every call; the others come when they are asked for."
+            )
+    return frozenset(names)
 
 
 def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
@@ -286,11 +381,20 @@ def _plain(value: Any) -> Any:
 
 @eqx.filter_jit
 def _evaluate_with_slack(
-    potential: Potential, structure: Structure, neighbors: Neighbors, shares: bool
-) -> tuple[EnergyForcesStress, Float[Array, "atoms"] | None, Float[Array, ""]]:
-    energies = potential.site_energies(structure, neighbors) if shares else None
-    result = evaluate(potential, structure, neighbors)
-    return result, energies, neighbors.slack(structure, potential.cutoff)
+    potential: Potential, structure: Structure, neighbors: Neighbors, stress: bool
+) -> tuple[EnergyForcesStress, Float[Array, ""]]:
+    """Without `stress` there are zeros in its place."""
+    slack = neighbors.slack(structure, potential.cutoff)
+    if stress:
+        return evaluate(potential, structure, neighbors), slack
+    energy = lambda x: potential.energy(structure.at(x), neighbors)
+    value, gradient = jax.value_and_grad(energy)(structure.positions)
+    return EnergyForcesStress(value, -gradient, jnp.zeros((3, 3))), slack
+
+
+@eqx.filter_jit
+def _site_energies(potential: Potential, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
+    return potential.site_energies(structure, neighbors)
 
 
 def _stresses(

@@ -19,8 +19,7 @@ MOST_PAIRS = 4_000_000  # in all of them together: some hundred megabytes
 class _Kept(NamedTuple):
     neighbors: Neighbors
     positions: np.ndarray
-    pbc: tuple[bool, bool, bool]
-    n_real: int
+    shape: tuple[int, int, tuple[bool, bool, bool]]  # arrays, real atoms, periodicity
 
 
 class RecentLists:
@@ -32,9 +31,13 @@ class RecentLists:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def nearest(self, structure: Structure) -> Neighbors | None:
-        """The list made nearest to this structure, if one is for as many atoms and the same periodicity."""
-        k = self._nearest(structure)
+    def nearest(self, structure: Structure, near_enough: float = 0.0) -> Neighbors | None:
+        """The list made nearest to this structure, if one is for as many atoms and the same periodicity.
+
+        Args:
+            near_enough: Å; the latest list from which no coordinate is farther is taken at once.
+        """
+        k = self._nearest(structure, near_enough)
         if k is None:
             return None
         self._kept.append(self._kept.pop(k))
@@ -42,15 +45,15 @@ class RecentLists:
 
     def capacity(self, structure: Structure) -> Capacity | None:
         """Shapes of the lists for such a structure, to be kept so that nothing is compiled again."""
-        alike = [kept.neighbors.capacity for kept in self._kept if _alike(kept, structure)]
+        shape = _shape(structure)
+        alike = [kept.neighbors.capacity for kept in self._kept if kept.shape == shape]
         if not alike:
             return None
         return Capacity(*(max(sizes) for sizes in zip(*alike, strict=True)))
 
     def add(self, structure: Structure, neighbors: Neighbors) -> None:
         """Keep a new list; the one that was not used for longest gives way."""
-        positions, n = np.asarray(structure.positions), number_of_real(structure)
-        self._kept.append(_Kept(neighbors, positions, structure.pbc, n))
+        self._kept.append(_Kept(neighbors, np.asarray(structure.positions), _shape(structure)))
         while len(self._kept) > 1 and (len(self._kept) > KEPT or self._pairs() > MOST_PAIRS):
             self._kept.pop(0)
 
@@ -61,15 +64,20 @@ class RecentLists:
     def _pairs(self) -> int:
         return sum(kept.neighbors.i.shape[0] for kept in self._kept)
 
-    def _nearest(self, structure: Structure) -> int | None:
-        alike = [k for k, kept in enumerate(self._kept) if _alike(kept, structure)]
-        return min(alike, key=lambda k: self._distance(self._kept[k], structure), default=None)
+    def _nearest(self, structure: Structure, near_enough: float) -> int | None:
+        shape, positions = _shape(structure), np.asarray(structure.positions)
+        nearest, least = None, np.inf
+        for k in reversed(range(len(self._kept))):
+            kept = self._kept[k]
+            if kept.shape != shape:
+                continue
+            distance = float(np.abs(kept.positions - positions).max())
+            if distance <= near_enough:
+                return k
+            if distance < least or nearest is None:
+                nearest, least = k, distance
+        return nearest
 
-    @staticmethod
-    def _distance(kept: _Kept, structure: Structure) -> float:
-        return float(np.abs(kept.positions - np.asarray(structure.positions)).max())
 
-
-def _alike(kept: _Kept, structure: Structure) -> bool:
-    shape = len(kept.positions), kept.n_real, kept.pbc
-    return shape == (structure.n_atoms, number_of_real(structure), structure.pbc)
+def _shape(structure: Structure) -> tuple[int, int, tuple[bool, bool, bool]]:
+    return structure.n_atoms, number_of_real(structure), structure.pbc

@@ -376,9 +376,10 @@ def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> 
     """The energy, and its derivative w.r.t. every array that moves, formed within the blocks."""
     potential, positions, cell = eqx.combine(moving, still)
     atoms_move, cell_moves = moving[1] is not None, moving[2] is not None
-    # What an image receives says what the cell feels.
-    scattered = cell_moves or (atoms_move and not potential.reciprocal)
+    # What an image receives says what the cell feels; where nothing is received, the g_ij say it themselves.
+    scattered = (cell_moves or atoms_move) and not potential.reciprocal
     points = around.extended_positions(positions, cell)
+    shifts = around.neighbors.image_shifts().T
 
     # A derivative of the gradient forms a block anew instead of keeping what the block was formed from.
     @functools.partial(jax.checkpoint, prevent_cse=False)
@@ -386,7 +387,8 @@ def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> 
         found = _differentiated(moving[0], still[0], around.shells(points, rows), rows.real)
         if scattered:
             return found
-        return found._replace(g=_sums_of_rows(found.g) if atoms_move else None)
+        sums = _sums_of_rows(found.g) if atoms_move else None
+        return found._replace(g=sums, of_cell=_of_cell(shifts, rows.near, found.g) if cell_moves else None)
 
     def stage(received: Any, rows: Rows) -> tuple[Any, _Block]:
         blocks = _each(block, rows)
@@ -400,21 +402,28 @@ def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> 
     received, stages = _scan(stage, nobody_yet, around.staged(positions))
     total = _summed(stages)
     if total.g is None:
-        return total.value, (total.slopes, None, None)
+        return total.value, (total.slopes, None, total.of_cell)
     own = jnp.stack([g.reshape(-1)[: len(positions)] for g in total.g], axis=-1)
     if received is None:  # reciprocal: g_ki = -g_ik
-        return total.value, (total.slopes, -2.0 * own, None)
+        return total.value, (total.slopes, -2.0 * own, total.of_cell)
     of_atoms, of_cell = _of_atoms_and_cell(around.neighbors, own, jnp.stack(received, axis=-1))
     wanted = (of_atoms if atoms_move else None, of_cell if cell_moves else None)
     return total.value, (total.slopes, *wanted)
 
 
 class _Block(NamedTuple):
-    """Energy of some atoms, its slopes in the parameters that move, and x, y, z of g_ij or of sum_j g_ij."""
+    """Energy of some atoms, and its derivatives.
+
+    Attributes:
+        slopes: in the parameters that move.
+        g: x, y, z of g_ij or of sum_j g_ij; None if they are not wanted.
+        of_cell: sum_ij n_ij^T g_ij; None if it is not wanted, or known otherwise.
+    """
 
     value: Array
     slopes: Any
     g: Any
+    of_cell: Array | None = None
 
 
 def _differentiated(parameters: Any, rest: Any, shells: Shells, real: Bool[Array, "atoms"]) -> _Block:
@@ -429,9 +438,20 @@ def _sums_of_rows(g: Any) -> Any:
     return jax.tree.map(sum_of_row, g)
 
 
+def _of_cell(
+    shifts: Float[Array, "3 extended"], near: Int[Array, "atoms width"], g: tuple[Array, ...]
+) -> Float[Array, "3 3"]:
+    """sum_ij n_ij^T g_ij."""
+    n = [shift[near] for shift in shifts]
+    # added up by rows: a product of (3, pairs) with (pairs, 3) takes twice as long
+    row = lambda nk: jnp.stack([jnp.sum(sum_of_row(nk * gk)) for gk in g])
+    return jnp.stack([row(nk) for nk in n])
+
+
 def _summed(blocks: _Block) -> _Block:
-    value, slopes = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), (blocks.value, blocks.slopes))
-    return _Block(value, slopes, blocks.g)
+    totals = (blocks.value, blocks.slopes, blocks.of_cell)
+    value, slopes, of_cell = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), totals)
+    return _Block(value, slopes, blocks.g, of_cell)
 
 
 def _scattered(received: tuple[Array, ...], near: Array, g: tuple[Array, ...]) -> tuple[Array, ...]:

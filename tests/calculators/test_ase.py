@@ -323,6 +323,55 @@ def test_the_numbers_are_those_of_energy_forces_stress():
     assert_allclose(atoms.get_stress(), to_voigt(stress), atol=1e-15)
 
 
+def test_stress_and_energies_come_when_asked_for_and_then_at_once(monkeypatch):
+    evaluated = []
+    evaluate = calculators_ase._evaluate_with_slack
+    monkeypatch.setattr(
+        calculators_ase, "_evaluate_with_slack", lambda *a: evaluated.append(a[-1]) or evaluate(*a)
+    )
+    atoms = argon()
+    atoms.get_forces()
+    assert set(atoms.calc.results) == {"energy", "free_energy", "forces"}
+    energies, stress = atoms.get_potential_energies(), atoms.get_stress()
+    assert_allclose(energies.sum(), atoms.get_potential_energy(), rtol=1e-13)
+    assert evaluated == [False, True]  # energies are no reason to form forces again
+    atoms.positions += 0.1  # all of them: the same stress
+    atoms.get_forces()
+    assert {"stress", "energies"} < set(atoms.calc.results)
+    assert_allclose(atoms.get_stress(), stress, atol=1e-13)
+    atoms.positions[0] += 0.01  # the stress was asked for above, the energies were not
+    atoms.get_forces()
+    assert "stress" in atoms.calc.results and "energies" not in atoms.calc.results
+    assert len(evaluated) == 4
+
+
+def test_properties_that_are_always_wanted_are_always_there():
+    atoms = argon()
+    atoms.calc = ms.calculators.MDSens(LJ, properties=["stress", "energies"])
+    for _ in range(3):
+        atoms.positions[0] += 0.01
+        atoms.get_potential_energy()
+        assert {"stress", "energies"} < set(atoms.calc.results)
+    with pytest.raises(ms.errors.InputError, match=r"properties has 'stresss'. Did you mean 'stress'\?"):
+        ms.calculators.MDSens(LJ, properties="stresss")
+
+
+def test_every_change_of_the_atoms_is_noticed():
+    atoms = argon()
+    atoms.get_forces()
+    assert atoms.calc.check_state(atoms) == []
+    for name, changed in (
+        ("positions", lambda other: other.positions.__setitem__((0, 0), 0.1)),
+        ("cell", lambda other: other.cell.__setitem__((0, 1), 1e-9)),
+        ("pbc", lambda other: other.pbc.__setitem__(2, False)),
+        ("numbers", lambda other: other.numbers.__setitem__(1, 36)),
+        ("initial_charges", lambda other: other.set_initial_charges([0.1, 0, 0, 0])),
+    ):
+        other = atoms.copy()
+        changed(other)
+        assert atoms.calc.check_state(other) == [name]
+
+
 def test_what_cannot_be_computed_is_an_error_each_time():
     atoms = argon()
     atoms.symbols[0] = "C"

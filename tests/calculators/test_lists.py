@@ -29,6 +29,12 @@ def test_the_list_made_nearest_is_tried():
     assert recent.nearest(moved(9.0)) is found[2]
 
 
+def test_the_latest_list_is_taken_where_it_is_near_enough():
+    recent, found = kept(0.0, 0.3)
+    assert recent.nearest(moved(0.1), near_enough=0.25) is found[1]
+    assert recent.nearest(moved(0.1), near_enough=0.15) is found[0]
+
+
 def test_a_list_is_for_as_many_atoms_with_the_same_periodicity():
     recent, _ = kept(0.0)
     assert recent.nearest(ms.Structure.create(START[:2], ["Ar"] * 2)) is None
