@@ -160,14 +160,6 @@ class MDSens(Calculator):
         """Without lists and arrays that the next request makes again."""
         return {**self.__dict__, "_lists": RecentLists(), "_structure": None, "_elements_known": False}
 
-    def check_state(self, atoms: "Atoms", tol: float = 1e-15) -> list[str]:
-        """What has changed since the last results, of what ASE looks at and of the potential's columns."""
-        changes = list(super().check_state(atoms, tol))
-        if self.atoms is None or changes:
-            return changes
-        now, then = atoms.arrays, self.atoms.arrays
-        return [c for c in self._potential.columns if not np.array_equal(now.get(c), then.get(c))]
-
     def calculate(
         self,
         atoms: "Atoms | None" = None,
@@ -198,13 +190,19 @@ class MDSens(Calculator):
         return found
 
     def check_state(self, atoms: "Atoms", tol: float = 1e-15) -> list[str]:
-        """What has changed since the last calculation, to the last bit: ASE asks three times a step."""
-        if self.atoms is None or set(self.atoms.arrays) != set(atoms.arrays):
-            return super().check_state(atoms, tol)
-        old, new = self.atoms, atoms
-        pairs = {"cell": (old.cell.array, new.cell.array), "pbc": (old.pbc, new.pbc)}
-        for name in set(all_changes) & set(old.arrays):
-            pairs[name] = (old.arrays[name], new.arrays[name])
+        """What has changed since the last results, of what ASE looks at and of the potential's columns.
+
+        To the last bit, whatever `tol` is: ASE asks three times a step of dynamics.
+        """
+        old = self.atoms
+        if old is None:
+            return list(all_changes)
+        pairs: dict[str, tuple[Any, Any]] = {
+            "cell": (old.cell.array, atoms.cell.array),
+            "pbc": (old.pbc, atoms.pbc),
+        }
+        for name in {*all_changes, *self._potential.columns} - set(pairs):
+            pairs[name] = (old.arrays.get(name), atoms.arrays.get(name))
         return [name for name, pair in pairs.items() if not np.array_equal(*pair)]
 
     def _wanted(self, properties: frozenset[str], anew: bool) -> frozenset[str]:
