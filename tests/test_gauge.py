@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from states import cluster
 
 import mdsens as ms
+from mdsens.gauge import Gauge
 
 CUTOFF = 3.0
 SPHERES = ms.SoftSphere(CUTOFF, 1.0, 2.0, elements=("Ar",))
@@ -104,3 +105,13 @@ def test_the_projector_is_held_while_the_state_moves():
         structure.positions
     )
     assert not np.any(slope)
+
+
+def test_rows_are_projected_on_the_host_as_on_the_device():
+    free = np.r_[np.ones(8, bool), False, np.ones(2, bool)]  # three atoms, and two strains
+    rigid = np.zeros((6, 9))
+    rigid[0, :8] = 1 / np.sqrt(8)
+    gauge = Gauge(jnp.asarray(free), jnp.asarray(rigid))
+    rows = np.random.default_rng(5).normal(size=(4, 11))
+    assert_allclose(gauge.project_rows(rows), jax.vmap(gauge.project)(rows), atol=1e-15)
+    assert_allclose(gauge.project_rows(rows), rows @ gauge.matrix.T, atol=1e-15)

@@ -64,13 +64,14 @@ class BlockMatrix(eqx.Module):
 
     def dense(self) -> np.ndarray:
         """The whole matrix (3 points, 3 points), for a few hundred points."""
-        n = self.n_points
-        whole = np.zeros((n, 3, n, 3))
-        columns, blocks = np.asarray(self.columns), np.moveaxis(np.asarray(self.blocks), (0, 1), (2, 3))
-        rows = np.arange(n)[:, None]
-        # unused places add zeros
-        np.add.at(whole.transpose(0, 2, 1, 3), (rows, columns), blocks)
-        return whole.reshape(3 * n, 3 * n)
+        from scipy.sparse import bsr_array
+
+        n, width = self.columns.shape
+        blocks = np.moveaxis(np.asarray(self.blocks), (0, 1), (2, 3)).reshape(-1, 3, 3)
+        columns = np.asarray(self.columns).reshape(-1)
+        begins = width * np.arange(n + 1)
+        # blocks at one place are added: unused places, which hold zeros, change nothing
+        return bsr_array((blocks, columns, begins), shape=(3 * n, 3 * n)).toarray()
 
 
 class BorderedMatrix(eqx.Module):

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from mdsens.batching import map_rows
 from mdsens.implicit.linear import Operator, Vector, identity
+from mdsens.threads import in_one_thread
 
 
 class Spectrum(NamedTuple):
@@ -20,6 +21,7 @@ class Spectrum(NamedTuple):
     residual: Float[Array | np.ndarray, ""]  # |A mode - lowest mode|: some eigenvalue is that near
 
 
+@in_one_thread
 def dense_spectrum(
     A: Float[np.ndarray, "unknowns unknowns"], P: Float[np.ndarray, "unknowns unknowns"], rank: int
 ) -> Spectrum:
@@ -28,9 +30,7 @@ def dense_spectrum(
     Args:
         rank: dimension of the image of P.
     """
-    # One eigenvector takes a third of the time of all. And on the way to all of them the threads of LAPACK
-    # wait for each other thousands of times: with other processes on the same cores that took a hundred times
-    # longer.
+    # one eigenvector takes a third of the time of all
     from scipy.linalg import eigh
 
     symmetric, n = (A + A.T) / 2, len(A)

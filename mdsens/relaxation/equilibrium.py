@@ -247,15 +247,16 @@ class Equilibrium:
         """P H P and P as matrices on the host, up to DENSE_LIMIT unknowns; None beyond."""
         if self._unknowns > DENSE_LIMIT:
             return None
-        projector = self.gauge.matrix
+        gauge, projector = self.gauge, self.gauge.matrix
         if self.assembled is not None:
-            products = projector @ self.assembled.dense()
+            products = gauge.project_rows(self.assembled.dense()).T
         else:
             # what the projector leaves nothing of needs no product
             left = projector.any(axis=1)
             products = np.zeros_like(projector)
             products[left] = hessian_times(self.landscape, self.w, projector[left])
-        return projector @ products.T, projector
+        # the rows of `products` are those of (H P)^T
+        return gauge.project_rows(products).T, projector
 
     @functools.cached_property
     def factor(self) -> Factorized | None:
