@@ -11,6 +11,7 @@ to move, and by more than a tenth of the distance of the nearest atoms, is taken
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from mdsens.fitting.terms import Memory, TermRow, TermValue
 from mdsens.ghosts import padded
 from mdsens.neighbors import Capacity
 from mdsens.observables.defects import formation
-from mdsens.observables.named import CONSTANT, NAMED, elastic
+from mdsens.observables.named import CONSTANT, NAMED, elastic, is_name, named
 from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential, check_elements
 from mdsens.potentials.parameters import parameter_values
@@ -281,15 +282,16 @@ def _observable(target: Target, states: tuple[str, ...]) -> tuple[Observable | N
     if name in FORMATION:
         defect, bulk = (_known(key, states) for key in (target.on or "defect", target.bulk or "bulk"))
         return formation(defect, bulk), defect
-    if name not in NAMED and not CONSTANT.fullmatch(name):
+    if not is_name(name):
         known = [*NAMED, *FORMATION, "C11", "C12", "C44", "K"]
         raise InputError(f"no observable '{name}'.{nearest(name, known, 0.3)} Targets: {', '.join(known)}.")
     state = main_state(states) if target.on is None else _known(target.on, states)
-    return (None if CONSTANT.fullmatch(name) else NAMED[name](state)), state
+    return (None if CONSTANT.fullmatch(name) else named([name], state)[0]), state
 
 
 def _check_component(target: Target, observable: Observable) -> None:
-    wanted = target.title.split("[")[0]  # an entry of an array goes by "positions[3][0]"
+    # an entry of an array goes by "positions[3][0]"
+    wanted = re.sub(r"(\[\d+\])+$", "", target.title)
     if wanted not in observable.names:
         raise InputError(
             f"the observable of a target has the numbers {', '.join(observable.names)}, and no '{wanted}'."

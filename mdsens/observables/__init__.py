@@ -2,6 +2,7 @@
 
 from mdsens.observables.barriers import attempt_frequency, barrier, rate
 from mdsens.observables.defects import formation
+from mdsens.observables.dispersion import phonon, phonon_velocity
 from mdsens.observables.elastic import bulk_modulus, cubic_constants, elastic_constants
 from mdsens.observables.named import (
     NAMED,
@@ -34,5 +35,7 @@ __all__ = [
     "gamma_phonon",
     "lattice_constant",
     "named",
+    "phonon",
+    "phonon_velocity",
     "rate",
 ]

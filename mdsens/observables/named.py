@@ -17,8 +17,10 @@ from jaxtyping import Array, Float
 from mdsens.checks import nearest, number
 from mdsens.errors import InputError
 from mdsens.observables.barriers import passage_by_name
+from mdsens.observables.calls import is_call, observable_of_call
 from mdsens.observables.crystal import Conventional, conventional, require_cubic
 from mdsens.observables.defects import formation
+from mdsens.observables.dispersion import phonon, phonon_velocity
 from mdsens.observables.elastic import (
     bulk_modulus,
     clamped_and_relaxed,
@@ -312,6 +314,13 @@ NAMED: dict[str, Callable[[str], Observable]] = {
     "gamma_phonon": gamma_phonon,
 }
 
+CALLS: dict[str, Callable[..., Observable]] = {
+    "phonon": phonon,
+    "phonon_velocity": phonon_velocity,
+    "gamma_phonon": gamma_phonon,
+    "lattice_constant": lattice_constant,
+}
+
 TEXTS = {
     "energy": "potential energy, eV",
     "energy_per_atom": "energy per atom, eV",
@@ -324,6 +333,8 @@ TEXTS = {
     "K": "bulk modulus, GPa",
     "C11_clamped ...": "the same with ions that follow the strain",
     "gamma_phonon": "highest frequency at the wave vector zero of the given cell, THz",
+    "phonon(q=[1/2, 0, 1/2], mode=...)": "frequency of a wave, q in fractions of the primitive cell, THz",
+    "phonon_velocity(q=..., mode=...)": "group velocity of a wave along x, y, z, km/s",
     "formation": "formation energy (eV) and volume (Å³) of the state 'defect'",
     "barrier": "energy from the state 'initial' up to 'saddle', eV; backward_barrier: from 'final'",
     "attempt_frequency": "Vineyard's, THz; backward_attempt_frequency: from 'final'",
@@ -335,19 +346,31 @@ PASSAGES = ("barrier", "backward_barrier", "attempt_frequency", "backward_attemp
 def named(names: Sequence[str], state: str = "structure") -> list[Observable]:
     """Observables by name, for the command line and configuration files; elastic constants are grouped.
 
+    A name may be a call, `phonon(q=[1/2, 0, 1/2], mode=3)`, of the functions in CALLS.
+
     Args:
         state: the relaxed state they are measured on; "formation" compares the state "defect" with it.
     Raises:
         InputError: unknown name; the nearest one is suggested.
     """
     constants = [name for name in names if CONSTANT.fullmatch(name)]
-    passages = {name: passage_by_name(name) for name in names}
     for name in names:
-        if name not in NAMED and name not in constants and passages[name] is None:
+        if not is_name(name):
             known = [*NAMED, *PASSAGES, "C11", "C12", "C44", *CUBIC_CONSTANTS, "K"]
             raise InputError(
                 f"no observable '{name}'.{nearest(name, known, 0.3)} There are: {', '.join(TEXTS)}."
             )
-    others = [name for name in names if name not in constants]
-    groups = [passages[name] or NAMED[name](state) for name in others]
+    groups = [_made(name, state) for name in names if name not in constants]
     return [*groups, elastic(constants, state)] if constants else groups
+
+
+def is_name(name: str) -> bool:
+    """Whether an observable may be called so; a call is looked at when it is made."""
+    plain = name in NAMED or CONSTANT.fullmatch(name) is not None
+    return plain or is_call(name) or passage_by_name(name) is not None
+
+
+def _made(name: str, state: str) -> Observable:
+    if is_call(name):
+        return observable_of_call(name, CALLS, state)
+    return passage_by_name(name) or NAMED[name](state)

@@ -14,7 +14,6 @@ V being any basis of the g modes. Its own motion counts in second order only, so
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -25,12 +24,11 @@ from jaxtyping import Array, Float
 from mdsens.batching import map_rows
 from mdsens.checks import whole
 from mdsens.errors import InputError
+from mdsens.implicit.groups import groups_of, held
 from mdsens.observables.observable import Observable, State, States
 from mdsens.potentials.base import Potential
 from mdsens.relaxation.equilibrium import DENSE_LIMIT, Equilibrium
 from mdsens.units import THZ
-
-SAME = 1e-6  # of the largest omega^2: modes closer than this are one group
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,7 @@ class GammaPhonon:
 
     def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
         state = states[self.state]
-        all_modes = jnp.linalg.eigh(dynamical_matrix(*_held((potential, state))))[1]
+        all_modes = jnp.linalg.eigh(dynamical_matrix(*held((potential, state))))[1]
         modes = all_modes[:, self.first : self.last + 1].T
         products = apply_dynamical_matrix(potential, state, modes)
         square = jnp.mean(jnp.sum(modes * products, axis=1))
@@ -94,22 +92,10 @@ def _observable(function: GammaPhonon) -> Observable:
     return Observable(("gamma_phonon",), ("THz",), function, (function.state,))
 
 
-def _held(tree: Any) -> Any:
-    """The same without derivatives."""
-    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if eqx.is_inexact_array(x) else x, tree)
-
-
 def frequencies_squared(state: Equilibrium) -> Float[Array, "modes"]:
     """omega^2 of all modes, ascending, eV/Å²/u."""
     seen = State(state.structure, state.neighbors)
     return _eigenvalues(state.potential, seen)
-
-
-def groups_of(squares: Float[np.ndarray, "modes"]) -> list[tuple[int, int]]:
-    """First and last of each group of equal values in ascending order."""
-    gaps = np.flatnonzero(np.diff(squares) > SAME * np.abs(squares).max())
-    starts, ends = [0, *(gaps + 1)], [*gaps, len(squares) - 1]
-    return [(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
 
 
 @eqx.filter_jit

@@ -6,8 +6,8 @@ import pytest
 
 import mdsens as ms
 from mdsens.errors import InputError
+from mdsens.implicit.groups import groups_of
 from mdsens.observables import gamma_phonon
-from mdsens.observables.phonons import groups_of
 from mdsens.units import THZ
 
 
