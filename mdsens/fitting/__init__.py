@@ -1,8 +1,10 @@
 """Fits: parameters of potentials to relaxed properties, forces, and whatever else has exact derivatives."""
 
+from mdsens.fitting.edits import EditProgress, LabelShifts, TargetCost, WeightEdit, edit_weights, label_shifts
 from mdsens.fitting.fit import FitProgress, FitStatus, fit
 from mdsens.fitting.force_matching import ForceMatching, LabelTolerances
 from mdsens.fitting.identifiability import Identifiability
+from mdsens.fitting.keeping import Keep
 from mdsens.fitting.matrix_free import MatrixFreeFit, MatrixFreeProgress, fit_matrix_free
 from mdsens.fitting.parity import Parity, ParityPoints, parity
 from mdsens.fitting.result import FitResult
@@ -12,6 +14,13 @@ from mdsens.fitting.terms import FitTerm, TermRow, TermValue
 from mdsens.fitting.train_potential import TrainedPotential, load_trained, train_potential
 
 __all__ = [
+    "EditProgress",
+    "Keep",
+    "LabelShifts",
+    "TargetCost",
+    "WeightEdit",
+    "edit_weights",
+    "label_shifts",
     "FitProgress",
     "FitResult",
     "FitStatus",

@@ -24,6 +24,7 @@ from jaxtyping import Array
 from mdsens.checks import instance, nearest, number
 from mdsens.errors import InputError, MDSensError, NotConvergedError
 from mdsens.fitting.terms import Memory, TermRow, TermValue
+from mdsens.fitting.weights import WeightVector
 from mdsens.ghosts import padded
 from mdsens.neighbors import Capacity
 from mdsens.observables.defects import formation
@@ -47,6 +48,7 @@ ROOM = 1.12  # times the cutoff: lists have room for so much, so that little is 
 FOLLOWED = 200  # Newton steps within which a state must be found again
 TOLERANCE = 0.01  # of a value, where no tolerance is given
 FORMATION = ("formation_energy", "formation_volume")
+NOWHERE = np.zeros(0)  # parameters along which states are not predicted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +160,7 @@ class RelaxedTargets:
         """
         theta = _theta(potential, parameters)
         states = {key: self._state(key, potential, theta, memory) for key in self.structures}
-        problem = self._problem(states, parameters)
+        problem = self._problem(states, Selection(parameters))
         try:
             parts = differentiate(problem, "forward", problem.origin, None)
             values, derivative = problem.values(), checked_derivative(problem, parts)
@@ -171,10 +173,7 @@ class RelaxedTargets:
         return TermValue(
             residuals=self._off(values[places]),
             jacobian=derivative[places] / self._tolerances[:, None],
-            rows=tuple(
-                TermRow(wish.label, problem.units[k], float(values[k]), wish.value, wish.tolerance)
-                for wish, k in zip(self._wishes, places, strict=True)
-            ),
+            rows=self._report(problem, values),
             memory={key: _kept(states[key], parts.moves[key], theta) for key in states},
             reach=folds if np.isfinite(folds).any() else None,
             relaxations=len(states),
@@ -188,8 +187,38 @@ class RelaxedTargets:
         """
         theta = _theta(potential, parameters)
         states = {key: self._state(key, potential, theta, memory) for key in self.structures}
-        problem = self._problem(states, parameters)
+        problem = self._problem(states, Selection(parameters))
         return self._off(problem.values()[self._places(problem)])
+
+    def by_weights(
+        self, potential: Potential, weights: WeightVector, memory: Memory, derivatives: bool = True
+    ) -> TermValue:
+        """Relax, measure, and differentiate by all weights at once: one adjoint for each target.
+
+        The relaxations start where those of `memory` ended.
+
+        Args:
+            derivatives: if False, the Jacobian has no columns.
+        Raises:
+            What `evaluate` raises.
+        """
+        states = {key: self._state(key, potential, NOWHERE, memory) for key in self.structures}
+        problem = self._problem(states, weights)
+        values, places = problem.values(), self._places(problem)
+        jacobian = np.zeros((len(places), 0))
+        if derivatives:
+            parts = differentiate(problem, "reverse", problem.origin, None)
+            found = parts.clamped + parts.relaxation
+            jacobian = found[places] / self._tolerances[:, None]
+        return TermValue(
+            residuals=self._off(values[places]),
+            jacobian=jacobian,
+            rows=self._report(problem, values),
+            memory={
+                key: _kept(state, jnp.zeros((0, len(state.w))), NOWHERE) for key, state in states.items()
+            },
+            relaxations=len(states),
+        )
 
     @property
     def _tolerances(self) -> np.ndarray:
@@ -198,14 +227,21 @@ class RelaxedTargets:
     def _off(self, values: np.ndarray) -> np.ndarray:
         return (values - np.array([wish.value for wish in self._wishes])) / self._tolerances
 
-    def _problem(self, states: dict[str, Equilibrium], parameters: tuple[str, ...]) -> SensitivityProblem:
+    def _problem(self, states: dict[str, Equilibrium], selection: Any) -> SensitivityProblem:
         observables = tuple(_renamed(o.bound(states), suffix) for o, suffix in self._observables)
         if observables not in self._rows:  # looking at what they return takes longer than a relaxation
-            problem = SensitivityProblem.of(states, observables, parameters)
+            problem = SensitivityProblem.around(states, observables, selection)
             self._rows[observables] = problem.names, problem.units
         potential = next(iter(states.values())).potential
         rows = self._rows[observables]
-        return SensitivityProblem(observables, Selection(parameters), potential, states, None, *rows)
+        return SensitivityProblem(observables, selection, potential, states, None, *rows)
+
+    def _report(self, problem: SensitivityProblem, values: np.ndarray) -> tuple[TermRow, ...]:
+        places = self._places(problem)
+        return tuple(
+            TermRow(wish.label, problem.units[k], float(values[k]), wish.value, wish.tolerance)
+            for wish, k in zip(self._wishes, places, strict=True)
+        )
 
     def _places(self, problem: SensitivityProblem) -> list[int]:
         return [problem.names.index(wish.label) for wish in self._wishes]
@@ -344,6 +380,19 @@ def _kept(state: Equilibrium, moves: Block, theta: np.ndarray) -> dict[str, np.n
         "dpositions": np.asarray(positions)[:, : state.n_atoms],
         "dcell": np.asarray(cells),
         "theta": theta,
+        "capacity": np.array(state.landscape.neighbors.capacity),
+    }
+
+
+def _still(state: Equilibrium) -> dict[str, np.ndarray]:
+    """A state from which the next relaxation starts as it is."""
+    n = state.n_atoms
+    return {
+        "positions": np.asarray(state.structure.positions),
+        "cell": np.asarray(state.structure.cell),
+        "dpositions": np.zeros((0, n, 3)),
+        "dcell": np.zeros((0, 3, 3)),
+        "theta": NOWHERE,
         "capacity": np.array(state.landscape.neighbors.capacity),
     }
 

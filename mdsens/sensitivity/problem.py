@@ -101,8 +101,23 @@ class SensitivityProblem:
                 says.
         """
         equilibria = equilibria_of(states)
+        selection = select(next(iter(equilibria.values())).potential, parameters)
+        return cls.around(equilibria, observables, selection, linear_solver)
+
+    @classmethod
+    def around(
+        cls,
+        equilibria: dict[str, Equilibrium],
+        observables: Any,
+        selection: Any,
+        linear_solver: AbstractLinearSolver | None = None,
+    ) -> "SensitivityProblem":
+        """The same for parameters that are chosen.
+
+        Args:
+            selection: `Selection`, or whatever has its methods `values` and `replaced` and can be hashed.
+        """
         potential = next(iter(equilibria.values())).potential
-        selection = select(potential, parameters)
         chosen = tuple(o.bound(equilibria) for o in chosen_observables(observables, tuple(equilibria)))
         problem = cls(chosen, selection, potential, equilibria, linear_solver, (), ())
         seen = {key: view.state(problem.origin[key]) for key, view in problem.views.items()}
