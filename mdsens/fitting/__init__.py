@@ -4,7 +4,7 @@ from mdsens.fitting.edits import EditProgress, LabelShifts, TargetCost, WeightEd
 from mdsens.fitting.fit import FitProgress, FitStatus, fit
 from mdsens.fitting.force_matching import ForceMatching, LabelTolerances
 from mdsens.fitting.identifiability import Identifiability
-from mdsens.fitting.keeping import Keep
+from mdsens.fitting.keeping import KeptProperties
 from mdsens.fitting.matrix_free import MatrixFreeFit, MatrixFreeProgress, fit_matrix_free
 from mdsens.fitting.parity import Parity, ParityPoints, parity
 from mdsens.fitting.result import FitResult
@@ -15,7 +15,7 @@ from mdsens.fitting.train_potential import TrainedPotential, load_trained, train
 
 __all__ = [
     "EditProgress",
-    "Keep",
+    "KeptProperties",
     "LabelShifts",
     "TargetCost",
     "WeightEdit",

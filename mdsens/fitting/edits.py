@@ -5,7 +5,7 @@ The smallest of them changes the least of everything else:
 
     minimise |delta|^2     with     O(theta + delta) = O_target,     K(theta + delta) = K(theta),
 
-O the targets, K what is to be kept (`Keep`). With A = d(O, K)/dtheta at the weights of the last step and b
+O the targets, K what is to be kept (`KeptProperties`). With A = d(O, K)/dtheta at the weights of the last step and b
 what is still missing, each step solves the linear problem
 
     A (delta' - delta) = b      ->      delta' = A^T y,      G y = b + A delta,      G = A A^T.
@@ -35,7 +35,7 @@ from jaxtyping import Float
 
 from mdsens.checks import instance, number, whole
 from mdsens.errors import InputError, MDSensError, NotConvergedError
-from mdsens.fitting.keeping import Keep, KeptRows, KeptValues, batch_of, labels_of
+from mdsens.fitting.keeping import KeptProperties, KeptRows, KeptValues, batch_of, labels_of
 from mdsens.fitting.targets import RelaxedTargets
 from mdsens.fitting.terms import Memory, TermRow, TermValue
 from mdsens.fitting.weights import LowRank, Rows, WeightVector, changed_weights
@@ -142,7 +142,7 @@ def edit_weights(
     potential: Potential,
     targets: RelaxedTargets,
     *,
-    keep: Keep | None = None,
+    keep: KeptProperties | None = None,
     rank: int | None = None,
     within: float = 0.01,
     max_steps: int = 10,
@@ -218,11 +218,15 @@ class _EditState(NamedTuple):
 class _EditProblem:
     """What is edited; the same from the first step to the last."""
 
-    def __init__(self, potential: Potential, targets: RelaxedTargets, keep: Keep | None, rank: int | None):
+    def __init__(
+        self, potential: Potential, targets: RelaxedTargets, keep: KeptProperties | None, rank: int | None
+    ):
         self.potential, self.targets, self.rank = potential, targets, rank
         self.vector = WeightVector.of(potential)
         self.theta = self.vector.values(potential)
-        self.kept = None if keep is None else KeptRows(keep, potential)
+        # lists of one shape: other crystals compile nothing
+        self.kept = None if keep is None else KeptRows(keep, potential, targets.room(potential))
+        self.room = None if self.kept is None else self.kept.room
         self.wanted = np.zeros(0)
         self.subspace: LowRank | None = None
 
@@ -236,7 +240,7 @@ class _EditProblem:
 
     def start(self) -> _EditState:
         """Nothing changed; what is kept is what is found here."""
-        found = self.targets.by_weights(self.potential, self.vector, {}, derivatives=False)
+        found = self.targets.by_weights(self.potential, self.vector, {}, False, self.room)
         kept = None if self.kept is None else self.kept.values(self.potential, {})
         if kept is not None:
             self.wanted = kept.values

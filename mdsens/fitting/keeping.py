@@ -28,15 +28,16 @@ from mdsens.checks import whole
 from mdsens.datasets.batches import LabelledBatch, batch_values, lone_energy, make_batches
 from mdsens.datasets.dataset import Dataset
 from mdsens.errors import InputError
-from mdsens.fitting.targets import RelaxedTargets, Target, TargetStructure
+from mdsens.fitting.targets import RelaxedTargets, Target, TargetStructure, most
 from mdsens.fitting.terms import Memory
 from mdsens.fitting.weights import Rows, WeightVector
+from mdsens.neighbors import Capacity
 from mdsens.potentials.base import Potential
 from mdsens.structure import Structure, require_structure
 
 
 @dataclasses.dataclass(frozen=True)
-class Keep:
+class KeptProperties:
     """What stays as it is, to first order of each step.
 
     Attributes:
@@ -58,7 +59,7 @@ class Keep:
         if self.combinations is not None:
             whole("combinations", self.combinations, at_least=1)
         if not len(self.structures) and not self.crystals:
-            raise InputError("nothing is kept: give structures, crystals, or no Keep.")
+            raise InputError("nothing is kept: give structures, crystals, or no KeptProperties.")
 
 
 class KeptValues(NamedTuple):
@@ -77,14 +78,17 @@ class KeptValues(NamedTuple):
 
 
 class KeptRows:
-    """`Keep` for one potential: lists and combinations are made once."""
+    """`KeptProperties` for one potential: lists and combinations are made once."""
 
-    def __init__(self, keep: Keep, potential: Potential):
+    def __init__(self, keep: KeptProperties, potential: Potential, room: Capacity | None = None):
+        """Args: room: of lists of neighbors, at least."""
         self.vector = WeightVector.of(potential)
         self.batch = batch_of(keep.structures, potential) if len(keep.structures) else None
         rng = np.random.default_rng(keep.seed)
         self.combinations = [_combinations(s.n_atoms, keep.combinations, rng) for s in keep.structures]
         self.crystals = {name: _held(setup, keep.properties) for name, setup in keep.crystals.items()}
+        rooms = [term.room(potential) for term in self.crystals.values()]
+        self.room = most([*rooms, *([] if room is None else [room])]) if self.crystals else room
 
     def values(self, potential: Potential, memories: Mapping[str, Memory]) -> KeptValues:
         """Values alone."""
@@ -99,7 +103,8 @@ class KeptRows:
         rows = [self._rows_of_structures(potential)] if self.batch is not None and derivatives else []
         after = {}
         for name, term in self.crystals.items():
-            found = term.by_weights(potential, self.vector, memories.get(name, {}), derivatives)
+            memory = memories.get(name, {})
+            found = term.by_weights(potential, self.vector, memory, derivatives, self.room)
             after[name] = found.memory
             parts.append(found.residuals)
             rows.append(found.jacobian)

@@ -92,7 +92,7 @@ class FitFile:
         return False
 
     def write(self, state: FitState) -> None:
-        """Keep a state."""
+        """KeptProperties a state."""
         value = state.value
         content = {
             "settings": json.dumps(self.settings),

@@ -191,7 +191,12 @@ class RelaxedTargets:
         return self._off(problem.values()[self._places(problem)])
 
     def by_weights(
-        self, potential: Potential, weights: WeightVector, memory: Memory, derivatives: bool = True
+        self,
+        potential: Potential,
+        weights: WeightVector,
+        memory: Memory,
+        derivatives: bool = True,
+        room: Capacity | None = None,
     ) -> TermValue:
         """Relax, measure, and differentiate by all weights at once: one adjoint for each target.
 
@@ -199,10 +204,11 @@ class RelaxedTargets:
 
         Args:
             derivatives: if False, the Jacobian has no columns.
+            room: shapes at least of all lists of neighbors: crystals with equal ones compile once.
         Raises:
             What `evaluate` raises.
         """
-        states = {key: self._state(key, potential, NOWHERE, memory) for key in self.structures}
+        states = {key: self._state(key, potential, NOWHERE, memory, room) for key in self.structures}
         problem = self._problem(states, weights)
         values, places = problem.values(), self._places(problem)
         jacobian = np.zeros((len(places), 0))
@@ -251,20 +257,34 @@ class RelaxedTargets:
         given = self.structures[key].structure
         return _predicted(given, theta, memory[key]) if key in memory else given
 
-    def _state(self, key: str, potential: Potential, theta: np.ndarray, memory: Memory) -> Equilibrium:
+    def room(self, potential: Potential) -> Capacity:
+        """Shapes of lists of neighbors that do for all structures as they are given."""
+        return most([_room(potential, setup.structure) for setup in self.structures.values()])
+
+    def _state(
+        self,
+        key: str,
+        potential: Potential,
+        theta: np.ndarray,
+        memory: Memory,
+        room: Capacity | None = None,
+    ) -> Equilibrium:
         try:
-            return self._relaxed(key, potential, theta, memory)
+            return self._relaxed(key, potential, theta, memory, room)
         except MDSensError as error:  # of the same class, with the name of the structure
             error.args = (f"structure '{key}': {error}", *error.args[1:])
             raise
 
-    def _relaxed(self, key: str, potential: Potential, theta: np.ndarray, memory: Memory) -> Equilibrium:
+    def _relaxed(
+        self, key: str, potential: Potential, theta: np.ndarray, memory: Memory, room: Capacity | None
+    ) -> Equilibrium:
         setup = self.structures[key]
         options: dict[str, Any] = {"cell": setup.cell, "pressure": setup.pressure, "fmax": setup.fmax}
         start = self.start(key, theta, memory)
         if key not in memory:
             check_elements(potential, start)
-            state = relax_changed(potential, start, capacity=_room(potential, start), **options).equilibrium
+            rooms = [_room(potential, start), *([] if room is None else [room])]
+            state = relax_changed(potential, start, capacity=most(rooms), **options).equilibrium
         else:
             options |= {"solver": NewtonCG(), "max_steps": FOLLOWED}
             capacity = Capacity(*(int(n) for n in memory[key]["capacity"]))
@@ -402,6 +422,11 @@ def _room(potential: Potential, structure: Structure) -> Capacity:
     cutoff = float(potential.cutoff)
     spare = 0.0 if np.isinf(cutoff) else (ROOM - 1) * cutoff
     return neighbors_of(potential, padded(potential, structure), default_skin(potential) + spare).capacity
+
+
+def most(rooms: Sequence[Capacity]) -> Capacity:
+    """Shapes that do for all of them."""
+    return Capacity(*(max(sizes) for sizes in zip(*rooms, strict=True)))
 
 
 def _predicted(structure: Structure, theta: np.ndarray, kept: Mapping[str, np.ndarray]) -> Structure:

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError, NotConvergedError
-from mdsens.fitting import Keep, RelaxedTargets, Target, TargetStructure, edit_weights, label_shifts
+from mdsens.fitting import KeptProperties, RelaxedTargets, Target, TargetStructure, edit_weights, label_shifts
 from mdsens.fitting.edits import _LeastNorm
 from mdsens.fitting.weights import LowRank, WeightVector
 
@@ -85,7 +85,7 @@ def test_the_change_is_along_the_gradient_so_that_none_is_smaller(edit):
 
 def test_what_is_kept_stays(edit, targets):
     before = label_shifts(NETWORK, edit.potential, [RATTLED])
-    kept = edit_weights(NETWORK, targets, keep=Keep([RATTLED]), within=1e-4)
+    kept = edit_weights(NETWORK, targets, keep=KeptProperties([RATTLED]), within=1e-4)
     after = label_shifts(NETWORK, kept.potential, [RATTLED])
     assert kept.kept == 1 + 3  # an energy, and the forces of two atoms, whose sum is zero
     assert kept.met
@@ -95,7 +95,7 @@ def test_what_is_kept_stays(edit, targets):
 
 
 def test_some_combinations_of_forces_are_held(targets):
-    kept = edit_weights(NETWORK, targets, keep=Keep([RATTLED], combinations=1), within=1e-4)
+    kept = edit_weights(NETWORK, targets, keep=KeptProperties([RATTLED], combinations=1), within=1e-4)
     assert kept.kept == 2
 
 
@@ -146,6 +146,6 @@ def test_what_makes_no_sense_is_refused(targets):
     with pytest.raises(InputError, match="targets must be a RelaxedTargets, not str"):
         edit_weights(NETWORK, "C11")
     with pytest.raises(InputError, match="nothing is kept"):
-        Keep()
+        KeptProperties()
     with pytest.raises(InputError, match="no weight that may change moves x"):
         _LeastNorm(np.zeros((1, 3)), np.ones(1), ("x",)).smallest(np.ones(3))
