@@ -5,8 +5,8 @@ The smallest of them changes the least of everything else:
 
     minimise |delta|^2     with     O(theta + delta) = O_target,     K(theta + delta) = K(theta),
 
-O the targets, K what is to be kept (`KeptProperties`). With A = d(O, K)/dtheta at the weights of the last step and b
-what is still missing, each step solves the linear problem
+O the targets, K what is to be kept (`KeptProperties`). With A = d(O, K)/dtheta at the weights of the last
+step and b what is still missing, each step solves the linear problem
 
     A (delta' - delta) = b      ->      delta' = A^T y,      G y = b + A delta,      G = A A^T.
 

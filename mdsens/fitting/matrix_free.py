@@ -378,6 +378,6 @@ class _File:
         return state
 
     def write(self, state: _State) -> None:
-        """KeptProperties a state."""
+        """Keep a state."""
         content = {**state._asdict(), "losses": np.array(state.losses), "settings": json.dumps(self.settings)}
         write_hdf5(self.path, content, kind=KIND, overwrite=True)

@@ -92,7 +92,7 @@ class FitFile:
         return False
 
     def write(self, state: FitState) -> None:
-        """KeptProperties a state."""
+        """Keep a state."""
         value = state.value
         content = {
             "settings": json.dumps(self.settings),
