@@ -356,7 +356,8 @@ def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
     charges = None if old.charges is None else np.asarray(old.charges)[:n]
     same_charges = np.array_equal(np.asarray(charges), np.asarray(atoms.arrays.get(ASE_CHARGES)))
     same_columns = all(
-        np.array_equal(np.asarray(values)[:n], atoms.arrays.get(name)) for name, values in old.columns.items()
+        np.array_equal(np.asarray(values)[:n], np.asarray(atoms.arrays.get(name)))
+        for name, values in old.columns.items()
     )
     return same_species and same_vectors and same_charges and same_columns
 

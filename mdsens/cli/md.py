@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from mdsens.dynamics import SimulationProgress, Trajectory
 
 
+class Precision(enum.StrEnum):
+    """In which forces are computed."""
+
+    FLOAT64 = "float64"
+    FLOAT32 = "float32"
+
+
 class Ensemble(enum.StrEnum):
     """What is held constant, by the name of how it is done."""
 
@@ -58,6 +65,9 @@ def md(
     record_every: Annotated[int, options.count("Steps between records.")] = 10,
     replicas: Annotated[int, options.count("Independent runs, side by side.")] = 1,
     seed: Annotated[int, typer.Option(metavar="N", help="Of velocities and noise.")] = 0,
+    precision: Annotated[
+        Precision, typer.Option(help="Of energy and forces; all else is in float64.")
+    ] = Precision.FLOAT64,
     fix: options.Fixed = None,
     parameters: options.Parameters = None,
     format: options.Format = None,
@@ -88,6 +98,11 @@ def md(
 
     form = options.potential_option(potential, parameters)
     start = _start(structure, fix, format, species, form.columns)
+    system: Any = form
+    if precision is Precision.FLOAT32:
+        from mdsens.dynamics import SinglePrecision
+
+        system = SinglePrecision(form)
     common: dict[str, Any] = {
         "steps": steps,
         "timestep": timestep,
@@ -121,7 +136,7 @@ def md(
             line(_shown(now))
 
         try:
-            trajectory = _mover(ensemble)(form, *start, progress=show, **common, **own[ensemble])
+            trajectory = _mover(ensemble)(system, *start, progress=show, **common, **own[ensemble])
         except (NonFiniteError, CellCollapseError) as error:
             if error.partial is None:
                 raise

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from mdsens.checks import number, whole
 from mdsens.dynamics.barostat import Barostat, orthonormal_strains
-from mdsens.dynamics.energies import InElectronvolts, as_energy
+from mdsens.dynamics.energies import InElectronvolts, SinglePrecision, as_energy
 from mdsens.dynamics.freedom import count_freedom, without_rotation
 from mdsens.dynamics.steps import Resting, Scales, System, Thermostats
 from mdsens.dynamics.trajectory import Trajectory
@@ -339,9 +339,10 @@ def _crystal(
                 f"structures 0 and {k} differ in more than positions: replicas have the same atoms, cell and "
                 "fixed coordinates. Move them in runs of their own."
             )
-    if isinstance(energy, Potential):
-        check_parameters(energy)
-        check_elements(energy, first)
+    potential = energy.potential if isinstance(energy, SinglePrecision) else energy
+    if isinstance(potential, Potential):
+        check_parameters(potential)
+        check_elements(potential, first)
     positions = [np.asarray(structure.positions, float) for structure in structures]
     cells = np.stack([np.asarray(structure.cell, float) for structure in structures])
     return _with_masses(first, masses), np.stack(positions) if several else positions[0], cells

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mdsens as ms
-from mdsens.dynamics import langevin, nve
+from mdsens.dynamics import SinglePrecision, langevin, nve
 from mdsens.dynamics.host import Simulation
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.units import ACCELERATION, BOLTZMANN
@@ -159,3 +159,40 @@ def test_a_reduced_potential_moves_as_the_potential_does():
     assert_allclose(reduced.positions, direct.positions, atol=1e-11)
     assert_allclose(reduced.potential, direct.potential, rtol=1e-12)
     assert direct.cell is None and reduced.species == (18, 18, 18)
+
+
+def test_forces_in_float32_leave_the_run_and_its_conserved_energy_as_they_are(run):
+    rounded = nve(
+        SinglePrecision(LJ),
+        ARGON,
+        velocities=run.velocities[0],
+        timestep=10.0,
+        steps=200,
+        record_every=10,
+        skin=0.4,
+    )
+    assert rounded.positions.dtype == rounded.potential.dtype == np.float64
+    # float32 rounds positions of 10 Å by 5e-7 Å, where the curvature is below 1 eV/Å²
+    difference = np.abs(rounded.forces[0] - run.forces[0]).max()
+    assert 0 < difference < 1e-6
+    # that noise, over 2 ps in which errors grow a hundredfold
+    assert_allclose(rounded.positions, run.positions, rtol=0, atol=1e-2)
+    # the energy of Verlet's own error, and 1e-7 of 2.6 eV
+    assert_allclose(np.ptp(rounded.total), np.ptp(run.total), rtol=0.05, atol=2e-6)
+    assert_allclose(rounded.stress[0], run.stress[0], atol=1e-8)
+
+
+def test_float32_is_for_potentials_that_compute_in_it():
+    with pytest.raises(InputError, match=r"must be a Potential, not int"):
+        SinglePrecision(3)
+    with pytest.raises(InputError, match="no parameters for K"):
+        other = dataclasses.replace(ARGON, species=ARGON.species + 1)
+        nve(SinglePrecision(LJ), other, steps=10, temperature=30.0)
+
+    class Stubborn(ms.LennardJones):
+        def energy(self, structure, neighbors):
+            return super().energy(structure, neighbors).astype(jnp.float64)
+
+    stubborn = Stubborn(0.0104, 3.405, elements=("Ar",), cutoff_radius=5.0, cut=ms.Smooth())
+    with pytest.raises(InputError, match=r"Stubborn computes in float64 whatever it is given"):
+        nve(SinglePrecision(stubborn), ARGON, steps=10, temperature=30.0)

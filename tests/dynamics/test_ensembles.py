@@ -134,7 +134,16 @@ def test_each_ensemble_conserves_its_energy_to_the_square_of_the_timestep(move, 
     assert coarse.total.std(0).min() > 10 * coarse.conserved.std(0).max()  # energy alone goes to and fro
 
 
-def test_records_of_a_moving_cell_know_stress_and_cell_of_each_replica():
+def opened_by_mdtraj(run, file):
+    mdtraj = pytest.importorskip("mdtraj")
+    run.write(file)
+    read = mdtraj.load(str(file))
+    # nm in float32, all replicas of a record before the next record
+    assert_allclose(10 * read.xyz, run.positions.reshape(-1, *run.positions.shape[2:]), atol=1e-5)
+    assert_allclose(1000 * read.unitcell_volumes, run.volumes.ravel(), rtol=1e-5)
+
+
+def test_records_of_a_moving_cell_know_stress_and_cell_of_each_replica(tmp_path):
     run = npt(LJ, ARGON, timestep=10.0, steps=300, **(OPTIONS | FULL))
     assert run.cell.shape == run.stress.shape == (31, 4, 3, 3) and run.pressure == 1e-3
     for replica in (0, 3):
@@ -145,6 +154,7 @@ def test_records_of_a_moving_cell_know_stress_and_cell_of_each_replica():
         assert_allclose(run.potential[-1, replica], energy, rtol=1e-12)
         assert_allclose(run.forces[-1, replica], forces, atol=1e-12)
         assert_allclose(run.stress[-1, replica], stress, atol=1e-14)
+    opened_by_mdtraj(run, tmp_path / "npt.h5")
     alone = run.of_replica(3)
     assert_array_equal(alone.volumes, run.volumes[:, 3])
     assert_array_equal(alone.pressures, run.pressures[:, 3])

@@ -193,3 +193,63 @@ def test_other_programs_read_the_positions(tmp_path, name):
     assert frames[0].symbols.get_chemical_formula("reduce") == "HOH"
     with pytest.raises(InputError, match="replica = None: there are 2"):
         written.write(tmp_path / "other.xyz")
+
+
+def breathing() -> Trajectory:
+    """Of a cell that moves."""
+    still = periodic()
+    return dataclasses.replace(still, cell=still.cell * np.linspace(1, 1.1, 4)[:, None, None])
+
+
+def test_mdtraj_opens_a_cell_that_moves_and_its_replicas(tmp_path):
+    mdtraj = pytest.importorskip("mdtraj")
+    pytest.importorskip("tables", reason="mdtraj reads HDF5 through tables")
+    one = breathing()
+    one.write(tmp_path / "md.h5")
+    read = mdtraj.load(str(tmp_path / "md.h5"))
+    # float32
+    assert_allclose(10 * read.unitcell_vectors, turned(one.cell), atol=1e-5)
+    names = ("positions", "velocities", "forces", "potential", "kinetic", "cell")
+    twice = {name: np.stack([getattr(one, name)] * 2, axis=1) for name in names}
+    dataclasses.replace(one, **twice).write(tmp_path / "two.h5")
+    read = mdtraj.load(str(tmp_path / "two.h5"))
+    assert_allclose(10 * read.xyz, np.repeat(one.positions, 2, axis=0), atol=1e-6)
+    assert_allclose(10 * read.unitcell_vectors, np.repeat(turned(one.cell), 2, axis=0), atol=1e-5)
+
+
+def turned(cells: np.ndarray) -> np.ndarray:
+    """Cells turned as mdtraj knows them: the first vector along x, the second in the xy plane."""
+    from ase.geometry.cell import cell_to_cellpar, cellpar_to_cell
+
+    return np.array([cellpar_to_cell(cell_to_cellpar(cell)) for cell in cells])
+
+
+@pytest.mark.filterwarnings("ignore:DCDReader:DeprecationWarning")
+@pytest.mark.parametrize("ending", ["dcd", "xtc", "nc"])
+def test_mdanalysis_reads_positions_and_cells(tmp_path, ending):
+    mdanalysis = pytest.importorskip("MDAnalysis")
+    pytest.importorskip("mdtraj")
+    from ase.geometry import cell_to_cellpar
+
+    written = breathing()
+    for name in ("md.pdb", f"md.{ending}"):
+        written.write(tmp_path / name)
+    universe = mdanalysis.Universe(tmp_path / "md.pdb", tmp_path / f"md.{ending}")
+    frames = [(frame.positions.copy(), frame.dimensions.copy()) for frame in universe.trajectory]
+    assert_allclose([x for x, _ in frames], written.positions, atol=5e-3 if ending == "xtc" else 1e-6)
+    expected = [cell_to_cellpar(cell) for cell in written.cell]
+    assert_allclose([box for _, box in frames], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["extxyz", "nc"])
+def test_ovito_reads_positions_and_cells(tmp_path, ending):
+    files = pytest.importorskip("ovito.io")
+    written = breathing()
+    written.write(tmp_path / f"md.{ending}")
+    pipeline = files.import_file(tmp_path / f"md.{ending}")
+    frames = [pipeline.compute(k) for k in range(pipeline.source.num_frames)]
+    positions = [np.array(frame.particles.positions) for frame in frames]
+    assert_allclose(positions, written.positions, atol=1e-6)
+    # the columns of its matrix are the cell vectors
+    cells = [np.array(frame.cell)[:, :3].T for frame in frames]
+    assert_allclose(cells, written.cell if ending == "extxyz" else turned(written.cell), atol=1e-5)
