@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mdsens.cli.barrier import barrier
 from mdsens.cli.data.app import app as data
 from mdsens.cli.fit import fit
 from mdsens.cli.flow.app import app as flow
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(relax)
 app.command(epilog=EPILOG)(sensitivity)
+app.command(epilog=EPILOG)(barrier)
 app.command(epilog=EPILOG)(fit)
 app.command(epilog=EPILOG)(md)
 app.command(epilog=EPILOG)(potentials)

@@ -176,14 +176,15 @@ def in_order(start: Structure, end: Structure) -> Structure:
     cost = np.sum(apart**2, axis=2)
     different = np.asarray(start.species)[:, None] != np.asarray(end.species)[None]
     order = linear_sum_assignment(cost + 1e6 * different)[1]
-    return Structure.create(
-        np.asarray(end.positions)[order],
-        np.asarray(end.species)[order],
-        end.cell,
-        end.pbc,
-        np.asarray(end.masses)[order],
-        np.asarray(end.fixed)[order],
-        None if end.charges is None else np.asarray(end.charges)[order],
+    sort = lambda values: on_device(np.asarray(values)[order])
+    return dataclasses.replace(
+        end,
+        positions=sort(end.positions),
+        species=sort(end.species),
+        masses=sort(end.masses),
+        fixed=sort(end.fixed),
+        charges=None if end.charges is None else sort(end.charges),
+        columns={name: sort(values) for name, values in end.columns.items()},
     )
 
 
