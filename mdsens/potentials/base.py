@@ -231,7 +231,7 @@ class Potential(eqx.Module):
     def _check_shape(self, name: str, lengths: dict[str, int]) -> None:
         labels, axes, shape = self.labels(name), self.axes(name), jnp.shape(getattr(self, name))
         own = shape[1:] if labels else shape  # of one entry
-        if len(own) != len(axes) or (labels and shape[0] != len(labels)):
+        if len(own) != len(axes) or (labels and shape[:1] != (len(labels),)):
             raise InputError(f"{name} has shape {shape}; {_shape_wanted(self.elements, labels, axes)}")
         for axis, length in zip(axes, own, strict=True):
             stated = getattr(self, axis, None)

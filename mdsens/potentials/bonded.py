@@ -65,14 +65,14 @@ class TypedPotential(Potential):
 class BondedPotential(TypedPotential):
     """Base of bonds, angles and dihedrals: energies of tuples of atoms."""
 
-    columns: ClassVar[int]
+    atoms_each: ClassVar[int]
     what: ClassVar[str]
     atoms: eqx.AbstractVar[Indices]
     kind: eqx.AbstractVar[Indices]
 
     def __check_init__(self) -> None:
         self.check_shapes()
-        require_table("atoms", self.atoms, self.columns)
+        require_table("atoms", self.atoms, self.atoms_each)
         require_kinds("kind", self.kind, len(self.atoms), self.types, self.what)
 
     @property
@@ -89,7 +89,7 @@ class BondedPotential(TypedPotential):
 
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
         """Energy of each atom, eV: its equal share of each bond, angle or dihedral."""
-        shares = jnp.repeat(self.term_energies(structure) / self.columns, self.columns)
+        shares = jnp.repeat(self.term_energies(structure) / self.atoms_each, self.atoms_each)
         return jnp.zeros(structure.n_atoms).at[self._table().reshape(-1)].add(shares)
 
     def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
@@ -104,16 +104,16 @@ class BondedPotential(TypedPotential):
         """
         who = type(self).__name__
         check_atoms(who, self._table(), structure)
-        steps = np.concatenate([self._table()[:, k : k + 2] for k in range(self.columns - 1)])
+        steps = np.concatenate([self._table()[:, k : k + 2] for k in range(self.atoms_each - 1)])
         check_images(who, steps, structure)
 
     def _table(self) -> np.ndarray:
-        return self.atoms.array.reshape(-1, self.columns)
+        return self.atoms.array.reshape(-1, self.atoms_each)
 
     def _steps(self, structure: Structure) -> list[Float[Array, "terms 3"]]:
         """Vectors from each atom of the tuples to the next, Å."""
         table = self._table()
-        return [nearest_vectors(structure, table[:, k : k + 2]) for k in range(self.columns - 1)]
+        return [nearest_vectors(structure, table[:, k : k + 2]) for k in range(self.atoms_each - 1)]
 
 
 class HarmonicBonds(BondedPotential):
@@ -127,7 +127,7 @@ class HarmonicBonds(BondedPotential):
     Source: OpenMM HarmonicBondForce; Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995).
     """
 
-    columns: ClassVar[int] = 2
+    atoms_each: ClassVar[int] = 2
     what: ClassVar[str] = "bonds"
 
     k: Float[Array, "types"] = parameter("eV/Å²", per="type", text="stiffness of a bond")
@@ -158,7 +158,7 @@ class HarmonicAngles(BondedPotential):
     Source: OpenMM HarmonicAngleForce; Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995).
     """
 
-    columns: ClassVar[int] = 3
+    atoms_each: ClassVar[int] = 3
     what: ClassVar[str] = "angles"
 
     k: Float[Array, "types"] = parameter("eV/rad²", per="type", text="stiffness of an angle")
@@ -218,7 +218,7 @@ class PeriodicDihedrals(BondedPotential):
     Source: OpenMM PeriodicTorsionForce; Cornell et al., J. Am. Chem. Soc. 117, 5179 (1995).
     """
 
-    columns: ClassVar[int] = 4
+    atoms_each: ClassVar[int] = 4
     what: ClassVar[str] = "dihedrals"
 
     k: Float[Array, "types"] = parameter("eV", per="type", text="half the barrier of a dihedral")

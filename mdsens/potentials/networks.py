@@ -97,6 +97,125 @@ def jax_md_graph(nodes: Array, vectors: Array, senders: Array, receivers: Array)
     )
 
 
+def from_mlip(force_field: Any) -> GraphPotential:
+    """A MACE, NequIP, ViSNet or eSEN network of InstaDeep's mlip.
+
+        from mlip.models import Mace
+        from mlip.models.model_io import load_model_from_zip
+        potential = from_mlip(load_model_from_zip(Mace, "mace.zip"))
+
+    Args:
+        force_field: a `mlip.models.ForceField`, loaded or made by that package.
+    Source: Brunken et al., arXiv:2505.22397 (2025); package mlip (Apache-2.0).
+
+    Raises:
+        InputError: the package is not installed; an energy with charges at long range, for which edges within
+            the cutoff are not enough.
+    """
+    require_x64()
+    _package("mlip.graph", "mlip", "`pip install mlip`")
+    predictor = force_field.predictor
+    if getattr(predictor.mlip_network.config, "use_coulomb_term", False):
+        raise InputError(
+            "this network adds charges at long range (use_coulomb_term), which need more than the edges "
+            "within its cutoff: train it without, or use its ASE calculator with ms.from_ase."
+        )
+    numbers = tuple(sorted(int(z) for z in force_field.allowed_atomic_numbers))
+    network = _Mlip(predictor, numbers)
+    return GraphPotential(network, force_field.params, force_field.cutoff_distance, _symbols(numbers))
+
+
+class _Mlip:
+    """The network of a predictor of mlip as a function of its weights."""
+
+    def __init__(self, predictor: Any, numbers: tuple[int, ...]):
+        self.predictor, self.numbers = predictor, numbers
+
+    def __call__(
+        self, params: Any, vectors: Array, species: Array, senders: Array, receivers: Array
+    ) -> Array:
+        # its kernels want the edges in the order of their senders
+        order = jnp.argsort(senders)
+        graph = _mlip_graph(
+            jnp.asarray(self.numbers)[species], vectors[order], senders[order], receivers[order]
+        )
+        energies = lambda predictor, graph: predictor.mlip_network(graph)
+        found = self.predictor.apply(params, graph, method=energies)
+        return found.nodes.features["energy"]
+
+
+def _mlip_graph(numbers: Array, vectors: Array, senders: Array, receivers: Array) -> Any:
+    """All atoms, and the spare one as a second graph. Its vectors run from the sender to the receiver."""
+    graphs = importlib.import_module("mlip.graph")
+    ordering = importlib.import_module("mlip.graph.edge_ordering").EdgeOrdering.SENDER
+    atoms = len(numbers) - 1
+    along = jax.tree_util.Partial(_given_vectors, -vectors)
+    two = jnp.zeros((2, 3, 3))
+    return graphs.Graph(
+        nodes=graphs.GraphNodes(atomic_numbers=numbers, positions=jnp.zeros((atoms + 1, 3))),
+        edges=graphs.GraphEdges(shifts=None, displ_fun=along),
+        globals=graphs.GraphGlobals(cell=two, weight=jnp.ones(2)),
+        senders=senders,
+        receivers=receivers,
+        n_node=jnp.array([atoms, 1]),
+        n_edge=jnp.array([len(vectors), 0]),
+        ordering=ordering,
+    )
+
+
+def _given_vectors(vectors: Array, *_: Any) -> Array:
+    """What mlip takes for the displacements between its positions."""
+    return vectors
+
+
+def from_apax(model: Any, params: Any, elements: tuple[str, ...], cutoff: float) -> GraphPotential:
+    """A Gaussian-moment, equivariant or So3krates network of apax.
+
+        from apax.config.model_config import GMNNConfig
+        builder = GMNNConfig(**settings).get_builder()(settings)
+        potential = from_apax(builder.build_energy_model(), params, ("Si", "O"), cutoff=5.0)
+
+    Args:
+        model: its `EnergyModel`, built with float64 (descriptor_dtype and readout_dtype "fp64").
+        params: weights, as flax keeps them; those of several members of an ensemble are no potential.
+        elements: chemical symbols that it was trained for; apax has weights for all elements of the table.
+        cutoff: r_max of its radial functions, Å.
+    Source: Zills et al., J. Chem. Inf. Model. 65, 8066 (2025); package apax (MIT).
+
+    Raises:
+        InputError: a model with corrections beside the network, which need more than the graph.
+    """
+    require_x64()
+    if getattr(model, "corrections", ()):
+        raise InputError(
+            "this model of apax adds empirical corrections to its network: build it without, and add them as "
+            "a potential of mdsens, such as ms.ZBL."
+        )
+    from ase.data import atomic_numbers
+
+    numbers = tuple(atomic_numbers[symbol] for symbol in elements if symbol in atomic_numbers)
+    return GraphPotential(_Apax(model, numbers), params, cutoff, elements)
+
+
+class _Apax:
+    """The energies of atoms by a model of apax."""
+
+    def __init__(self, model: Any, numbers: tuple[int, ...]):
+        self.model, self.numbers = model, numbers
+
+    def __call__(
+        self, params: Any, vectors: Array, species: Array, senders: Array, receivers: Array
+    ) -> Array:
+        numbers = jnp.asarray(self.numbers)[species]
+        pairs = jnp.stack([receivers, senders])
+
+        def energies(model: Any) -> Array:
+            features = model.representation(vectors, numbers, pairs)
+            return model.scale_shift(jax.vmap(model.readout)(features), numbers)
+
+        return self.model.apply(params, method=energies)
+
+
 # What may change of a model of ace-jax. Its cutoffs may not: they are the reach of the neighbor list; nor may
 # the coupling coefficients of angular momenta, which are mathematics.
 ACE_WEIGHTS = {

@@ -1,6 +1,7 @@
 """What is tested, its list, and how finely numbers can be told apart there."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,12 +12,13 @@ from jaxtyping import Array
 from mdsens.errors import InputError
 from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential
-from mdsens.quantities import EnergyForcesStress, evaluate, neighbors_of
+from mdsens.quantities import evaluate, neighbors_of
 from mdsens.structure import Structure, volume
 from mdsens.testing.differences import slope_at_zero
 from mdsens.testing.probe import skin_for
 
 Path = Callable[[float], tuple[Potential, Structure]]  # potential and structure at each s
+Measured = Callable[[Potential, Structure, Neighbors], Any]
 
 
 class Bench:
@@ -59,8 +61,8 @@ class Bench:
         skin = self.skin if skin is None else skin
         return neighbors_of(self.potential, structure, skin, self.capacity)
 
-    def slope(self, at: Path, step: float) -> tuple[EnergyForcesStress, float]:
-        """Energy, forces and stress differentiated along a path, and the step used.
+    def slope(self, at: Path, step: float, of: Measured = evaluate) -> tuple[Any, float]:
+        """What is measured (energy, forces and stress) differentiated along a path, and the step used.
 
         A form whose derivatives jump at its cutoff has no difference quotient across it: the step is halved
         until no pair crosses.
@@ -72,7 +74,7 @@ class Bench:
         here = inside(0.0)
         while step > 1e-7 and any(np.any(inside(s) != here) for s in (-2 * step, 2 * step)):
             step /= 2
-        return slope_at_zero(lambda s: evaluate(*at(s), self.neighbors), step), step
+        return slope_at_zero(lambda s: of(*at(s), self.neighbors), step), step
 
 
 @eqx.filter_jit

@@ -1,6 +1,7 @@
 """Claims on derivatives by parameters: the same in both modes, and what a change of them does."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import Entry, follow_path, parameter_entries
 from mdsens.structure import Structure
@@ -27,6 +29,10 @@ def parameters(bench: Bench) -> Iterator[Check]:
     yield from _forward_and_reverse(found, v, change)
     yield _change_of_forces(bench, found, change)
     yield _change_of_energy(bench, found)
+    if bench.potential.by_differences:
+        bench.left_out.append("d²E/dtheta²: derivatives of the form are differences")
+    else:
+        yield from _second_derivatives(bench, v, change)
 
 
 def _size(t: np.ndarray | Array) -> np.ndarray:
@@ -80,6 +86,39 @@ def _change_of_energy(bench: Bench, exact: Probe) -> Check:
         found.append((abs(float(slope.energy) - wanted), entry.name))
     error, where = largest(found)
     return Check("theta dE/dtheta is what a change of theta does", error, allowed, "eV", where)
+
+
+@eqx.filter_jit
+def _curvatures(bench_of: tuple[Potential, Structure, Neighbors], change: Potential) -> tuple[Any, Any]:
+    """d²E/dtheta² along a change, by forward over reverse and by reverse over forward differentiation."""
+    potential, structure, neighbors = bench_of
+    theta, form = eqx.partition(potential, eqx.is_inexact_array)
+
+    def energy(theta: Potential) -> Array:
+        return eqx.combine(theta, form).energy(structure, neighbors)
+
+    def along(theta: Potential) -> Array:
+        return jax.jvp(energy, (theta,), (change,))[1]
+
+    return jax.jvp(jax.grad(energy), (theta,), (change,))[1], jax.grad(along)(theta)
+
+
+def _second_derivatives(bench: Bench, v: Array, change: Potential) -> Iterator[Check]:
+    where = (bench.potential, bench.structure, bench.neighbors)
+    forward, reverse = _curvatures(where, change)
+    value, terms = dot(forward, change)
+    other, _ = dot(reverse, change)
+    words = "a random change of all"
+    claim = "d²E/dtheta² is the same by forward over reverse and by reverse over forward"
+    yield Check(claim, abs(value - other), 1e-10 * terms + bench.rounding, "eV", words)
+
+    def first(potential: Potential, structure: Structure, neighbors: Neighbors) -> Array:
+        return probe(potential, structure, neighbors, v, change).forward
+
+    slope, used = bench.slope(_changed(bench, change), 1e-4, first)
+    allowed = bench.rtol * max(bench.energy, abs(value)) + bench.rounding / used
+    claim = "d²E/dtheta² is what a change of theta does to dE/dtheta"
+    yield Check(claim, abs(float(slope) - value), allowed, "eV", words)
 
 
 def _unit_change(potential: Potential, entry: Entry, size: float) -> Potential:

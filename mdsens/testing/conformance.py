@@ -56,10 +56,11 @@ def check_potential(
     """Test that a potential is what mdsens takes it for.
 
     Forces and stress are derivatives of the energy; the energy does not change with shifts, turns, the order
-    of atoms, their periodic images, spare slots of the neighbor list, and doubles with the cell; the Hessian
-    is symmetric; atoms out of range of each other feel nothing of each other if the form is local;
-    derivatives by parameters are right, the same forward and in reverse; all are finite also at
-    awkward points (an atom alone, a pair exactly at the cutoff, atoms in a line).
+    of atoms, their periodic images, spare slots of the neighbor list, and doubles with the cell; slabs and
+    clusters are cells with vacuum; the Hessian is symmetric; atoms out of range of each other feel nothing of
+    each other if the form is local; derivatives by parameters, first and second, are right, the same forward
+    and in reverse; all are finite also at awkward points (an atom alone, a pair exactly at the cutoff, atoms
+    in a line).
 
     Args:
         structure: some 10 to 100 atoms without symmetry: rattle a crystal. Periodic along at least one vector

@@ -1,5 +1,6 @@
 """Claims on what changes nothing: shifts, turns, the order of atoms, images, what is out of reach."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import equinox as eqx
@@ -38,6 +39,11 @@ def invariances(bench: Bench) -> Iterator[Check]:
     yield _images(bench)
     if not bench.potential.knows_atoms:
         yield _doubled(bench)
+    if bench.potential.local and np.isfinite(bench.cutoff):
+        yield _vacuum(bench, "a slab is a cell with vacuum on one side", 1)
+        yield _vacuum(bench, "a cluster is a cell with vacuum around", 3)
+    else:
+        bench.left_out.append("slab and cluster as cells with vacuum: the interaction does not end")
 
 
 def _compare(
@@ -103,6 +109,23 @@ def _doubled(bench: Bench) -> Check:
     wanted = EnergyForcesStress(2 * energy, jnp.concatenate([forces, forces]), stress)
     neighbors = neighbors_of(bench.potential, doubled)
     return _compare(bench, "a cell twice as long has twice the energy", doubled, neighbors, wanted)
+
+
+def _vacuum(bench: Bench, claim: str, open_vectors: int) -> Check:
+    """Open along the last vectors; against cells that are too long for anything to be felt across."""
+    structure = bench.structure
+    pbc = tuple(along and k < 3 - open_vectors for k, along in enumerate(structure.pbc))
+    cell = np.asarray(structure.cell)
+    reach = float(np.ptp(np.asarray(structure.positions), axis=0).max()) + 2 * bench.cutoff
+    # the height of a cell above a face is 1 over the length of the reciprocal vector
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    stretch = np.ones(3)
+    stretch[3 - open_vectors :] = np.ceil(2 * reach / heights[3 - open_vectors :])
+    roomy = structure.at(structure.positions, jnp.asarray(stretch[:, None] * cell))
+    inside = jax.tree.map(np.asarray, evaluate(bench.potential, roomy, bench.list_of(roomy)))
+    wanted = inside._replace(stress=inside.stress * np.prod(stretch))  # of the volume that the open one has
+    opened = dataclasses.replace(structure, pbc=pbc)
+    return _compare(bench, claim, opened, bench.list_of(opened), wanted)
 
 
 def locality(bench: Bench) -> Iterator[Check]:

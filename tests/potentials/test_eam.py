@@ -14,7 +14,6 @@ import mdsens as ms
 from mdsens.errors import InputError
 from mdsens.observables import cubic_constants, elastic_constants
 from mdsens.potentials.tables import Tables, knot_positions
-from mdsens.testing import check_potential
 
 METALS = [f"{metal}-gupta-1993" for metal in ("ag", "al", "au", "cu", "ni", "pd", "pt")]
 COHESIVE = dict(ag=2.960, al=3.339, au=3.779, cu=3.544, ni=4.435, pd=3.936, pt=5.853)  # eV, of the paper
@@ -137,12 +136,6 @@ def test_johnson_of_equal_species_is_that_of_one():
     copper = ms.Structure.create(structure.positions, ["Cu"] * 16, structure.cell)
     one = ms.Johnson(**once, elements=("Cu",), **settings)
     assert_allclose(ms.energy(two, structure), ms.energy(one, copper), rtol=1e-13)
-
-
-@pytest.mark.parametrize("potential", [TWO, JOHNSON], ids=["gupta", "johnson"])
-def test_alloys_hold_all_that_is_relied_on(potential):
-    report = check_potential(potential, alloy(), rtol=1e-6)
-    assert report.holds, str(report)
 
 
 def test_tables_survive_a_toml_file(tabulated, tmp_path):

@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError
-from mdsens.testing import check_potential
 from mdsens.units import COULOMB
 
 # Madelung constants for the distance of nearest neighbors, known to twenty digits. The sublattices of all
@@ -152,16 +151,6 @@ def test_forces_follow_the_charges_of_atoms_forward_and_in_reverse():
     # quadratic in the charges: a central difference is exact up to rounding
     twin = [(force(q + d) - force(q - d)) / 2e-3 for d in step]
     assert_allclose(forward, twin, atol=1e-11)
-
-
-def test_ewald_sum_is_a_potential_like_any_other():
-    report = check_potential(SALT, shaken_salt())
-    assert report.holds
-
-
-def test_ewald_sum_of_a_cluster_is_a_potential_like_any_other():
-    cluster = ms.Structure.create(shaken_salt().positions, ["Na", "Cl"] * 4)
-    assert check_potential(SALT, cluster).holds
 
 
 def test_a_background_makes_a_charged_cell_independent_of_the_splitting():

@@ -1,69 +1,29 @@
 """Networks: the graph that they see, and what follows from it for any of them."""
 
+from types import SimpleNamespace
+
+import graph_network
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from graph_network import CUTOFF, network, random_params
 from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError
 from mdsens.potentials.graphs import GraphPotential
-from mdsens.potentials.networks import from_jax_md_nequip, from_nequix, jax_md_graph
-from mdsens.testing import check_potential
-
-CUTOFF = 3.2
-
-
-def network(params, vectors, species, senders, receivers):
-    """Two rounds of messages with random weights, on top of a repulsion that keeps atoms apart."""
-    r = jnp.sqrt(jnp.sum(vectors**2, axis=-1))
-    inside = r < CUTOFF
-    x = jnp.where(inside, r, 1.0) / CUTOFF
-    envelope = jnp.where(inside, (1 - x) ** 4 * (1 + 4 * x), 0.0)
-    features = params["embedding"][species]
-    for layer in params["layers"]:
-        bumps = jnp.tanh(jnp.outer(x, layer["slopes"]))
-        messages = features[senders] * (bumps @ layer["radial"]) * envelope[:, None]
-        heard = jax.ops.segment_sum(messages, receivers, len(species))
-        features = features + jnp.tanh(heard @ layer["mix"])
-    pairs = jax.ops.segment_sum(params["core"] * envelope * (x**-6 - 3.0), receivers, len(species))
-    return pairs + features @ params["readout"]
-
-
-def random_params(seed=0, width=3):
-    rng = np.random.default_rng(seed)
-    layer = lambda: {
-        "slopes": rng.uniform(1, 3, 4),
-        "radial": rng.normal(size=(4, width)),
-        "mix": rng.normal(size=(width, width)) / 4,
-    }
-    return {
-        "embedding": rng.normal(size=(2, width)),
-        "layers": [layer(), layer()],
-        "core": np.float32(0.5),
-        "readout": rng.normal(size=width) / 4,
-        "rounds": 2,  # no weight
-    }
+from mdsens.potentials.networks import from_jax_md_nequip, from_nequix
 
 
 @pytest.fixture(scope="module")
 def potential():
-    return GraphPotential(network, random_params(), CUTOFF, ("Si", "O"))
+    return graph_network.potential()
 
 
 @pytest.fixture(scope="module")
 def crystal():
-    """Six atoms in a sheared cell that is thinner than two cutoffs."""
-    rng = np.random.default_rng(1)
-    sites = np.array([[0, 0, 0], [1, 1, 0], [1, 0, 1], [0, 1, 1], [2, 1, 1], [2, 0, 0]]) * 2.1
-    cell = np.diag([6.3, 4.2, 4.2]) + rng.normal(size=(3, 3)) * 0.1
-    return ms.Structure.create(sites + rng.normal(size=(6, 3)) * 0.1, ["Si", "O"] * 3, cell)
-
-
-def test_any_network_of_the_graph_conforms_in_a_cell_smaller_than_its_cutoff(potential, crystal):
-    report = check_potential(potential, crystal)
-    assert report.holds and "spare slots and pairs beyond the cutoff" in str(report)
+    return graph_network.crystal()
 
 
 @pytest.mark.parametrize("pbc", [(True, True, False), (False, False, False)])
@@ -159,20 +119,9 @@ def test_a_network_of_the_total_energy_has_no_energies_of_atoms(crystal):
         total.site_energies(crystal, neighbors)
 
 
-def test_nequip_of_jax_md_conforms(crystal):
-    nequip = pytest.importorskip("jax_md._nn.nequip", reason="jax-md is not installed")
-    settings = nequip.default_config()
-    settings.graph_net_steps, settings.n_elements, settings.r_max = 1, 2, CUTOFF
-    settings.hidden_irreps, settings.sh_irreps, settings.num_basis = "4x0e+2x1o", "1x0e+1x1o", 4
-    settings.radial_net_n_hidden, settings.radial_net_n_layers, settings.scalar_mlp_std = 8, 1, 1.0
-    settings.n_neighbors, settings.scale, settings.shift = 10.0, 1.0, 0.0
-    model = nequip.model_from_config(settings)
-    spare = jax_md_graph(jnp.eye(2), jnp.ones((1, 3)), jnp.zeros(1, int), jnp.zeros(1, int))
-    params = jax.jit(model.init)(jax.random.key(0), spare)
-    potential = from_jax_md_nequip(model, params, ("Si", "O"))
-    assert check_potential(potential, crystal, clusters=False).holds
+def test_a_network_of_jax_md_needs_an_element_for_each_of_its_species():
     with pytest.raises(InputError, match="1 elements for a network of 2"):
-        from_jax_md_nequip(model, params, ("Si",))
+        from_jax_md_nequip(SimpleNamespace(n_elements=2), {}, ("Si",))
 
 
 def test_a_package_that_is_missing_is_named_with_how_to_install_it(tmp_path, monkeypatch):

@@ -13,7 +13,6 @@ import mdsens as ms
 from mdsens.errors import NonFiniteError
 from mdsens.quantities import evaluate
 from mdsens.strain import VOIGT
-from mdsens.testing import check_potential
 from mdsens.units import COULOMB
 
 # The tables take 14.399645 eV Å for e² / 4 pi epsilon_0: charges that are larger by this make up for it.
@@ -159,35 +158,6 @@ def test_the_wall_stands_where_the_attraction_begins_to_win():
 def test_a_pair_without_repulsion_has_no_wall():
     free = ms.Buckingham(0.0, 0.3, 10.0, ("Na",), 8.0)
     assert np.isfinite(free.pair_energies(jnp.asarray(0.5), None))
-
-
-# --- forms like any other
-
-
-def ionic_crystal():
-    cell = [5.0, 5.1, 5.2]
-    x = np.array([[0, 0, 0], [2.5, 0, 0], [0, 2.5, 0], [0, 0, 2.6], [2.5, 2.5, 2.6], [2.5, 2.5, 0.1]])
-    return ms.Structure.create(x + 0.05, ["Na", "Cl", "Cl", "Cl", "Cl", "Na"], cell=cell)
-
-
-@pytest.mark.parametrize(
-    "potential",
-    [
-        ms.BornMayerHuggins(
-            A=[0.26, 0.21, 0.16],
-            sigma=[2.3, 2.7, 3.2],
-            rho=0.32 * np.ones(3),
-            C=[1.0, 7.0, 72.0],
-            D=[0.5, 8.7, 145.0],
-            elements=("Na", "Cl"),
-            cutoff_radius=6.0,
-        ),
-        ms.DampedShiftedForce([2.0, -1.0], ("Na", "Cl"), alpha=0.25, cutoff_radius=6.0),
-    ],
-    ids=lambda potential: type(potential).__name__,
-)
-def test_ionic_forms_conform(potential):
-    assert check_potential(potential, ionic_crystal(), rtol=1e-6).holds
 
 
 def test_damped_sums_come_close_to_ewald_and_closer_with_the_cutoff():

@@ -12,7 +12,6 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError
-from mdsens.testing import check_potential
 from mdsens.testing.probe import filled, probe
 
 CHAIN = ((0, 1), (1, 2), (2, 3))
@@ -59,13 +58,6 @@ def molecule(cell=None):
 
 # a cell in which the second image of every atom is within the cutoff, also that of an excluded one
 CELL = np.array([[5.2, 0.0, 0.0], [0.4, 5.4, 0.0], [-0.3, 0.5, 5.3]])
-
-
-def test_forces_stress_and_derivatives_of_a_molecule_in_a_small_cell_are_what_mdsens_relies_on():
-    everything = bonds() + angles() + dihedrals() + wells() + charges()
-    report = check_potential(everything, molecule(CELL), clusters=False, rtol=1e-6)
-    assert report.holds
-    assert "order of atoms, a doubled cell: the potential was made for these atoms" in report.left_out
 
 
 def test_two_cells_have_twice_the_energy_of_one_with_the_exclusions_of_both():
