@@ -40,7 +40,13 @@ from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.jaxmd import JaxMDPotential
 from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.mapped import MappedPotential, mapped
-from mdsens.potentials.networks import from_ace_jax, from_jax_md_nequip, from_nequix
+from mdsens.potentials.networks import (
+    from_ace_jax,
+    from_apax,
+    from_jax_md_nequip,
+    from_mlip,
+    from_nequix,
+)
 from mdsens.potentials.nonbonded import MolecularCharges, MolecularLennardJones
 from mdsens.potentials.openmm_files import read_openmm
 from mdsens.potentials.pair import LennardJones, Morse, PairPotential, SoftSphere
@@ -159,8 +165,10 @@ __all__ = [
     "find_neighbors",
     "flows",
     "from_ace_jax",
+    "from_apax",
     "from_ase",
     "from_jax_md_nequip",
+    "from_mlip",
     "from_nequix",
     "from_program",
     "functional_sensitivities",

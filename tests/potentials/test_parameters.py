@@ -102,6 +102,8 @@ def test_wrong_number_of_values_says_the_order_expected():
         match=r"epsilon has shape \(2,\); species Ni, Cu need 3 values, in the order Ni-Ni, Ni-Cu, Cu-Cu",
     ):
         ms.LennardJones([1.0, 1.0], [1.0, 1.0, 1.0], ("Ni", "Cu"), 2.5)
+    with pytest.raises(InputError, match=r"D0 has shape \(\); species Ni, Cu need 3 values"):
+        ms.Morse(0.3, 1.4, 2.9, ("Ni", "Cu"), 6.0)
 
 
 def test_unknown_mixing_and_missing_cutoff_say_what_to_use():
