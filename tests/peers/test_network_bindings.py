@@ -56,9 +56,7 @@ def test_networks_of_mlip_have_the_energies_and_forces_of_its_calculator(name, c
     potential = ms.from_mlip(force_field)
     assert potential.elements == KINDS and float(potential.cutoff) == CUTOFF
     atoms = crystal.to_ase()
-    atoms.calc = MLIPForceFieldASECalculator(
-        atoms, edge_capacity_multiplier=1.5, force_field=force_field
-    )
+    atoms.calc = MLIPForceFieldASECalculator(atoms, edge_capacity_multiplier=1.5, force_field=force_field)
     found = ms.energy_forces_stress(potential, crystal)
     # whatever the network computes in float64; the calculator hands over float32 at some places
     assert_allclose(found.energy, atoms.get_potential_energy(), rtol=1e-6)
