@@ -16,6 +16,7 @@ from mdsens import (
     strain,
     testing,
     training,
+    uncertainty,
     units,
 )
 from mdsens.datasets import Dataset, read_dataset, write_dataset
@@ -198,6 +199,7 @@ __all__ = [
     "strain",
     "testing",
     "training",
+    "uncertainty",
     "units",
     "volume",
     "write_dataset",
