@@ -5,6 +5,7 @@
 
 from mdsens import (
     calculators,
+    continuation,
     datasets,
     dynamics,
     errors,
@@ -19,6 +20,9 @@ from mdsens import (
     uncertainty,
     units,
 )
+from mdsens.continuation.branch import Branch
+from mdsens.continuation.expansion import Expansion, expand
+from mdsens.continuation.follow import follow
 from mdsens.datasets import Dataset, read_dataset, write_dataset
 from mdsens.gauge import find_gauge
 from mdsens.implicit.linear import ConjugateGradient, Dense
@@ -94,6 +98,7 @@ __all__ = [
     "AutoRelaxer",
     "Barrier",
     "BornMayerHuggins",
+    "Branch",
     "Buckingham",
     "Certificate",
     "ConjugateGradient",
@@ -105,6 +110,7 @@ __all__ = [
     "EnergyForcesStress",
     "Equilibrium",
     "Ewald",
+    "Expansion",
     "FIRE",
     "ForceShifted",
     "GraphPotential",
@@ -155,15 +161,18 @@ __all__ = [
     "certify",
     "change_function",
     "check_parameters",
+    "continuation",
     "datasets",
     "dynamics",
     "energy",
     "energy_forces_stress",
     "errors",
+    "expand",
     "fitting",
     "find_gauge",
     "first_order",
     "find_neighbors",
+    "follow",
     "flows",
     "from_ace_jax",
     "from_apax",
