@@ -1,4 +1,4 @@
-"""Arrays on the device, out of plain numbers."""
+"""Arrays on the device, out of plain numbers; rows of different lengths in one of them."""
 
 from typing import Any
 
@@ -16,3 +16,13 @@ def on_device(values: Any, dtype: Any = None) -> Array:
     """
     with eval_context():  # plain numbers stay plain, also while JAX traces
         return jax.device_put(np.array(values, dtype))
+
+
+def places_in_rows(counts: np.ndarray) -> np.ndarray:
+    """Place of each entry in its row, for entries that stand row after row.
+
+    Args:
+        counts: entries of each row.
+    """
+    begins = np.cumsum(counts) - counts
+    return np.arange(counts.sum()) - np.repeat(begins, counts)

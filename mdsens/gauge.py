@@ -93,13 +93,15 @@ def find_gauge(
         touching = touching & structure.real
     free = touching[:, None] & ~structure.fixed
     motions = _rigid_motions(structure) * jnp.repeat(touching, 3)
-    motions = _leave_alone(motions, structure.fixed.reshape(-1), structure.count) * free.reshape(-1)
+    motions = _leave_alone(motions, structure.fixed.reshape(-1), structure.count)
+    motions = motions * free.reshape(-1)
     unknowns = jnp.concatenate([free.reshape(-1), jnp.ones(n_strains, bool)])
     return Gauge(unknowns, orthonormal(motions, structure.count))
 
 
 def _held(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)
+    hold = lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf
+    return jax.tree.map(hold, tree)
 
 
 def _rigid_motions(structure: Structure) -> Float[Array, "6 coordinates"]:
@@ -110,7 +112,8 @@ def _rigid_motions(structure: Structure) -> Float[Array, "6 coordinates"]:
     sum_of_real = lambda values: jnp.sum(jnp.where(real[:, None], values, 0.0), axis=0)
     centre = sum_of_real(structure.positions) / structure.count
     centred = jnp.where(real[:, None], structure.positions - centre, 0.0)
-    size = jnp.sqrt(jnp.sum(sum_of_real(centred**2)) / structure.count + 1e-30)
+    mean_square = jnp.sum(sum_of_real(centred**2)) / structure.count
+    size = jnp.sqrt(mean_square + 1e-30)
     shifts = jnp.broadcast_to(jnp.eye(3)[:, None, :], (3, *centred.shape))
     turns = jnp.cross(_turning_axes(structure)[:, None, :], centred[None]) / size
     return jnp.concatenate([shifts, turns]).reshape(6, -1)
@@ -122,8 +125,9 @@ def _turning_axes(structure: Structure) -> Float[Array, "3 3"]:
         case 0:
             return jnp.eye(3)
         case 1:
-            axis = structure.cell[structure.pbc.index(True)]
-            return jnp.zeros((3, 3)).at[0].set(axis / jnp.linalg.norm(axis))
+            vector = structure.cell[structure.pbc.index(True)]
+            axis = vector / jnp.linalg.norm(vector)
+            return jnp.zeros((3, 3)).at[0].set(axis)
         case _:
             return jnp.zeros((3, 3))
 

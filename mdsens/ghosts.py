@@ -12,9 +12,9 @@ Real atoms keep their places, so that x[:n] of any array is theirs, and sums ove
 ghosts are what they would be without them. A potential says whether it may meet ghosts (`Potential.ghosts`).
 """
 
+import dataclasses
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -60,19 +60,15 @@ def with_ghosts(structure: Structure, size: int | None = None) -> Structure:
     size = size_for(n) if size is None else size
     spare = size - n
     charges = structure.charges
-    return eqx.tree_at(
-        _of_atoms,
+    return dataclasses.replace(
         structure,
-        (
-            _appended(structure.positions, ghost_places(spare)),
-            _repeated_first(structure.species, spare),
-            _appended(structure.masses, np.ones(spare)),
-            _appended(structure.fixed, np.ones((spare, 3), bool)),
-            None if charges is None else _appended(charges, np.zeros(spare)),
-            {name: _zeros_appended(values, spare) for name, values in structure.columns.items()},
-            on_device(np.arange(size) < n),
-        ),
-        is_leaf=lambda leaf: leaf is None,
+        positions=_appended(structure.positions, ghost_places(spare)),
+        species=_repeated_first(structure.species, spare),
+        masses=_appended(structure.masses, np.ones(spare)),
+        fixed=_appended(structure.fixed, np.ones((spare, 3), bool)),
+        charges=None if charges is None else _zeros_appended(charges, spare),
+        columns={name: _zeros_appended(values, spare) for name, values in structure.columns.items()},
+        real=on_device(np.arange(size) < n),
     )
 
 
@@ -90,26 +86,11 @@ def without_ghosts(structure: Structure, n: int | None = None) -> Structure:
     if structure.real is None:
         return structure
     n = number_of_real(structure) if n is None else n
-    charges = structure.charges
-    return eqx.tree_at(
-        _of_atoms,
-        structure,
-        (
-            first(structure.positions, n),
-            first(structure.species, n),
-            first(structure.masses, n),
-            first(structure.fixed, n),
-            None if charges is None else first(charges, n),
-            {name: first(values, n) for name, values in structure.columns.items()},
-            None,
-        ),
-        is_leaf=lambda leaf: leaf is None,
-    )
-
-
-def _of_atoms(s: Structure) -> tuple[Any, ...]:
-    """What has an entry for each atom."""
-    return s.positions, s.species, s.masses, s.fixed, s.charges, s.columns, s.real
+    per_atom = ("positions", "species", "masses", "fixed", "charges")
+    there = {name: getattr(structure, name) for name in per_atom}
+    kept = {name: first(values, n) for name, values in there.items() if values is not None}
+    columns = {name: first(values, n) for name, values in structure.columns.items()}
+    return dataclasses.replace(structure, **kept, columns=columns, real=None)
 
 
 def moved(structure: Structure, positions: np.ndarray, cell: np.ndarray) -> Structure:
@@ -120,7 +101,9 @@ def moved(structure: Structure, positions: np.ndarray, cell: np.ndarray) -> Stru
 
 def number_of_real(structure: Structure) -> int:
     """Number of atoms without ghosts, as a plain number: not under jit."""
-    return structure.n_atoms if structure.real is None else int(np.sum(np.asarray(structure.real)))
+    if structure.real is None:
+        return structure.n_atoms
+    return int(np.sum(np.asarray(structure.real)))
 
 
 def list_with_ghosts(neighbors: Neighbors, structure: Structure) -> Neighbors:
@@ -131,11 +114,8 @@ def list_with_ghosts(neighbors: Neighbors, structure: Structure) -> Neighbors:
     spare = size - n
     near = _moved(neighbors.near, n, spare)
     rows = np.full((spare, neighbors.width), neighbors.nobody + spare, np.int32)
-    return eqx.tree_at(
-        lambda one: (one.positions, one.near),
-        neighbors,
-        (_appended(neighbors.positions, ghost_places(spare)), _appended(near, rows)),
-    )
+    positions = _appended(neighbors.positions, ghost_places(spare))
+    return dataclasses.replace(neighbors, positions=positions, near=_appended(near, rows))
 
 
 def list_without_ghosts(neighbors: Neighbors, n: int) -> Neighbors:
@@ -144,20 +124,21 @@ def list_without_ghosts(neighbors: Neighbors, n: int) -> Neighbors:
     if spare == 0:
         return neighbors
     near = _moved(first(neighbors.near, n), neighbors.n_atoms, -spare)
-    return eqx.tree_at(
-        lambda one: (one.positions, one.near), neighbors, (first(neighbors.positions, n), near)
-    )
+    return dataclasses.replace(neighbors, positions=first(neighbors.positions, n), near=near)
 
 
 def first(values: Any, n: int) -> Any:
     """The first n rows. Plain numbers are cut on the host: nothing is compiled for a size that comes once."""
-    return values[:n] if isinstance(values, Tracer) else on_device(np.asarray(values)[:n])
+    if isinstance(values, Tracer):
+        return values[:n]
+    return on_device(np.asarray(values)[:n])
 
 
 def real_part(vector: Any, n: int, size: int) -> np.ndarray:
     """Of plain unknowns (..., 3 size + strains) those of the n real atoms, and the strains."""
     vector = np.asarray(vector)
-    return np.concatenate([vector[..., : 3 * n], vector[..., 3 * size :]], axis=-1)
+    atoms, strains = vector[..., : 3 * n], vector[..., 3 * size :]
+    return np.concatenate([atoms, strains], axis=-1)
 
 
 def _appended(values: Any, more: np.ndarray) -> Any:
@@ -184,7 +165,8 @@ def _moved(near: Any, n: int, by: int) -> Any:
     if isinstance(near, Tracer):
         return jnp.where(near >= n, near + by, near)
     near = np.asarray(near)
-    return on_device(np.where(near >= n, near + by, near).astype(near.dtype))
+    moved = np.where(near >= n, near + by, near)
+    return on_device(moved.astype(near.dtype))
 
 
 def ghost_places(spare: int) -> np.ndarray:

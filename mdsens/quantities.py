@@ -33,15 +33,14 @@ def evaluate(potential: Potential, structure: Structure, neighbors: Neighbors) -
 
     # stress = (1/V) dE/dstrain at zero strain, for the homogeneous deformation x -> x (1 + strain)
     def energy(positions, strain):
-        return potential.energy(
-            structure.at(positions).deformed(jnp.eye(3) + (strain + strain.T) / 2), neighbors
-        )
+        deformation = jnp.eye(3) + (strain + strain.T) / 2
+        return potential.energy(structure.at(positions).deformed(deformation), neighbors)
 
-    value, (gradient, virial) = jax.value_and_grad(energy, argnums=(0, 1))(
-        structure.positions, jnp.zeros((3, 3))
-    )
+    differentiated = jax.value_and_grad(energy, argnums=(0, 1))
+    value, (gradient, virial) = differentiated(structure.positions, jnp.zeros((3, 3)))
     volume = volume_of(structure.cell)
-    stress = jnp.where(volume > 0, virial / jnp.where(volume > 0, volume, 1.0), 0.0)
+    per_volume = virial / jnp.where(volume > 0, volume, 1.0)
+    stress = jnp.where(volume > 0, per_volume, 0.0)
     return EnergyForcesStress(value, -gradient, stress)
 
 
@@ -141,10 +140,8 @@ def concrete(tree: Any) -> Any:
         if any(isinstance(leaf, Tracer) for leaf in leaves):
             raise TracedError(
                 "values are needed on the host, and under jax.jit or jax.vmap there are none. Call this "
-                "outside and jit "
-                "what comes after: jax.grad, jacfwd, jacrev and hessian work without jit; loop in Python "
-                "over structures "
-                "or parameters."
+                "outside and jit what comes after: jax.grad, jacfwd, jacrev and hessian work without jit; "
+                "loop in Python over structures or parameters."
             )
         seen[:] = leaves
         return leaves
@@ -165,19 +162,18 @@ def check_finite(result: EnergyForcesStress, structure: Structure, neighbors: Ne
     """
     if bool(jnp.isfinite(result.energy)) and bool(jnp.all(jnp.isfinite(result.forces))):
         return
-    d = np.asarray(neighbors.vectors(structure))
-    r = np.where(np.asarray(neighbors.valid), np.linalg.norm(d, axis=1), np.inf)
-    k = int(np.argmin(r)) if len(r) else 0
-    symbols = structure.symbols
-    closest = (
-        f"atoms {int(neighbors.i[k])} ({symbols[int(neighbors.i[k])]}) and {int(neighbors.j[k])} "
-        f"({symbols[int(neighbors.j[k])]}) "
-        f"are {r[k]:.2e} Å apart"
-        if len(r) and np.isfinite(r[k])
-        else "no two atoms are close"
-    )
     raise NonFiniteError(
-        f"energy or forces are not finite ({closest}). Remove duplicate atoms or move them apart; if they "
-        "are not close, "
-        "a parameter lies where the potential is not defined."
+        f"energy or forces are not finite ({_closest(structure, neighbors)}). Remove duplicate atoms or move "
+        "them apart; if they are not close, a parameter lies where the potential is not defined."
     )
+
+
+def _closest(structure: Structure, neighbors: Neighbors) -> str:
+    lengths = np.linalg.norm(np.asarray(neighbors.vectors(structure)), axis=1)
+    r = np.where(np.asarray(neighbors.valid), lengths, np.inf)
+    if not np.isfinite(r).any():
+        return "no two atoms are close"
+    k = int(np.nanargmin(r))
+    i, j = int(neighbors.i[k]), int(neighbors.j[k])
+    symbols = structure.symbols
+    return f"atoms {i} ({symbols[i]}) and {j} ({symbols[j]}) are {r[k]:.2e} Å apart"

@@ -82,9 +82,8 @@ class FlowCalculator(Calculator):
         if not isinstance(generator, BoltzmannGenerator):
             raise InputError(
                 f"FlowCalculator needs a BoltzmannGenerator, not {type(generator).__name__}: it knows the "
-                "elements and the "
-                "temperature, which a flow alone does not. BoltzmannGenerator(flow, species, temperature) "
-                "makes one."
+                "elements and the temperature, which a flow alone does not. BoltzmannGenerator(flow, "
+                "species, temperature) makes one."
             )
         self._generator = generator.astype(jnp.float64)
         self.parameters = Parameters(_described(self._generator))
@@ -140,22 +139,21 @@ class FlowCalculator(Calculator):
         if len(atoms) != len(species):
             raise InputError(
                 f"the structure has {len(atoms)} atoms, and the flow is that of a molecule of "
-                f"{len(species)}: it knows no solvent and no "
-                "other molecules."
+                f"{len(species)}: it knows no solvent and no other molecules."
             )
         different = np.flatnonzero(atoms.numbers != np.asarray(species)).tolist()
         if different:
             i = different[0]
             raise InputError(
                 f"atom {i} is {atoms.symbols[i]}, and the flow has {chemical_symbols[species[i]]} there "
-                f"({len(different)} atoms differ). "
-                "The atoms must be in the order of the trajectory that the flow was trained on."
+                f"({len(different)} atoms differ). The atoms must be in the order of the trajectory that the "
+                "flow was trained on."
             )
         if atoms.pbc.any():
             raise InputError(
                 f"the structure is periodic, pbc = {atoms.pbc.tolist()}, and the flow is that of one "
-                "molecule in free space: set "
-                "atoms.pbc = False (and make the molecule whole, if a border cuts it)."
+                "molecule in free space: set atoms.pbc = False (and make the molecule whole, if a border "
+                "cuts it)."
             )
         bad = np.flatnonzero(~np.isfinite(atoms.positions).all(1)).tolist()
         if bad:
@@ -186,9 +184,7 @@ def _what_is_wrong(atoms: "Atoms", energy: float, forces: np.ndarray) -> str:
     )
     return (
         f"the energy is {energy} eV{which}: the flow has no density here. The nearest atoms are {i} "
-        f"({atoms.symbols[i]}) and {j} "
-        f"({atoms.symbols[j]}), {distances[i, j]:.3f} Å apart. Atoms that lie upon each other, or three "
-        "bonded ones in a line, have "
-        "no internal coordinates; and far from the structures of the training data everything is "
-        "extrapolated."
+        f"({atoms.symbols[i]}) and {j} ({atoms.symbols[j]}), {distances[i, j]:.3f} Å apart. Atoms that lie "
+        "upon each other, or three bonded ones in a line, have no internal coordinates; and far from the "
+        "structures of the training data everything is extrapolated."
     )

@@ -87,8 +87,8 @@ def reduced_potential(potential: Potential, structure: Structure, temperature: f
     if any(structure.pbc):
         raise InputError(
             f"a structure periodic along {structure.pbc} has a reduced energy for each set of images, and "
-            "flows move atoms across its "
-            "boundaries: reduced_potential is for free molecules. Give the structure pbc=False."
+            "flows move atoms across its boundaries: reduced_potential is for free molecules. Give the "
+            "structure pbc=False."
         )
     if structure.n_atoms > ALL_PAIRS_LIMIT:
         raise InputError(f"all pairs of {structure.n_atoms} atoms do not fit (limit {ALL_PAIRS_LIMIT}).")
@@ -157,8 +157,7 @@ def reduced_ase(atoms: "Atoms", temperature: float) -> ReducedHostEnergy:
     if type(calculator).__module__.split(".")[0] == "mdsens":
         raise InputError(
             f"{type(calculator).__name__} runs on JAX and cannot be called from within JAX: use "
-            "reduced_potential(potential, structure, "
-            "temperature), or the energy method of the flow."
+            "reduced_potential(potential, structure, temperature), or the energy method of the flow."
         )
     if "forces" not in getattr(calculator, "implemented_properties", ["forces"]):
         raise InputError(
@@ -205,8 +204,8 @@ def reduced_openmm(system: Any, temperature: float, platform: str = "Reference")
     if not isinstance(context, openmm.Context):
         raise InputError(
             f"reduced_openmm takes an OpenMM System, Context or Simulation, not {type(system).__name__}. Of "
-            "a topology make a system with "
-            "openmm.app.ForceField(...).createSystem(topology, constraints=None)."
+            "a topology make a system with openmm.app.ForceField(...).createSystem(topology, "
+            "constraints=None)."
         )
     particles = context.getSystem()
     n_atoms = particles.getNumParticles()
@@ -236,8 +235,7 @@ def _check_free(system: Any) -> None:
     if count := system.getNumConstraints():
         raise InputError(
             f"the OpenMM system has {count} constraints: its positions fill no volume, and have no density "
-            "to compare with a flow's. "
-            "Build it with constraints=None and rigidWater=False."
+            "to compare with a flow's. Build it with constraints=None and rigidWater=False."
         )
     if virtual := [k for k in range(system.getNumParticles()) if system.isVirtualSite(k)]:
         raise InputError(
@@ -250,6 +248,5 @@ def _check_positions(x: Any, n_atoms: int) -> None:
     if np.shape(x) != (n_atoms, 3):
         raise InputError(
             f"positions of shape {np.shape(x)} for {n_atoms} atoms: a reduced energy takes one frame "
-            f"({n_atoms}, 3) in nm. Many frames by "
-            "jax.vmap."
+            f"({n_atoms}, 3) in nm. Many frames by jax.vmap."
         )

@@ -58,9 +58,8 @@ Observables = Annotated[
         "-O",
         metavar="NAME",
         help="energy, energy_per_atom, volume, lattice_constant, a, b, c, alpha, beta, gamma, C11 ... C66, "
-        "C11_cubic, K, C11_clamped ..., 'phonon(q=[1/2, 0, 1/2], mode=3)', formation "
-        "(needs --bulk). Repeat for "
-        f"more. Default: {', '.join(DEFAULTS)}; with --bulk: {', '.join(BULK_DEFAULTS)}.",
+        "C11_cubic, K, C11_clamped ..., 'phonon(q=[1/2, 0, 1/2], mode=3)', formation (needs --bulk). Repeat "
+        f"for more. Default: {', '.join(DEFAULTS)}; with --bulk: {', '.join(BULK_DEFAULTS)}.",
         show_default=False,
     ),
 ]

@@ -122,14 +122,14 @@ def map_structures(function: Callable[[Structure, Neighbors], Any], batch: Label
     """A function of every structure of a batch and its list, stacked.
 
     On a CPU some after the other: what belongs to one then stays in the cache of a core. SW forces of 64
-        atoms
-    take a seventh of the time that they take all at once.
+    atoms take a seventh of the time that they take all at once.
     """
     rows = batch.structure, batch.neighbors
     if jax.default_backend() != "cpu":
         return jax.vmap(function)(*rows)
     together = max(1, ATOMS_IN_CACHE // batch.forces.shape[1])
-    return jax.lax.map(lambda row: function(*row), rows, batch_size=together if together > 1 else None)
+    batch_size = together if together > 1 else None
+    return jax.lax.map(lambda row: function(*row), rows, batch_size=batch_size)
 
 
 def lone_energy(potential: Potential, batch: LabelledBatch) -> Float[Array, ""]:
@@ -137,26 +137,27 @@ def lone_energy(potential: Potential, batch: LabelledBatch) -> Float[Array, ""]:
     if not sees_no_ghosts(potential):
         return jnp.zeros(())
     first = jax.tree.map(lambda leaf: leaf[0], batch.structure)
+    charges = None if first.charges is None else jnp.zeros(1)
     lone = dataclasses.replace(
         first,
         positions=jnp.zeros((1, 3)),
         species=first.species[-1:],
         masses=jnp.ones(1),
         fixed=jnp.zeros((1, 3), bool),
-        charges=None if first.charges is None else jnp.zeros(1),
+        charges=charges,
         columns={name: jnp.zeros((1, *values.shape[1:])) for name, values in first.columns.items()},
     )
-    none = np.zeros(0, np.int32)
-    nobody = list_of_pairs(
-        none, none, np.zeros((0, 3)), np.zeros((1, 3)), np.zeros((3, 3)), 1.0, Capacity(1, 1, 1)
-    )
+    none, no_shift = np.zeros(0, np.int32), np.zeros((0, 3))
+    place, no_cell = np.zeros((1, 3)), np.zeros((3, 3))
+    nobody = list_of_pairs(none, none, no_shift, place, no_cell, 1.0, Capacity(1, 1, 1))
     nobody = dataclasses.replace(nobody, reach=batch.neighbors.reach[0], cell=first.cell)
     return potential.energy(lone, nobody)
 
 
 def voigt_of(tensors: Float[Array, "*rows 3 3"]) -> Float[Array, "*rows 6"]:
     """Stresses in Voigt order."""
-    return jnp.stack([tensors[..., a, b] for a, b in VOIGT], axis=-1)
+    components = [tensors[..., a, b] for a, b in VOIGT]
+    return jnp.stack(components, axis=-1)
 
 
 # --- what goes together
@@ -194,8 +195,10 @@ def _shapes(data: Dataset, potential: Potential, one_shape: bool) -> Iterator[tu
         yield list(range(len(data))), max(sizes)
         return
     groups: dict[Any, list[int]] = {}
+    ghosts = sees_no_ghosts(potential)
     for k, (kind, n) in enumerate(zip(kinds, sizes, strict=True)):
-        groups.setdefault((*kind, size_for(n) if sees_no_ghosts(potential) else n), []).append(k)
+        size = size_for(n) if ghosts else n
+        groups.setdefault((*kind, size), []).append(k)
     for (*_, size), rows in groups.items():
         yield rows, size
 
@@ -242,36 +245,46 @@ def _listed(structure: Structure, potential: Potential, reach: float) -> _Listed
 
 
 def _common(shapes: Sequence[Capacity]) -> Capacity:
-    # at least one place of each kind: forms may look at the first of an array
-    return Capacity(
-        *(max(1, *sizes) if k < 3 else max(sizes) for k, sizes in enumerate(zip(*shapes, strict=True)))
-    )
+    # at least one place of each kind, waves apart: forms may look at the first of an array
+    *lists, waves = (max(sizes) for sizes in zip(*shapes, strict=True))
+    return Capacity(*(max(1, size) for size in lists), waves)
 
 
 def _batch(
     data: Dataset, listed: list[_Listed], part: list[int], size: int, shape: Capacity, reach: float
 ) -> LabelledBatch:
-    last = next(k for k, row in reversed(list(enumerate(part))) if row >= 0)
+    real = np.array(part) >= 0
+    last = int(np.flatnonzero(real)[-1])
     chosen = [k if row >= 0 else last for k, row in enumerate(part)]
     ghost = int(np.asarray(listed[0].structure.species)[0])
     structures = [_filled(listed[k].structure, size, ghost) for k in chosen]
-    lists = [_list_of(listed[k], structures[place], shape, reach) for place, k in enumerate(chosen)]
-    real = np.array([row >= 0 for row in part], float)
-    labels = [_labels(data[part[k]], size) for k in chosen]
-    columns = {name: np.array([label[name] for label in labels]) for name in labels[0]}
-    for name in ("energy_weight", "forces_weight", "stress_weight"):
-        columns[name] = columns[name] * real.reshape(-1, *[1] * (columns[name].ndim - 1))
+    pairs = zip(chosen, structures, strict=True)
+    lists = [_list_of(listed[k], filled, shape, reach) for k, filled in pairs]
+    ghosts = [size - listed[k].structure.n_atoms for k in chosen]
     return LabelledBatch(
         structure=_stacked(structures),
         neighbors=_stacked(lists),
-        ghosts=jnp.asarray([size - listed[k].structure.n_atoms for k in chosen], float),
+        ghosts=jnp.asarray(ghosts, float),
         entry=jnp.asarray(part),
-        **{name: jnp.asarray(column) for name, column in columns.items()},
+        **_columns([_labels(data[part[k]], size) for k in chosen], real),
     )
 
 
+def _columns(labels: list[dict[str, Any]], real: np.ndarray) -> dict[str, Array]:
+    """An array of each label and weight; rows that only fill a batch up weigh nothing."""
+    columns = {name: np.array([label[name] for label in labels]) for name in labels[0]}
+    for name in ("energy_weight", "forces_weight", "stress_weight"):
+        weights = columns[name]
+        further = [1] * (weights.ndim - 1)
+        columns[name] = weights * real.reshape(-1, *further).astype(float)
+    return {name: jnp.asarray(column) for name, column in columns.items()}
+
+
 def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves])), *trees)
+    def stacked(*leaves: Any) -> Array:
+        return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
+
+    return jax.tree.map(stacked, *trees)
 
 
 def _filled(structure: Structure, size: int, ghost: int) -> Structure:
@@ -282,32 +295,36 @@ def _filled(structure: Structure, size: int, ghost: int) -> Structure:
     charges = structure.charges
     return dataclasses.replace(
         structure,
-        positions=jnp.asarray(np.concatenate([np.asarray(structure.positions), ghost_places(spare)])),
-        species=jnp.asarray(np.concatenate([np.asarray(structure.species), np.full(spare, ghost, np.int32)])),
-        masses=jnp.asarray(np.concatenate([np.asarray(structure.masses), np.ones(spare)])),
-        fixed=jnp.asarray(np.concatenate([np.asarray(structure.fixed), np.ones((spare, 3), bool)])),
-        charges=None
-        if charges is None
-        else jnp.asarray(np.concatenate([np.asarray(charges), np.zeros(spare)])),
-        columns={name: _zeros_behind(values, spare) for name, values in structure.columns.items()},
+        positions=_extended(structure.positions, ghost_places(spare)),
+        species=_extended(structure.species, np.full(spare, ghost, np.int32)),
+        masses=_extended(structure.masses, np.ones(spare)),
+        fixed=_extended(structure.fixed, np.ones((spare, 3), bool)),
+        charges=None if charges is None else _extended_by_zeros(charges, spare),
+        columns={name: _extended_by_zeros(values, spare) for name, values in structure.columns.items()},
     )
 
 
-def _zeros_behind(values: Any, spare: int) -> Any:
-    return jnp.asarray(np.concatenate([np.asarray(values), np.zeros((spare, *values.shape[1:]))]))
+def _extended(values: Array, further: np.ndarray) -> Array:
+    return jnp.asarray(np.concatenate([np.asarray(values), further]))
+
+
+def _extended_by_zeros(values: Array, spare: int) -> Array:
+    return _extended(values, np.zeros((spare, *values.shape[1:])))
 
 
 def _list_of(listed: _Listed, filled: Structure, shape: Capacity, reach: float) -> Neighbors:
     """The same pairs in arrays of a given shape, for the structure with its ghosts."""
     old = listed.neighbors
     valid = np.asarray(old.valid)
-    i, j, shift = (np.asarray(part)[valid] for part in (old.i, old.j, old.shift))
+    found = (old.i, old.j, old.shift)
+    i, j, shift = (np.asarray(part)[valid] for part in found)
     places, cell = np.asarray(filled.positions), np.asarray(filled.cell)
     made = list_of_pairs(i, j, shift, places, cell, reach, shape)
     if old.waves is None:
         return made
     spare = shape.waves - old.waves.shape[0]
-    return dataclasses.replace(made, waves=jnp.asarray(np.pad(np.asarray(old.waves), [(0, spare), (0, 0)])))
+    waves = np.pad(np.asarray(old.waves), [(0, spare), (0, 0)])
+    return dataclasses.replace(made, waves=jnp.asarray(waves))
 
 
 def _labels(entry: LabelledStructure, size: int) -> dict[str, Any]:
@@ -316,12 +333,12 @@ def _labels(entry: LabelledStructure, size: int) -> dict[str, Any]:
     if entry.forces is not None:
         forces[:n] = entry.forces
         known[:n] = 1.0 if entry.known is None else entry.known
+    energy = 0.0 if entry.energy is None else entry.energy
     stress = np.zeros((3, 3)) if entry.stress is None else entry.stress
-    return {
-        "energy": 0.0 if entry.energy is None else entry.energy,
-        "energy_weight": entry.weights.energy * (entry.energy is not None),
-        "forces": forces,
-        "forces_weight": entry.weights.forces * known,
-        "stress": np.array([stress[a, b] for a, b in VOIGT]),
-        "stress_weight": entry.weights.stress * (entry.stress is not None),
-    }
+    weights = entry.weights
+    labels: dict[str, Any] = {"energy": energy, "forces": forces}
+    labels["stress"] = np.array([stress[a, b] for a, b in VOIGT])
+    labels["energy_weight"] = weights.energy * (entry.energy is not None)
+    labels["forces_weight"] = weights.forces * known
+    labels["stress_weight"] = weights.stress * (entry.stress is not None)
+    return labels

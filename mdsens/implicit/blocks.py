@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mdsens.arrays import places_in_rows
+
 Vector = Float[Array, "unknowns"]
 
 
@@ -41,8 +43,7 @@ class BlockMatrix(eqx.Module):
         total = np.add.reduceat(blocks[order], first, axis=0)
         row, column = np.divmod(keys[first], n_points)
         counts = np.bincount(row, minlength=n_points)
-        begins = np.cumsum(counts) - counts
-        place = np.arange(len(row)) - np.repeat(begins, counts)
+        place = places_in_rows(counts)
         # in steps of four, so that few widths are ever compiled
         width = -(-int(counts.max(initial=1)) // 4) * 4
         columns = np.zeros((n_points, width), np.int32)
@@ -58,8 +59,10 @@ class BlockMatrix(eqx.Module):
 
     def __call__(self, v: Vector) -> Vector:
         """The product with a vector of 3 numbers a point."""
-        x, y, z = (v.reshape(-1, 3)[:, b][self.columns] for b in range(3))
-        rows = [jnp.sum(a[0] * x + a[1] * y + a[2] * z, axis=1) for a in self.blocks]
+        points = v.reshape(-1, 3)
+        x, y, z = (points[:, b][self.columns] for b in range(3))
+        products = (a[0] * x + a[1] * y + a[2] * z for a in self.blocks)
+        rows = [jnp.sum(product, axis=1) for product in products]
         return jnp.stack(rows, axis=-1).reshape(-1)
 
     def dense(self) -> np.ndarray:
@@ -67,11 +70,12 @@ class BlockMatrix(eqx.Module):
         from scipy.sparse import bsr_array
 
         n, width = self.columns.shape
-        blocks = np.moveaxis(np.asarray(self.blocks), (0, 1), (2, 3)).reshape(-1, 3, 3)
+        blocks = np.moveaxis(np.asarray(self.blocks), (0, 1), (2, 3))
         columns = np.asarray(self.columns).reshape(-1)
         begins = width * np.arange(n + 1)
         # blocks at one place are added: unused places, which hold zeros, change nothing
-        return bsr_array((blocks, columns, begins), shape=(3 * n, 3 * n)).toarray()
+        sparse = bsr_array((blocks.reshape(-1, 3, 3), columns, begins), shape=(3 * n, 3 * n))
+        return sparse.toarray()
 
 
 class BorderedMatrix(eqx.Module):
@@ -88,13 +92,14 @@ class BorderedMatrix(eqx.Module):
     def __call__(self, v: Vector) -> Vector:
         """The product with a vector."""
         n = 3 * self.core.n_points
-        below = self.border @ v
-        return jnp.concatenate([self.core(v[:n]) + self.border[:, :n].T @ v[n:], below])
+        points, others = v[:n], v[n:]
+        of_points = self.core(points) + self.border[:, :n].T @ others
+        return jnp.concatenate([of_points, self.border @ v])
 
     def dense(self) -> np.ndarray:
         """The whole matrix, for a few hundred points."""
-        border = np.asarray(self.border)
-        n = 3 * self.core.n_points
-        return (
-            np.block([[self.core.dense(), border[:, :n].T], [border]]) if len(border) else self.core.dense()
-        )
+        border, core = np.asarray(self.border), self.core.dense()
+        if not len(border):
+            return core
+        to_points = border[:, : len(core)]
+        return np.block([[core, to_points.T], [border]])

@@ -127,18 +127,21 @@ def _neighborhood(
     low, high = jax.lax.fori_loop(0, bisections, halve, ends)
     low, high = low.astype(y.dtype), high.astype(y.dtype)
     size = jnp.maximum(jnp.abs(low), jnp.abs(high))
-    width = jnp.maximum(high - low, 4 * jnp.finfo(jnp.float32).eps * size)
-    no = jnp.zeros(y.shape, bool)
-    start = jnp.clip(0.5 * (low + high), lower, upper)
+    rounding = 4 * jnp.finfo(jnp.float32).eps * size
+    width = jnp.maximum(high - low, rounding)
+    no, never = jnp.zeros(y.shape, bool), jnp.full_like(y, jnp.inf)
+    between = lambda x: jnp.clip(x, lower, upper)
+    start = between(0.5 * (low + high))
+    low, high = between(low - 0.5 * width), between(high + 0.5 * width)
     return _Search(
         root=start,
         x=start,
-        low=jnp.clip(low - 0.5 * width, lower, upper),
-        high=jnp.clip(high + 0.5 * width, lower, upper),
+        low=low,
+        high=high,
         low_known=no,
         high_known=no,
         reach=width,
-        last=jnp.full_like(y, jnp.inf),
+        last=never,
         done=no,
         lost=no,
     )
@@ -160,7 +163,8 @@ def _guard(
     rounding = eps * (in_y + slope * in_x)
     at_end = (below & (x >= upper)) | (above & (x <= lower))
     there = jnp.abs(residual) < jnp.where(at_end, ROUNDINGS_AT_END, ROUNDINGS) * rounding
-    lost = lost | (~done & ((at_end & ~there) | jnp.isnan(residual)))
+    no_root = (at_end & ~there) | jnp.isnan(residual)
+    lost = lost | (~done & no_root)
 
     # what was taken for an end of the bracket is not: the root lies farther out
     too_low, too_high = below & (x >= high), above & (x <= low)
@@ -172,16 +176,16 @@ def _guard(
     low_known = (low_known & ~too_high) | below
     high_known = (high_known & ~too_low) | above
     # closed up between two neighboring numbers: a root by continuity
-    narrow = high - low <= 2 * eps * jnp.maximum(1, jnp.abs(x))
+    narrow = high - low <= 2 * eps * in_x
     closed = narrow & low_known & high_known
 
     newton = x - residual / slope
     stalls = jnp.abs(residual) > 0.5 * last
     steps = (newton >= low) & (newton <= high) & ~stalls
     # a conjectured end that Newton would pass is worth a look; otherwise halve
-    other = jnp.where(
-        (newton > high) & ~high_known, high, jnp.where((newton < low) & ~low_known, low, 0.5 * (low + high))
-    )
+    past_high, past_low = (newton > high) & ~high_known, (newton < low) & ~low_known
+    other = jnp.where(past_low, low, 0.5 * (low + high))
+    other = jnp.where(past_high, high, other)
     x = jnp.where(done, x, jnp.where(steps, newton, other))
     last = jnp.where(steps, jnp.abs(residual), jnp.inf)
     done = done | there | closed | lost
@@ -201,7 +205,9 @@ def value_and_slope(
 
 
 def _float32(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, tree)
+    floats, others = eqx.partition(tree, eqx.is_inexact_array)
+    coarse = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), floats)
+    return eqx.combine(coarse, others)
 
 
 def inverse(
@@ -235,16 +241,23 @@ def inverse(
         InputError: the bracket holds no root (not under `jax.jit`, where NaN is all that can be said).
     """
     y = jnp.asarray(y)
-    low, high = (jnp.broadcast_to(jnp.asarray(end, y.dtype), y.shape) for end in (lower, upper))
+    low, high = _ends(lower, upper, y)
     x = _inverse(function, y, low, high, BracketedNewton() if solver is None else solver)
     if not isinstance(x, Tracer) and bool(jnp.any(jnp.isnan(x))):
-        at = int(jnp.argmax(jnp.isnan(x).ravel()))
+        k = int(jnp.argmax(jnp.isnan(x).ravel()))
+        asked, left, right = (float(values.ravel()[k]) for values in (y, low, high))
         raise InputError(
-            f"inverse found no root: element {at} asks for y = {float(y.ravel()[at]):.6g} between "
-            f"x = {float(low.ravel()[at]):.6g} and {float(high.ravel()[at]):.6g}. "
-            "The function must be increasing and finite there, with function(lower) <= y <= function(upper)."
+            f"inverse found no root: element {k} asks for y = {asked:.6g} between x = {left:.6g} and "
+            f"{right:.6g}. The function must be increasing and finite there, with function(lower) <= y <= "
+            "function(upper)."
         )
     return x
+
+
+def _ends(lower: Any, upper: Any, y: Array) -> tuple[Array, Array]:
+    """Both ends of the bracket of each element of y."""
+    of_each = lambda end: jnp.broadcast_to(jnp.asarray(end, y.dtype), y.shape)
+    return of_each(lower), of_each(upper)
 
 
 @eqx.filter_custom_jvp
@@ -264,7 +277,8 @@ def _inverse_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[A
     x = _inverse(*primals)
     # f' dx = dy - (∂f/∂θ) dθ
     _, slope = value_and_slope(function, x)
-    return x, (_or_zeros(d_y, y) - _moved_by_parameters(function, d_function, x)) / slope
+    right = _or_zeros(d_y, y) - _moved_by_parameters(function, d_function, x)
+    return x, right / slope
 
 
 def _or_zeros(tangent: Array | None, like: Array) -> Array:
@@ -301,7 +315,7 @@ def triangular_inverse(
         x (n,); NaN where a bracket holds no root, and in all components after it.
     """
     y = jnp.asarray(y)
-    low, high = (jnp.broadcast_to(jnp.asarray(end, y.dtype), y.shape) for end in (lower, upper))
+    low, high = _ends(lower, upper, y)
     return _triangular_inverse(function, y, low, high, BracketedNewton() if solver is None else solver)
 
 
@@ -321,7 +335,8 @@ class _Component(eqx.Module):
 def _triangular_inverse(function: Any, y: Array, lower: Array, upper: Array, solver: Any) -> Array:
     def place(i: Array, x: Array) -> Array:
         function_of_one = _Component(function, x, i)
-        return x.at[i].set(solver(function_of_one, y[i], lower[i], upper[i]))
+        root = solver(function_of_one, y[i], lower[i], upper[i])
+        return x.at[i].set(root)
 
     return jax.lax.fori_loop(0, y.size, place, 0.5 * (lower + upper))
 
@@ -333,4 +348,5 @@ def _triangular_inverse_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...])
     x = _triangular_inverse(*primals)
     # J dx = dy - (∂f/∂θ) dθ, J lower triangular
     right = _or_zeros(d_y, y) - _moved_by_parameters(function, d_function, x)
-    return x, jax.scipy.linalg.solve_triangular(jax.jacfwd(function)(x), right, lower=True)
+    J = jax.jacfwd(function)(x)
+    return x, jax.scipy.linalg.solve_triangular(J, right, lower=True)

@@ -54,7 +54,9 @@ class Dense(AbstractLinearSolver):
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
         unit = jnp.eye(b.shape[0], dtype=b.dtype)
         columns = jax.vmap(lambda e: project(matvec(project(e))))(unit)
-        return Factorized.of(columns.T, jax.vmap(project)(unit).T).solve(matvec, b, project, precondition)
+        projector = jax.vmap(project)(unit).T
+        factorized = Factorized.of(columns.T, projector)
+        return factorized.solve(matvec, b, project, precondition)
 
 
 class Factorized(AbstractLinearSolver):
@@ -75,7 +77,8 @@ class Factorized(AbstractLinearSolver):
     ) -> Self:
         # s sets the scale off the image; where nothing is left to solve for, any will do
         s = jnp.max(jnp.abs(jnp.diagonal(matrix)), initial=0.0)
-        matrix = matrix + jnp.where(s > 0, s, 1.0) * (jnp.eye(matrix.shape[0]) - projector)
+        off_the_image = jnp.eye(matrix.shape[0]) - projector
+        matrix = matrix + jnp.where(s > 0, s, 1.0) * off_the_image
         return cls(matrix, *jax.scipy.linalg.lu_factor(matrix))
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
@@ -88,9 +91,10 @@ class Factorized(AbstractLinearSolver):
 
     def _solve(self, b: Vector, transposed: int) -> Vector:
         matrix = self.matrix.T if transposed else self.matrix
-        y = jax.scipy.linalg.lu_solve((self.lu, self.pivots), b, trans=transposed)
+        factor = (self.lu, self.pivots)
+        y = jax.scipy.linalg.lu_solve(factor, b, trans=transposed)
         # one step of iterative refinement
-        return y + jax.scipy.linalg.lu_solve((self.lu, self.pivots), b - matrix @ y, trans=transposed)
+        return y + jax.scipy.linalg.lu_solve(factor, b - matrix @ y, trans=transposed)
 
 
 class Assembled(AbstractLinearSolver):
@@ -116,8 +120,8 @@ class Refined(AbstractLinearSolver):
     """A solver for an operator nearby, refined with products of the operator itself.
 
     At the state that was factorised one step is rounding; by a matrix each step gains the digits it is solved
-    to; where the operator has changed by a small part r of
-    itself, each step gains the factor r. The operator need not be positive.
+    to; where the operator has changed by a small part r of itself, each step gains the factor r. The operator
+    need not be positive.
 
     Attributes:
         nearby: solves with the operator nearby, by its factor or its matrix.
@@ -150,14 +154,15 @@ class Refined(AbstractLinearSolver):
         def unfinished(state):
             _, r, before, k = state
             size = jnp.linalg.norm(r)
-            return (size > 0) & (
-                (k < self.least) | ((size > goal) & (size < 0.9 * before) & (k < self.max_steps))
-            )
+            falls = (size > goal) & (size < 0.9 * before)
+            wanted = (k < self.least) | (falls & (k < self.max_steps))
+            return (size > 0) & wanted
 
         def step(state):
             y, r, _, k = state
             y = y + correct(r)
-            return y, b - project(matvec(y)), jnp.linalg.norm(r), k + 1
+            left = b - project(matvec(y))
+            return y, left, jnp.linalg.norm(r), k + 1
 
         start = (jnp.zeros_like(b), b, jnp.asarray(jnp.inf, b.dtype), 0)
         y, r, _, _ = jax.lax.while_loop(unfinished, step, start)
@@ -166,8 +171,7 @@ class Refined(AbstractLinearSolver):
             y,
             ~(size <= 1e4 * goal),
             "a linear solve around an equilibrium did not converge: the structure is too far from the state "
-            "whose Hessian was "
-            "written down, or a mode has no curvature. Relax the structure itself, or pass "
+            "whose Hessian was written down, or a mode has no curvature. Relax the structure itself, or pass "
             "linear_solver=Dense().",
         )
 
@@ -221,10 +225,9 @@ class ConjugateGradient(AbstractLinearSolver):
             result.solution,
             bad | ~jnp.isfinite(result.residual),
             "the linear solve of the implicit derivative did not converge: the state is not a "
-            "well-conditioned minimum "
-            "(a soft or negative mode), or max_steps of ConjugateGradient is too small. Look at the "
-            "certificate "
-            "(mdsens.certify), relax further, or use linear_solver=Dense() for up to about 2000 atoms.",
+            "well-conditioned minimum (a soft or negative mode), or max_steps of ConjugateGradient is too "
+            "small. Look at the certificate (mdsens.certify), relax further, or use linear_solver=Dense() "
+            "for up to about 2000 atoms.",
         )
 
 
@@ -247,19 +250,16 @@ class GMRES(AbstractLinearSolver):
     max_steps: int = eqx.field(static=True, default=6000)
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
-        y, residual, _ = gmres(
-            matvec, b, project, precondition, rtol=self.rtol, restart=self.restart, max_steps=self.max_steps
-        )
+        limits = {"rtol": self.rtol, "restart": self.restart, "max_steps": self.max_steps}
+        y, residual, _ = gmres(matvec, b, project, precondition, **limits)
         bad = residual > 1e4 * self.rtol * jnp.linalg.norm(project(b))  # rounding sets a floor, as above
         return eqx.error_if(
             y,
             bad | ~jnp.isfinite(residual),
             "the linear solve of the implicit derivative did not converge: the operator is singular beyond "
-            "what `project` "
-            "takes out, or GMRES stagnates. Use linear_solver=Dense() for up to a few thousand unknowns, a "
-            "larger "
-            "restart or max_steps of GMRES, or ConjugateGradient() if the operator is symmetric and "
-            "positive.",
+            "what `project` takes out, or GMRES stagnates. Use linear_solver=Dense() for up to a few "
+            "thousand unknowns, a larger restart or max_steps of GMRES, or ConjugateGradient() if the "
+            "operator is symmetric and positive.",
         )
 
 
@@ -284,13 +284,18 @@ class NearlySymmetric(AbstractLinearSolver):
         # K:
         #     A^-1 b = y - Z (1 + K E^T Z)^-1 K E^T y,      S y = b,  S Z = E.
         k = self.size
-        E = jnp.zeros((k, b.shape[0]), b.dtype).at[:, -k:].set(jnp.eye(k, dtype=b.dtype))
+        one = jnp.eye(k, dtype=b.dtype)
+        E = jnp.zeros((k, b.shape[0]), b.dtype).at[:, -k:].set(one)
         block = jax.vmap(matvec)(E)[:, -k:].T
         K = (block - block.T) / 2
-        product = lambda v: matvec(v).at[-k:].add(-K @ v[-k:])
+
+        def product(v: Vector) -> Vector:
+            return matvec(v).at[-k:].add(-K @ v[-k:])
+
         run = lambda c: self.symmetric.solve(product, c, project, precondition)
         y, Z = run(b), jax.vmap(run)(E).T
-        return y - Z @ jnp.linalg.solve(jnp.eye(k, dtype=b.dtype) + K @ Z[-k:], K @ y[-k:])
+        of_last = jnp.linalg.solve(one + K @ Z[-k:], K @ y[-k:])
+        return y - Z @ of_last
 
 
 class CGResult(NamedTuple):
@@ -344,7 +349,8 @@ def conjugate_gradient(
         return y, r, z, q, new, k + 1, negative
 
     first = (y, r, z, z, r @ z, jnp.array(0), jnp.array(False))
-    y, r, _, _, _, k, negative = jax.lax.while_loop(unfinished, step, first)
+    last = jax.lax.while_loop(unfinished, step, first)
+    y, r, _, _, _, k, negative = last
     return CGResult(y, jnp.linalg.norm(r), k, negative)
 
 
@@ -385,8 +391,10 @@ def gmres(
         grown = size > 1e-14 * jnp.linalg.norm(part + again)
         w = jnp.where(grown, w / jnp.where(grown, size, 1.0), 0.0)
         along = w @ r
-        R = R.at[:, k].set(part + again).at[k, k].set(jnp.where(grown, size, 1.0))
-        return w, r - along * w, Z.at[k].set(z), W.at[k].set(w), R, a.at[k].set(along), k + 1
+        R = R.at[:, k].set(part + again)
+        R = R.at[k, k].set(jnp.where(grown, size, 1.0))
+        Z, W = Z.at[k].set(z), W.at[k].set(w)
+        return w, r - along * w, Z, W, R, a.at[k].set(along), k + 1
 
     def cycle(state):
         y, r, steps, _ = state
@@ -394,23 +402,27 @@ def gmres(
         # the basis loses its digits as |r| falls: look at the true residual after six orders of magnitude
         enough = jnp.maximum(goal, 1e-6 * start)
         empty = jnp.zeros((restart, n), b.dtype)
-        first = (r / start, r, empty, empty, jnp.eye(restart, dtype=b.dtype), jnp.zeros(restart, b.dtype), 0)
-        going = lambda inner: (inner[-1] < restart) & (jnp.linalg.norm(inner[1]) > enough)
-        _, _, Z, _, R, a, k = jax.lax.while_loop(going, expand, first)
+        R, a = jnp.eye(restart, dtype=b.dtype), jnp.zeros(restart, b.dtype)
+        first = (r / start, r, empty, empty, R, a, 0)
+
+        def going(inner):
+            _, r, *_, k = inner
+            return (k < restart) & (jnp.linalg.norm(r) > enough)
+
+        last = jax.lax.while_loop(going, expand, first)
+        _, _, Z, _, R, a, k = last
         t = jax.scipy.linalg.solve_triangular(R, a)
         y = y + project(precondition(t @ Z))
         r = b - project(matvec(y))
-        return (
-            y,
-            r,
-            steps + k + 1,
-            jnp.linalg.norm(r) > 0.9 * start,
-        )  # stagnates, or has come down to rounding
+        stagnates = jnp.linalg.norm(r) > 0.9 * start  # or has come down to rounding
+        return y, r, steps + k + 1, stagnates
 
-    unfinished = lambda state: (jnp.linalg.norm(state[1]) > goal) & (state[2] < max_steps) & ~state[3]
-    y, r, steps, _ = jax.lax.while_loop(
-        unfinished, cycle, (jnp.zeros_like(b), b, jnp.array(0), jnp.array(False))
-    )
+    def unfinished(state):
+        _, r, steps, stagnates = state
+        return (jnp.linalg.norm(r) > goal) & (steps < max_steps) & ~stagnates
+
+    start = (jnp.zeros_like(b), b, jnp.array(0), jnp.array(False))
+    y, r, steps, _ = jax.lax.while_loop(unfinished, cycle, start)
     return y, jnp.linalg.norm(r), steps
 
 

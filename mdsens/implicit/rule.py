@@ -83,7 +83,8 @@ def root(
         def find(start, arrays, parameters):
             theta = eqx.combine(parameters, arrays, constants)
             x = solver(eqx.combine(start, start_constants), *theta)
-            x = jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, x)
+            as_array = lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf
+            x = jax.tree.map(as_array, x)
             if not no_arrays:
                 _check_shapes(optimality, x, theta)
             if check is not None:
@@ -101,9 +102,8 @@ def root(
             theta = eqx.combine(parameters, arrays, constants)
             change = _response(optimality, linear_solver, symmetric, project, whole, theta, tangents[2])
             # integers among the arrays of x have a tangent of their own type
-            return x, eqx.combine(
-                change, jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), x)
-            )
+            of_integers = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), x)
+            return x, eqx.combine(change, of_integers)
 
         x = find(start, arrays, parameters)
         return eqx.combine(x, no_arrays[0])
@@ -126,10 +126,9 @@ def fixed_point(map: Callable[..., Any], solver: Callable[..., Any], **options: 
         x, image = _unknowns(x), _unknowns(map(x, *theta))
         if (difference := _difference(x, image)) is not None:
             raise InputError(f"the map returns {difference}: T(x) must have the form of x.")
-        return jax.tree.unflatten(
-            jax.tree.structure(x),
-            [a - b for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(image), strict=True)],
-        )
+        leaves, form = jax.tree.flatten(x)
+        pairs = zip(leaves, jax.tree.leaves(image), strict=True)
+        return jax.tree.unflatten(form, [a - b for a, b in pairs])
 
     return root(optimality, solver, **options)
 
@@ -150,13 +149,15 @@ def _response(optimality, linear_solver, symmetric, project, x, theta, direction
         return ravel_pytree(_unknowns(project(unravel(v), where)))[0]
 
     if linear_solver is None:
-        linear_solver = (
-            Dense() if flat.shape[0] <= DENSE_LIMIT else ConjugateGradient() if symmetric else GMRES()
-        )
+        iterative = ConjugateGradient() if symmetric else GMRES()
+        linear_solver = Dense() if flat.shape[0] <= DENSE_LIMIT else iterative
+    of_unknowns = lambda v: F(v, parameters)
     force_change = jax.jvp(lambda p: F(flat, p), (parameters,), (direction,))[1]
-    product = lambda v: jax.jvp(lambda u: F(u, parameters), (flat,), (v,))[1]
-    projector = {} if project is None else {"project": P}
-    return unravel(solve(product, -force_change, solver=linear_solver, symmetric=symmetric, **projector))
+    product = lambda v: jax.jvp(of_unknowns, (flat,), (v,))[1]
+    options = {"solver": linear_solver, "symmetric": symmetric}
+    if project is not None:
+        options["project"] = P
+    return unravel(solve(product, -force_change, **options))
 
 
 def _unknowns(tree):
@@ -165,7 +166,8 @@ def _unknowns(tree):
 
 @eqx.filter_jit
 def _largest(optimality, x, theta):
-    return jnp.max(jnp.abs(ravel_pytree(_unknowns(optimality(x, *theta)))[0]), initial=0.0)
+    residual, _ = ravel_pytree(_unknowns(optimality(x, *theta)))
+    return jnp.max(jnp.abs(residual), initial=0.0)
 
 
 def _difference(x, other) -> str | None:
@@ -176,14 +178,12 @@ def _difference(x, other) -> str | None:
 
 def _check_shapes(optimality, x, theta) -> None:
     residual = eqx.filter_eval_shape(optimality, x, *theta)
-    inexact = eqx.filter(
-        residual, lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-    )
-    if (difference := _difference(_unknowns(x), inexact)) is not None:
+    is_inexact = lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    difference = _difference(_unknowns(x), eqx.filter(residual, is_inexact))
+    if difference is not None:
         raise InputError(
             f"the optimality condition returns {difference}: as many equations as unknowns, one array for "
-            "each array of x. "
-            "For a loss give its gradient, jax.grad(loss)."
+            "each array of x. For a loss give its gradient, jax.grad(loss)."
         )
 
 
@@ -191,8 +191,7 @@ def _check_residual(optimality, x, theta, limit: float):
     largest = _largest(optimality, x, theta)
     advice = (
         "its derivative would be that of another point. Tighten the tolerance of the solver, or set check= "
-        "to the "
-        "value you accept."
+        "to the value you accept."
     )
     if isinstance(largest, Tracer):
         message = f"the optimality condition is above check = {limit:.1e} at the solution: {advice}"

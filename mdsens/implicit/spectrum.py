@@ -35,9 +35,11 @@ def dense_spectrum(
 
     symmetric, n = (A + A.T) / 2, len(A)
     if not np.isfinite(A).all():
-        return Spectrum(*(np.full(shape, np.nan) for shape in ((), (n,), (), ())))
+        unknown = np.asarray(np.nan)
+        return Spectrum(unknown, np.full(n, np.nan), unknown, unknown)
     # Directions projected out are moved above everything else.
-    shifted = symmetric + 2 * (np.linalg.norm(A) + 1.0) * (np.eye(n) - P)
+    above = 2 * (np.linalg.norm(A) + 1.0)
+    shifted = symmetric + above * (np.eye(n) - P)
     (lowest,), vectors = eigh(shifted, subset_by_index=[0, 0])
     top = (rank - 1) % n
     (highest,) = eigh(shifted, subset_by_index=[top, top], eigvals_only=True)
@@ -84,33 +86,41 @@ def lobpcg(
         # spectrum.
         size, V = jnp.linalg.eigh(S @ S.T)
         keep = size > 1e-10 * size[-1]
-        B = jnp.where(keep, 1 / jnp.sqrt(jnp.where(keep, size, 1.0)), 0.0)[:, None] * (V.T @ S)
+        scale = jnp.where(keep, 1 / jnp.sqrt(jnp.where(keep, size, 1.0)), 0.0)
+        B = scale[:, None] * (V.T @ S)
         AB = product(B)
         small = B @ AB.T
         huge = 10 * jnp.sum(jnp.abs(small)) + 1.0
-        values, C = jnp.linalg.eigh((small + small.T) / 2 + jnp.diag(jnp.where(keep, 0.0, huge)))
-        return values[:block], C[:, :block].T @ B, C[:, :block].T @ AB
+        dropped = jnp.diag(jnp.where(keep, 0.0, huge))
+        values, C = jnp.linalg.eigh((small + small.T) / 2 + dropped)
+        lowest = C[:, :block].T
+        return values[:block], lowest @ B, lowest @ AB
 
     def step(state):
         X, AX, P, values, k = state
-        W = many(jax.vmap(precondition)(AX - values[:, None] * X))
+        residuals = AX - values[:, None] * X
+        W = many(jax.vmap(precondition)(residuals))
         unit = lambda Z: Z / jnp.maximum(jnp.linalg.norm(Z, axis=1, keepdims=True), 1e-300)
-        values, Y, AY = ritz(jnp.concatenate([X, unit(W), unit(P)]))
+        space = jnp.concatenate([X, unit(W), unit(P)])
+        values, Y, AY = ritz(space)
         P = Y - (Y @ X.T) @ X
         return Y, AY, P, values, k + 1
 
+    def first_residual(X, AX, values):
+        return jnp.linalg.norm(AX[0] - values[0] * X[0])
+
     def unfinished(state):
         X, AX, _, values, k = state
-        return (jnp.linalg.norm(AX[0] - values[0] * X[0]) > rtol * jnp.abs(values[0])) & (k < max_steps)
+        goal = rtol * jnp.abs(values[0])
+        return (first_residual(X, AX, values) > goal) & (k < max_steps)
 
     # in this order the first numbers do not depend on how many there are: ghosts change nothing
     random = jax.random.normal(jax.random.key(7), (n, block)).T
     start = many(jax.vmap(precondition)(random))
     values, X, AX = ritz(start / jnp.linalg.norm(start, axis=1, keepdims=True))
-    X, AX, _, values, _ = jax.lax.while_loop(
-        unfinished, step, (X, AX, jnp.zeros_like(X), values, jnp.array(0))
-    )
-    return values[0], X[0], jnp.linalg.norm(AX[0] - values[0] * X[0])
+    state = (X, AX, jnp.zeros_like(X), values, jnp.array(0))
+    X, AX, _, values, _ = jax.lax.while_loop(unfinished, step, state)
+    return values[0], X[0], first_residual(X, AX, values)
 
 
 def _lanczos_top(matvec: Operator, n: int, project: Operator, steps: int = 24) -> Float[Array, ""]:
@@ -125,7 +135,8 @@ def _lanczos_top(matvec: Operator, n: int, project: Operator, steps: int = 24) -
         return (v, w / jnp.maximum(norm, 1e-300), norm), (alpha, norm)
 
     v = project(jax.random.normal(jax.random.key(11), (n,)))
-    _, (alpha, beta) = jax.lax.scan(
-        step, (jnp.zeros_like(v), v / jnp.linalg.norm(v), jnp.array(0.0)), length=steps
-    )
-    return jnp.linalg.eigvalsh(jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1))[-1]
+    start = (jnp.zeros_like(v), v / jnp.linalg.norm(v), jnp.array(0.0))
+    _, (alpha, beta) = jax.lax.scan(step, start, length=steps)
+    beside = beta[:-1]
+    tridiagonal = jnp.diag(alpha) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+    return jnp.linalg.eigvalsh(tridiagonal)[-1]

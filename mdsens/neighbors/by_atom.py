@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from mdsens.arrays import places_in_rows
+
 
 class ByAtom(NamedTuple):
     """Both directions of all pairs, ordered by the atom that looks: who, its place in the row, at what."""
@@ -36,10 +38,9 @@ def by_atom(i: np.ndarray, j: np.ndarray, shift: np.ndarray, n_atoms: int) -> By
     """Both directions of pairs that are given once."""
     atom = np.concatenate([i, j])
     # numpy sorts numbers of 16 bits in linear time
-    order = np.argsort(atom.astype(np.uint16) if n_atoms <= 2**16 else atom, kind="stable")
-    counts = np.bincount(atom, minlength=n_atoms)
-    begins = np.cumsum(counts) - counts
-    place = np.arange(len(atom)) - np.repeat(begins, counts)
+    short = atom.astype(np.uint16) if n_atoms <= 2**16 else atom
+    order = np.argsort(short, kind="stable")
+    place = places_in_rows(np.bincount(atom, minlength=n_atoms))
     neighbor = np.concatenate([j, i])[order]
     whole = shift.astype(np.int32)
     away = np.concatenate([whole, -whole])[order]
@@ -83,7 +84,8 @@ HOME = np.iinfo(np.int64).max
 def image_numbers(shift, j, i, valid) -> Int[Array, "directions"]:
     """The number of the image at the other end, for both directions of all pairs."""
     both = jnp.concatenate([shift, -shift]).astype(jnp.int64)
-    cells = (both + _HALF) @ jnp.array([4 * _HALF**2, 2 * _HALF, 1])
+    powers = jnp.array([4 * _HALF**2, 2 * _HALF, 1])
+    cells = (both + _HALF) @ powers
     number = cells * 2**31 + jnp.concatenate([j, i])
     away = jnp.any(both != 0, axis=-1) & jnp.tile(valid, 2)
     return jnp.where(away, number, HOME)
@@ -114,6 +116,7 @@ def by_atom_on_device(i, j, shift, valid, numbers, n_atoms, width, room):
     atom = atom[order]
     place = jnp.arange(len(atom)) - jnp.searchsorted(atom, atom)
     rows = jnp.full((n_atoms, width), n_atoms + room, jnp.int32)
+    neighbor = neighbor[order].astype(jnp.int32)
     # padded slots fall outside, and are dropped
-    near = rows.at[atom, place].set(neighbor[order].astype(jnp.int32), mode="drop")
+    near = rows.at[atom, place].set(neighbor, mode="drop")
     return near, owner, image

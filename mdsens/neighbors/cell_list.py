@@ -46,7 +46,8 @@ class Grid(NamedTuple):
 
 def fits(cell: np.ndarray, pbc: tuple[bool, ...], reach: float) -> bool:
     """Whether the cell is at least three reaches thick along each periodic vector, as boxes need."""
-    return bool(np.all((_heights(complete_cell(cell)) >= FEWEST * reach) | ~np.asarray(pbc)))
+    thick = _heights(complete_cell(cell)) >= FEWEST * reach
+    return bool(np.all(thick | ~np.asarray(pbc)))
 
 
 def _heights(cell: np.ndarray) -> np.ndarray:
@@ -67,19 +68,22 @@ def cut_into_boxes(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...
     if not fits(cell, pbc, reach):
         raise InputError(
             f"the cell is {np.round(heights, 2)} Å thick, and the cell list needs {FEWEST} x {reach:g} Å "
-            "(cutoff + skin) along each "
-            "periodic vector: repeat the cell, or let find_neighbors choose its builder."
+            "(cutoff + skin) along each periodic vector: repeat the cell, or let find_neighbors choose its "
+            "builder."
         )
     fractional = positions @ np.linalg.inv(cell)
     low = np.where(periodic, 0.0, fractional.min(0))
     # a little more than the extent, so that the last atom lies inside the last box
     extent = np.where(periodic, 1.0, (fractional.max(0) - low) * (1 + 1e-9))
-    counts = np.maximum(np.floor(extent * heights / reach).astype(int), FEWEST)
+    most = np.floor(extent * heights / reach).astype(int)
+    counts = np.maximum(most, FEWEST)
     # In a mostly empty cell thicker boxes do: no more boxes than atoms.
     while counts.prod() > max(len(positions), FEWEST**3):
         counts[counts.argmax()] = max(counts.max() // 2, FEWEST)
-    thickness = np.where(periodic, 1 / counts, np.maximum(extent / counts, reach / heights))
-    return Grid((int(counts[0]), int(counts[1]), int(counts[2])), low, thickness)
+    open_thickness = np.maximum(extent / counts, reach / heights)
+    thickness = np.where(periodic, 1 / counts, open_thickness)
+    a, b, c = counts.tolist()
+    return Grid((a, b, c), low, thickness)
 
 
 def find_pairs(
@@ -100,17 +104,18 @@ def find_pairs(
     places = _places(fractional, jnp.asarray(grid.low), jnp.asarray(grid.thickness), pbc)
     # rounded up, so that few different shapes are ever compiled
     capacity = -(-int(_fullest(places, grid.counts)) // 8) * 8
-    hits, partners = _look(
-        places, fractional, jnp.asarray(cell), jnp.asarray(reach), pbc, grid.counts, capacity
-    )
-    i, j, shift, valid, most = _collect(hits, partners, fractional, pbc, slots(int(jnp.sum(hits))))
+    lengths = jnp.asarray(cell), jnp.asarray(reach)
+    hits, partners = _look(places, fractional, *lengths, pbc, grid.counts, capacity)
+    room = slots(int(jnp.sum(hits)))
+    i, j, shift, valid, most = _collect(hits, partners, fractional, pbc, room)
     return Pairs(i, j, shift, valid, int(most))
 
 
 @functools.partial(jax.jit, static_argnames="pbc")
 def _places(fractional, low, thickness, pbc) -> Float[Array, "atoms 3"]:
     # positions in units of boxes
-    inside = jnp.where(jnp.array(pbc), fractional - jnp.floor(fractional), fractional - low)
+    wrapped = fractional - jnp.floor(fractional)
+    inside = jnp.where(jnp.array(pbc), wrapped, fractional - low)
     return inside / thickness
 
 
@@ -125,7 +130,8 @@ def _fullest(places, counts) -> Int[Array, ""]:
 def _nearest_image(fractional, i, j, pbc):
     # Boxes on either side of a face touch through it. Three boxes or more along the vector: the nearest image
     # is the only one within reach.
-    return jnp.where(jnp.array(pbc), -jnp.round(fractional[j] - fractional[i]), 0.0)
+    whole = jnp.round(fractional[j] - fractional[i])
+    return jnp.where(jnp.array(pbc), -whole, 0.0)
 
 
 @functools.partial(jax.jit, static_argnames=("pbc", "counts", "capacity"))
@@ -144,12 +150,16 @@ def _look(
     offsets = offsets[len(offsets) // 2 :]
 
     def look_at(offset):
-        x, y, z = jnp.moveaxis((boxes.particle_cell_id + offset) % jnp.array(counts), -1, 0)
-        partner = contents[x + counts[0] * (y + counts[1] * z)]
+        box = (boxes.particle_cell_id + offset) % jnp.array(counts)
+        x, y, z = jnp.moveaxis(box, -1, 0)
+        number = x + counts[0] * (y + counts[1] * z)
+        partner = contents[number]
         j = jnp.minimum(partner, n - 1)
-        d = (fractional[j] - fractional[atom] + _nearest_image(fractional, atom, j, pbc)) @ cell
+        image = _nearest_image(fractional, atom, j, pbc)
+        d = (fractional[j] - fractional[atom] + image) @ cell
         near = jnp.sum(d * d, axis=-1) < reach**2
-        return near & (partner < n) & (jnp.any(offset != 0) | (partner > atom)), j
+        once = jnp.any(offset != 0) | (partner > atom)
+        return near & (partner < n) & once, j
 
     return jax.lax.map(look_at, jnp.array(offsets))
 
@@ -159,8 +169,10 @@ def _collect(hits, partners, fractional, pbc, slots):
     n = fractional.shape[0]
     place = jnp.nonzero(hits.reshape(-1), size=slots, fill_value=0)[0]
     valid = jnp.arange(slots) < jnp.sum(hits)
-    i = jnp.where(valid, (place // hits.shape[2]) % n, 0).astype(jnp.int32)
-    j = jnp.where(valid, partners.reshape(-1)[place], 0).astype(jnp.int32)
+    atom, partner = (place // hits.shape[2]) % n, partners.reshape(-1)[place]
+    i = jnp.where(valid, atom, 0).astype(jnp.int32)
+    j = jnp.where(valid, partner, 0).astype(jnp.int32)
     shift = jnp.where(valid[:, None], _nearest_image(fractional, i, j, pbc), 0.0)
-    most = jnp.max(jnp.zeros(n, jnp.int32).at[i].add(valid).at[j].add(valid))
-    return i, j, shift, valid, most
+    count = jnp.zeros(n, jnp.int32).at[i].add(valid)
+    count = count.at[j].add(valid)
+    return i, j, shift, valid, jnp.max(count)

@@ -61,7 +61,8 @@ class Table(NamedTuple):
     def vectors(self, structure: Structure) -> Float[Array, "atoms width 3"]:
         """Vectors from each atom to the images of its neighbors, Å. Unused places point beyond any cutoff."""
         x = structure.positions
-        d = x[self.j] - x[:, None] + self.shift @ structure.cell
+        images = self.shift @ structure.cell
+        d = x[self.j] - x[:, None] + images
         return _far_unless(self.valid, d, self.reach)
 
 
@@ -144,7 +145,8 @@ class Neighbors(eqx.Module):
     def vectors(self, structure: Structure) -> Float[Array, "pairs 3"]:
         """Vectors from i to the image of j, Å. Padded slots point farther than any cutoff."""
         x = structure.positions
-        d = x[self.j] - x[self.i] + self.shift @ structure.cell
+        images = self.shift @ structure.cell
+        d = x[self.j] - x[self.i] + images
         return _far_unless(self.valid, d, self.reach)
 
     def atoms_of(self, chosen: Bool[Array, "pairs"]) -> Bool[Array, "atoms"]:
@@ -232,11 +234,11 @@ def find_neighbors(
         if isinstance(positions, Tracer) or isinstance(cell, Tracer):
             raise TracedError(
                 "neighbors are searched on the host and need concrete positions: under jax.jit or jax.vmap "
-                "pass "
-                "neighbors=find_neighbors(structure, cutoff, skin) made outside."
+                "pass neighbors=find_neighbors(structure, cutoff, skin) made outside."
             )
         positions, cell = np.asarray(positions), np.asarray(cell)
-        ghosts = None if structure.real is None else int(np.sum(~np.asarray(structure.real)))
+        real = structure.real
+        ghosts = None if real is None else int(np.sum(~np.asarray(real)))
         _check_finite(positions, cell)
         _check_independent(cell, structure.pbc)
         _check_number_of_pairs(_without(ghosts, positions), cell, structure.pbc, reach)
@@ -248,7 +250,8 @@ def find_neighbors(
         # their number grows with the volume, in steps of whole stars of waves
         coarse = ghosts is not None and len(positions) <= COARSE_ATOMS
         room = coarse_slots if coarse else slots
-        size = kept.waves if len(whole) <= kept.waves else room(int(1.1 * len(whole)), 0)
+        wanted = int(1.1 * len(whole))
+        size = kept.waves if len(whole) <= kept.waves else room(wanted, 0)
         return dataclasses.replace(pairs, waves=on_device(padded(whole, size)))
 
     behind = jax.custom_jvp(build)
@@ -272,11 +275,9 @@ def _zero_tangent(leaf):
 def _check_finite(positions: np.ndarray, cell: np.ndarray) -> None:
     if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
         bad = np.flatnonzero(~np.isfinite(positions).all(1))
-        where = (
-            f"atom {bad[0]} is at {positions[bad[0]]}"
-            if len(bad)
-            else f"the cell is not finite, {cell.tolist()}"
-        )
+        where = f"the cell is not finite, {cell.tolist()}"
+        if len(bad):
+            where = f"atom {bad[0]} is at {positions[bad[0]]}"
         raise NonFiniteError(f"cannot search neighbors: {where}. Check the structure that was read or built.")
 
 
@@ -286,8 +287,8 @@ def _check_independent(cell: np.ndarray, pbc: tuple[bool, ...]) -> None:
     if any(pbc) and not volume > 1e-10:
         raise InputError(
             f"the periodic cell vectors are linearly dependent or zero (cell = {cell.tolist()} Å, pbc = "
-            f"{pbc}): the cell has no volume. "
-            "Correct the cell, or set pbc=False along vectors that do not repeat."
+            f"{pbc}): the cell has no volume. Correct the cell, or set pbc=False along vectors that do not "
+            "repeat."
         )
 
 
@@ -313,7 +314,8 @@ def _expected_pairs(positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ..
     periodic = np.asarray(pbc)
     rows = cell[periodic]
     d = len(rows)
-    ball = {1: 2.0, 2: np.pi, 3: 4 / 3 * np.pi}[d] * reach**d
+    of_unit_radius = {1: 2.0, 2: np.pi, 3: 4 / 3 * np.pi}
+    ball = of_unit_radius[d] * reach**d
     cells = ball / np.sqrt(np.linalg.det(rows @ rows.T))
     extents = np.ptp(positions @ _periodic_cell(cell, pbc)[~periodic].T, axis=0)
     seen = np.prod(np.minimum(1.0, 2 * reach / np.maximum(extents, 1e-300)))
@@ -335,7 +337,8 @@ def _without_voids(
         along = positions @ cell[k]
         order = np.argsort(along)
         gaps = np.diff(along[order])
-        surplus = np.concatenate([[0.0], np.cumsum(np.maximum(gaps - 1.01 * reach, 0.0))])
+        too_wide = np.maximum(gaps - 1.01 * reach, 0.0)
+        surplus = np.concatenate([[0.0], np.cumsum(too_wide)])
         if surplus[-1] > 0:
             shift = np.empty_like(along)
             shift[order] = surplus
@@ -348,12 +351,14 @@ def _with_ghost(positions: np.ndarray, box: np.ndarray, pbc: tuple[bool, ...], r
     # directions too: a reach far beyond a thin extent costs (reach / extent)^2 or more for nothing. One atom
     # out of reach of all others makes the extent as long as the reach. Its pairs with its own images are
     # taken out.
-    along = positions @ box[~np.asarray(pbc)].T
+    open_vectors = box[~np.asarray(pbc)]
+    along = positions @ open_vectors.T
     thin = np.ptp(along, axis=0) < reach
     if not thin.any():
         return positions
-    away = np.where(thin, 1.01 * reach, 0.0) @ box[~np.asarray(pbc)]
-    return np.vstack([positions, positions[along[:, thin.argmax()].argmax()] + away])
+    away = np.where(thin, 1.01 * reach, 0.0) @ open_vectors
+    last = along[:, thin.argmax()].argmax()
+    return np.vstack([positions, positions[last] + away])
 
 
 def choose_builder(
@@ -384,9 +389,8 @@ def search_on_host(
         box = _periodic_cell(cell, pbc)
         search = vesin.NeighborList(cutoff=reach, full_list=False)
         points = _without_voids(positions, box, pbc, reach)
-        i, j, shift = search.compute(
-            points=_with_ghost(points, box, pbc, reach), box=box, periodic=list(pbc), quantities="ijS"
-        )
+        points = _with_ghost(points, box, pbc, reach)
+        i, j, shift = search.compute(points=points, box=box, periodic=list(pbc), quantities="ijS")
         real = np.maximum(i, j) < len(positions)
         if not real.all():
             i, j, shift = i[real], j[real], shift[real]

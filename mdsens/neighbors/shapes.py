@@ -52,7 +52,8 @@ def slots(needed: int, kept: int) -> int:
     """Some room, in steps of about 6 %."""
     if needed <= kept:
         return kept
-    step = 2 ** max(int(np.ceil(np.log2(max(needed, 16)))) - 4, 0)
+    bits = int(np.ceil(np.log2(max(needed, 16))))
+    step = 2 ** max(bits - 4, 0)
     return int(np.ceil(1.02 * needed / step)) * step
 
 
@@ -78,4 +79,5 @@ def _images(n_atoms: int, width: int, needed: int, kept: int) -> int:
     room = n_atoms * ((1 + 2 * reach) ** 3 - 1)
     while room < needed:
         room *= 2
-    return max(min(-(-int(room) // 8) * 8, n_atoms * width), needed)
+    in_eights = -(-int(room) // 8) * 8
+    return max(min(in_eights, n_atoms * width), needed)

@@ -20,19 +20,26 @@ def find_waves(cell: np.ndarray, limit: float) -> np.ndarray:
         InputError: there are more than WAVES_LIMIT.
     """
     # |n_a| = |k . a| / 2 pi <= |k| |a| / 2 pi
-    largest = np.floor(limit * np.linalg.norm(cell, axis=1) / (2 * np.pi)).astype(int)
+    lengths = np.linalg.norm(cell, axis=1)
+    largest = np.floor(limit * lengths / (2 * np.pi)).astype(int)
     expected = abs(np.linalg.det(cell)) * limit**3 / (12 * np.pi**2)
     if expected > WAVES_LIMIT:
+        shortest = 2 * np.pi / limit
         raise InputError(
-            f"about {expected:.1e} waves of this cell are longer than {2 * np.pi / limit:.3g} Å; the limit "
-            f"is {WAVES_LIMIT:.0e}. Take a longer cutoff_radius or a lower accuracy of the Ewald sum."
+            f"about {expected:.1e} waves of this cell are longer than {shortest:.3g} Å; the limit is "
+            f"{WAVES_LIMIT:.0e}. Take a longer cutoff_radius or a lower accuracy of the Ewald sum."
         )
     na, nb, nc = (np.arange(-m, m + 1) for m in largest)
-    n = np.stack(np.meshgrid(na[na >= 0], nb, nc, indexing="ij"), -1).reshape(-1, 3)
+    grid = np.meshgrid(na[na >= 0], nb, nc, indexing="ij")
+    n = np.stack(grid, -1).reshape(-1, 3)
     a, b, c = n.T
-    n = n[(a > 0) | ((a == 0) & ((b > 0) | ((b == 0) & (c > 0))))]
+    # one of n and -n: the first number that is not zero is positive
+    on_line = (a == 0) & (b == 0)
+    positive = (a > 0) | ((a == 0) & (b > 0)) | (on_line & (c > 0))
+    n = n[positive]
     k = 2 * np.pi * n @ np.linalg.inv(cell).T
-    return n[np.sum(k * k, axis=1) < limit * limit].astype(np.int32)
+    squares = np.sum(k * k, axis=1)
+    return n[squares < limit * limit].astype(np.int32)
 
 
 def outlast(limit: float, stretch: float) -> float:

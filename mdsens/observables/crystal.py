@@ -128,8 +128,7 @@ def require_cubic(found: Conventional, what: str, instead: str) -> None:
     if not found.is_cubic:
         raise InputError(
             f"{what} is that of a cubic crystal, and this structure has the space group {found.symbol} "
-            f"({found.number}): "
-            f"{instead}"
+            f"({found.number}): {instead}"
         )
 
 

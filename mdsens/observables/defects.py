@@ -117,11 +117,9 @@ def _ask_for(missing: list[str], changed: Mapping[str, int], cells: int) -> str:
     example = ", ".join(f'"{s}": ...' for s in missing)
     return (
         f"the defect cell differs from {cells} cells of the crystal by {listed}, and its formation energy "
-        "depends on where these "
-        f"atoms come from: give a reservoir for {', '.join(missing)}, formation(references={{{example}}}) "
-        "with the name of a "
-        "state (its elemental crystal among the structures) or an energy per atom in eV; --references on the "
-        "command line."
+        f"depends on where these atoms come from: give a reservoir for {', '.join(missing)}, "
+        f"formation(references={{{example}}}) with the name of a state (its elemental crystal among the "
+        "structures) or an energy per atom in eV; --references on the command line."
     )
 
 
@@ -130,8 +128,7 @@ def _check_reservoir(species: str, name: str, structure: Structure) -> None:
     if others:
         raise InputError(
             f"the reservoir of {species} is the state '{name}', which also holds {', '.join(others)}: give a "
-            "structure of "
-            f"{species} alone, or its chemical potential as a number in eV."
+            f"structure of {species} alone, or its chemical potential as a number in eV."
         )
 
 

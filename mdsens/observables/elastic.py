@@ -96,8 +96,7 @@ def require_bulk(structure: Structure, what: str) -> None:
     if not all(structure.pbc):
         raise InputError(
             f"{what} need a structure that is periodic in three directions (pbc = {structure.pbc}): a slab, "
-            "a wire or a "
-            "cluster has no volume of its own."
+            "a wire or a cluster has no volume of its own."
         )
 
 
@@ -111,10 +110,9 @@ def _require_rest(potential: Potential, structure: Structure, neighbors: Neighbo
     stress = GPA * float(np.abs(np.asarray(result.stress)).max())
     message = (
         f"the structure is not relaxed: the force on atom {worst} ({structure.symbols[worst]}) is "
-        f"{forces[worst]:.2g} eV/Å "
-        f"(allowed {STILL:g}) and the largest stress {stress:.2g} GPa. Elastic constants with relaxed ions "
-        "assume that forces "
-        "vanish: relax first (mdsens.relax), or ask for clamped=True."
+        f"{forces[worst]:.2g} eV/Å (allowed {STILL:g}) and the largest stress {stress:.2g} GPa. Elastic "
+        "constants with relaxed ions assume that forces vanish: relax first (mdsens.relax), or ask for "
+        "clamped=True."
     )
     if check:
         raise InputError(message + " check=False computes them all the same.")

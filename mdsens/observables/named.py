@@ -285,8 +285,7 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
         if not CONSTANT.fullmatch(component):
             raise InputError(
                 f"no elastic constant '{component}': use C11 ... C66, {', '.join(CUBIC_CONSTANTS)} or K, "
-                "with _clamped "
-                "for clamped ions."
+                "with _clamped for clamped ions."
             )
     function = Elastic(tuple(components), state)
     plain = Observable(tuple(components), ("GPa",) * len(components), function, (state,), ghosts=True)

@@ -151,8 +151,7 @@ class Observable:
     def _missing(self, name: str, states: Mapping[str, Any]) -> str:
         return (
             f"the observable {self.title} is measured on the state '{name}', and there is none of this name. "
-            "States: "
-            f"{', '.join(states)}. Name them as the observable does, or give it the state to look at "
+            f"States: {', '.join(states)}. Name them as the observable does, or give it the state to look at "
             "(state='...')."
         )
 

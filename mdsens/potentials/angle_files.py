@@ -67,19 +67,17 @@ def _read(path: str | Path, elements: Wanted, columns: Sequence[str], form: type
 
 def _potential(form: type[Any], entries: Entries, elements: tuple[str, ...], source: str) -> Potential:
     arrays: dict[str, Any] = {}
+    pairs = list(itertools.combinations_with_replacement(elements, 2))
     for field in form.parameter_fields():
         column = field.rstrip("_")
         if form.belongs_to(field, {}) == "species":
             arrays[field] = _charges(entries, elements)
         elif form.belongs_to(field, {}) == "pair":
-            pairs = itertools.combinations_with_replacement(elements, 2)
-            arrays[field] = [_agreed(entries, column, (a, b, b), (b, a, a)) for a, b in pairs]
+            either_way = [((a, b, b), (b, a, a)) for a, b in pairs]
+            arrays[field] = [_agreed(entries, column, *both) for both in either_way]
         else:
-            arrays[field] = [
-                _agreed(entries, column, (center, a, b), (center, b, a))
-                for center in elements
-                for a, b in itertools.combinations_with_replacement(elements, 2)
-            ]
+            either_way = [((c, a, b), (c, b, a)) for c in elements for a, b in pairs]
+            arrays[field] = [_agreed(entries, column, *both) for both in either_way]
     if len(elements) == 1:
         arrays = {name: values[0] for name, values in arrays.items()}
     return built(form, **arrays, elements=elements, source=source)
@@ -91,28 +89,31 @@ def _agreed(entries: Entries, column: str, one: Triple, other: Triple) -> float:
     second = entries[other]
     x, y = first.numbers[column], second.numbers[column]
     if not np.isclose(x, y, rtol=1e-12, atol=0):
+        found = f"{x:g} for {' '.join(one)} and {y:g} for {' '.join(other)}"
         raise FileFormatError(
-            f"lines {first.line} and {second.line}: {column} is {x:g} for {' '.join(one)} and {y:g} for "
-            f"{' '.join(other)}. There is one {column} for both; with two, LAMMPS's energy depends on the "
-            "order of the atoms. Make them equal."
+            f"lines {first.line} and {second.line}: {column} is {found}. There is one {column} for both; "
+            "with two, LAMMPS's energy depends on the order of the atoms. Make them equal."
         )
     return x
 
 
 def _charges(entries: Entries, elements: tuple[str, ...]) -> np.ndarray:
     """Charge of each element. Files may turn the signs of both charges of a pair: products count."""
-    product = np.array([[_product(entries[a, b, b]) for b in elements] for a in elements])
+    ordered = itertools.product(elements, repeat=2)
+    product = np.array([_product(entries[a, b, b]) for a, b in ordered])
+    product = product.reshape(len(elements), len(elements))
     # the first sign as the file has it, the others by their pairs with the first
     first = elements[0]
     second = elements[min(1, len(elements) - 1)]
-    signs = np.sign(entries[first, second, second].numbers["Z_i"]) * np.sign(product[0])
-    signs[0] = np.sign(entries[first, second, second].numbers["Z_i"])
+    sign = np.sign(entries[first, second, second].numbers["Z_i"])
+    signs = sign * np.sign(product[0])
+    signs[0] = sign
     charges = np.sqrt(np.maximum(np.diag(product), 0.0)) * signs
     if not np.allclose(np.outer(charges, charges), product, rtol=1e-12, atol=1e-12):
+        would_be = (f"{e} {z:g}" for e, z in zip(elements, charges, strict=True))
         raise FileFormatError(
             "Z_i Z_j of the pairs are no products of one charge for each element. By the pairs of an element "
-            f"with itself and with {first} the charges would be "
-            f"{', '.join(f'{e} {z:g}' for e, z in zip(elements, charges, strict=True))}. Correct Z_i and Z_j."
+            f"with itself and with {first} the charges would be {', '.join(would_be)}. Correct Z_i and Z_j."
         )
     return charges
 

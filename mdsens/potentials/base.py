@@ -393,9 +393,8 @@ def check_elements(potential: Potential, structure: Structure) -> None:
     if unknown := sorted(set(structure.symbols) - set(potential.elements)):
         raise InputError(
             f"{type(potential).__name__} has no parameters for {', '.join(unknown)}; it knows "
-            f"{', '.join(potential.elements)}. "
-            "Use another parameter set (`mdsens potentials` lists them) or change the species of the "
-            "structure."
+            f"{', '.join(potential.elements)}. Use another parameter set (`mdsens potentials` lists them) or "
+            "change the species of the structure."
         )
 
 

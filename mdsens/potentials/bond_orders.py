@@ -127,7 +127,8 @@ class BondOrderPotential(ShellPotential):
 
     def cutoff_function(self, r: Float[Array, "..."], R: Array, D: Array) -> Float[Array, "..."]:
         """fC: 1 up to R - D, 0 from R + D, half a wave of a sine between. D = 0 makes a step."""
-        return 0.5 - 0.5 * jnp.sin(0.5 * jnp.pi * depth(r, R, D))
+        phase = 0.5 * jnp.pi * depth(r, R, D)
+        return 0.5 - 0.5 * jnp.sin(phase)
 
     def bond_cutoff(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
         """fC of each bond."""
@@ -142,8 +143,8 @@ class BondOrderPotential(ShellPotential):
     def _cutoffs(self) -> Float[Array, "species species species"]:
         """R + D by center, bonded atom and third atom, Å."""
         n = max(len(self.elements), 1)
-        full = [jnp.broadcast_to(getattr(self, f)[self._table(f)], (n, n, n)) for f in ("R", "D")]
-        return full[0] + full[1]
+        of_triples = lambda field: jnp.broadcast_to(getattr(self, field)[self._table(field)], (n, n, n))
+        return of_triples("R") + of_triples("D")
 
     def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "..."]:
         if len(self.elements) <= 1:
@@ -161,13 +162,16 @@ class BondOrderPotential(ShellPotential):
         i, j, k = np.ogrid[:n, :n, :n]
         kind = self.belongs_to(field, {"sharing": self.sharing})
         # the second atom of a pair: the third of a triple, which is the bonded one where there are two only
-        tables = {
-            "species": i + 0 * k,
-            "pair": pair_table(n)[i, k],
-            "ordered pair": n * i + k,
-            "ordered triple": n * n * i + n * j + k,
-        }
-        return np.broadcast_to(tables[str(kind)], (n, n, n))
+        match kind:
+            case "species":
+                place = i
+            case "pair":
+                place = pair_table(n)[i, k]
+            case "ordered pair":
+                place = n * i + k
+            case _:
+                place = n * n * i + n * j + k
+        return np.broadcast_to(place, (n, n, n))
 
     def of_bonds(self, field: str, shells: Shells) -> Float[Array, "..."]:
         """Values of a parameter for the bonds, of a shape that fits (atoms, width)."""
@@ -217,7 +221,8 @@ class BondOrderPotential(ShellPotential):
         third = jnp.where(near, third, R)
         scaled = self.steepness(shells) * (length[:, :, None] - third)
         exponent = jnp.minimum(self._powered(scaled, shells), LARGEST_EXPONENT)
-        terms = self.cutoff_function(third, R, D) * self.angular(shells.cosines(), shells) * jnp.exp(exponent)
+        fC, g = self.cutoff_function(third, R, D), self.angular(shells.cosines(), shells)
+        terms = fC * g * jnp.exp(exponent)
         same = np.eye(r.shape[1], dtype=bool)
         return jnp.sum(jnp.where(near & ~same, terms, 0.0), axis=2)
 
@@ -245,11 +250,13 @@ def weakened(
     counts = scaled > jax.lax.stop_gradient((2e-16 * second) ** (1 / power))
     logarithm = jnp.log(jnp.where(counts, scaled, 1.0))
     # softplus(x) = log(1 + e^x) neither overflows for power = 23 nor loses digits of a small e^x
-    return jnp.where(counts, jnp.exp(-jax.nn.softplus(power * logarithm) / (2 * second)), 1.0)
+    exponent = -jax.nn.softplus(power * logarithm) / (2 * second)
+    return jnp.where(counts, jnp.exp(exponent), 1.0)
 
 
 def depth(r: Float[Array, "..."], R: Array, D: Array) -> Float[Array, "..."]:
     """(r - R) / D between its limits -1 and 1."""
     wide = D > 0
-    inside = jnp.clip((r - R) / jnp.where(wide, D, 1.0), -1.0, 1.0)
+    scaled = (r - R) / jnp.where(wide, D, 1.0)
+    inside = jnp.clip(scaled, -1.0, 1.0)
     return jnp.where(wide, inside, jnp.sign(r - R))

@@ -90,11 +90,13 @@ class BondedPotential(TypedPotential):
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
         """Energy of each atom, eV: its equal share of each bond, angle or dihedral."""
         shares = jnp.repeat(self.term_energies(structure) / self.atoms_each, self.atoms_each)
-        return jnp.zeros(structure.n_atoms).at[self._table().reshape(-1)].add(shares)
+        members = self._table().reshape(-1)
+        return jnp.zeros(structure.n_atoms).at[members].add(shares)
 
     def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
         """True for each atom that is bonded."""
-        return jnp.zeros(structure.n_atoms, bool).at[self._table().reshape(-1)].set(True)
+        members = self._table().reshape(-1)
+        return jnp.zeros(structure.n_atoms, bool).at[members].set(True)
 
     def check_structure(self, structure: Structure) -> None:
         """Raise where the atoms are not those of the structure, or images that belong together are unknown.
@@ -104,16 +106,19 @@ class BondedPotential(TypedPotential):
         """
         who = type(self).__name__
         check_atoms(who, self._table(), structure)
-        steps = np.concatenate([self._table()[:, k : k + 2] for k in range(self.atoms_each - 1)])
-        check_images(who, steps, structure)
+        check_images(who, np.concatenate(self._pairs()), structure)
 
     def _table(self) -> np.ndarray:
         return self.atoms.array.reshape(-1, self.atoms_each)
 
+    def _pairs(self) -> list[np.ndarray]:
+        """Each atom of the tuples with the next, (terms, 2) for each place."""
+        table = self._table()
+        return [table[:, k : k + 2] for k in range(self.atoms_each - 1)]
+
     def _steps(self, structure: Structure) -> list[Float[Array, "terms 3"]]:
         """Vectors from each atom of the tuples to the next, Å."""
-        table = self._table()
-        return [nearest_vectors(structure, table[:, k : k + 2]) for k in range(self.atoms_each - 1)]
+        return [nearest_vectors(structure, pairs) for pairs in self._pairs()]
 
 
 class HarmonicBonds(BondedPotential):
@@ -172,7 +177,8 @@ class HarmonicAngles(BondedPotential):
     def term_energies(self, structure: Structure) -> Float[Array, "angles"]:
         first, second = self._steps(structure)
         kind = self.kind.array
-        return 0.5 * self.k[kind] * _squared_difference(-first, second, self.theta0[kind])
+        squares = _squared_difference(-first, second, self.theta0[kind])
+        return 0.5 * self.k[kind] * squares
 
 
 def _squared_difference(
@@ -180,8 +186,9 @@ def _squared_difference(
 ) -> Float[Array, "angles"]:
     """(theta - theta0)² of the angles between u and v, rad²."""
     cross = jnp.cross(u, v)
-    along, across = jnp.sum(u * v, axis=1), jnp.sum(cross * cross, axis=1)
-    scale = jnp.sum(u * u, axis=1) * jnp.sum(v * v, axis=1)
+    over_axes = lambda products: jnp.sum(products, axis=1)
+    along, across = over_axes(u * v), over_axes(cross * cross)
+    scale = over_axes(u * u) * over_axes(v * v)
     there = scale > 0  # two atoms at one place: no angle
     sine2 = across / jnp.where(there, scale, 1.0)
     bent = sine2 > IN_LINE
@@ -190,11 +197,16 @@ def _squared_difference(
     off = jnp.pi - theta0
     straight = (sine2 < STRAIGHT) & (along < 0)
     series = _arcsine_squared(jnp.where(straight, sine2, 0.0))
-    return jnp.where(straight, series - 2 * delta * off + off**2, (delta - off) ** 2)
+    nearly_straight = series - 2 * delta * off + off**2
+    return jnp.where(straight, nearly_straight, (delta - off) ** 2)
 
 
-# arcsin² s = 1/2 sum_n (4 s²)^n / (n² C(2n, n)), to rounding for s² < STRAIGHT
-_ARCSINE = [0.5 * 4**n / (n * n * math.comb(2 * n, n)) for n in range(1, 10)]
+def _arcsine_coefficient(n: int) -> float:
+    # arcsin² s = 1/2 sum_n (4 s²)^n / (n² C(2n, n))
+    return 0.5 * 4**n / (n * n * math.comb(2 * n, n))
+
+
+_ARCSINE = [_arcsine_coefficient(n) for n in range(1, 10)]  # to rounding for s² < STRAIGHT
 
 
 def _arcsine_squared(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -240,7 +252,8 @@ class PeriodicDihedrals(BondedPotential):
     def term_energies(self, structure: Structure) -> Float[Array, "dihedrals"]:
         kind = self.kind.array
         phi = dihedral_angles(*self._steps(structure))
-        return self.k[kind] * (1 + jnp.cos(self.n.array[kind] * phi - self.phi0[kind]))
+        phase = self.n.array[kind] * phi - self.phi0[kind]
+        return self.k[kind] * (1 + jnp.cos(phase))
 
 
 def dihedral_angles(
@@ -253,7 +266,9 @@ def dihedral_angles(
     """
     square = lambda v: jnp.sum(v * v, axis=1)
     m, n = jnp.cross(a, b), jnp.cross(b, c)
-    planes = (square(m) > IN_LINE * square(a) * square(b)) & (square(n) > IN_LINE * square(b) * square(c))
+    first = square(m) > IN_LINE * square(a) * square(b)
+    second = square(n) > IN_LINE * square(b) * square(c)
+    planes = first & second
     length = jnp.sqrt(jnp.where(planes, square(b), 1.0))
     # m . n = |m| |n| cos phi,   |b| a . n = |m| |n| sin phi
     cosine = jnp.where(planes, jnp.sum(m * n, axis=1), 1.0)

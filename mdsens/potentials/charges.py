@@ -136,5 +136,6 @@ def net_charge(charges: Float[Array, "atoms"]) -> float:
     q = np.asarray(charges)
     size, total = np.abs(q), float(np.sum(q))
     # a thousandth of all, and still no ion too many: not a tenth of the smallest there is
-    rounded = min(ROUNDED * float(np.sum(size)), 0.1 * float(np.min(size[size > 0], initial=np.inf)))
+    smallest = float(np.min(size[size > 0], initial=np.inf))
+    rounded = min(ROUNDED * float(np.sum(size)), 0.1 * smallest)
     return total if abs(total) > rounded else 0.0

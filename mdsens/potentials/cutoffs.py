@@ -1,12 +1,13 @@
 """How a pair interaction ends at its cutoff: the choices LAMMPS users know, each an object.
 
 Each turns a pair function phi(r) into one that is zero beyond r_c. Which derivative jumps at r_c decides what
-can be
-trusted there: relaxed states need a continuous force, their sensitivities a continuous second derivative.
+can be trusted there: relaxed states need a continuous force, their sensitivities a continuous second
+derivative.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -66,8 +67,14 @@ class Smooth(AbstractCut):
             )
 
     def __call__(self, phi: PairFunction, r: Float[Array, "..."], cutoff: float) -> Float[Array, "..."]:
-        t = jnp.clip((r - self.onset * cutoff) / ((1 - self.onset) * cutoff), 0.0, 1.0)
-        return phi(r) * (1 - t**3 * (10 - 15 * t + 6 * t**2))
+        onset, width = self.onset * cutoff, (1 - self.onset) * cutoff
+        t = jnp.clip((r - onset) / width, 0.0, 1.0)
+        return phi(r) * (1 - switched_off(t))
+
+
+def switched_off(t: Any) -> Any:
+    """1 - S(t) of `Smooth`: from 0 at t = 0 to 1 at t = 1, with two continuous derivatives at either end."""
+    return t**3 * (10 - 15 * t + 6 * t**2)
 
 
 CUTS: dict[str, AbstractCut] = {

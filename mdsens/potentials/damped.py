@@ -97,7 +97,8 @@ class Wolf(DampedCharges):
         return Shifted()
 
     def self_energy(self) -> Float[Array, ""]:
-        return self._screened(jnp.asarray(self.cutoff_radius)) / 2 + self.alpha / jnp.sqrt(jnp.pi)
+        end = jnp.asarray(self.cutoff_radius)
+        return self._screened(end) / 2 + self.alpha / jnp.sqrt(jnp.pi)
 
 
 class DampedShiftedForce(DampedCharges):
@@ -119,4 +120,5 @@ class DampedShiftedForce(DampedCharges):
         # the tangent at r_c, f(r_c) + (r - r_c) f'(r_c), has the value f - r_c f' at r = 0
         end = jnp.asarray(self.cutoff_radius)
         value, slope = jax.value_and_grad(self._screened)(end)
-        return (value - end * slope) / 2 + self.alpha / jnp.sqrt(jnp.pi)
+        tangent = value - end * slope
+        return tangent / 2 + self.alpha / jnp.sqrt(jnp.pi)

@@ -98,11 +98,10 @@ class EAM(ShellPotential):
         """F(rho), rho(r) and phi(r) of each species or pair, as functions."""
         r = knot_positions(jnp.shape(self.rho)[-1], self.dr)
         rho = knot_positions(jnp.shape(self.F)[-1], self.drho, self.first_density)
-        return (
-            *self._curves_of("F", "F", "rho", "1", rho, np.ones_like(rho)),
-            *self._curves_of("rho", "rho", "r", "Å", r, np.ones_like(r)),
-            *self._curves_of("rphi", "phi", "r", "Å", r, r),
-        )
+        embeddings = self._curves_of("F", "F", "rho", "1", rho, np.ones_like(rho))
+        densities = self._curves_of("rho", "rho", "r", "Å", r, np.ones_like(r))
+        pairs = self._curves_of("rphi", "phi", "r", "Å", r, r)
+        return (*embeddings, *densities, *pairs)
 
     def _curves_of(
         self, field: str, name: str, argument: str, argument_unit: str, x: np.ndarray, factor: np.ndarray
@@ -166,7 +165,8 @@ class _Interpolated(ShellPotential):
 
         at = self.rho.place(r)  # the two tables have the same grid
         density = over_shell(self.rho.held(at, self._density_label(shells)))
-        pairs = over_shell(self.rphi.held(at, shells.labels(pair_table(len(self.elements)))) / r)
+        pair = shells.labels(pair_table(len(self.elements)))
+        pairs = over_shell(self.rphi.held(at, pair) / r)
         return 0.5 * pairs + self._embedded(density, shells.center)
 
     def _embedded(self, density: Float[Array, "atoms"], center: Array | None) -> Float[Array, "atoms"]:

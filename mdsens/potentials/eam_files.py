@@ -78,10 +78,11 @@ class _Lines:
         while len(values) < n:
             line = self.next(f"{what} (value {len(values) + 1} of {n})")
             values += line.numbers(what)
-            if len(values) > n:
+            surplus = len(values) - n
+            if surplus > 0:
                 raise FileFormatError(
-                    f"line {line.number}, column {len(line.words) - (len(values) - n) + 1}: {what} has {n} "
-                    f"values, and {len(values) - n} more stand on this line. A table begins on a new line."
+                    f"line {line.number}, column {len(line.words) - surplus + 1}: {what} has {n} values, "
+                    f"and {surplus} more stand on this line. A table begins on a new line."
                 )
         return np.array(values)
 
@@ -118,26 +119,23 @@ def _grid(line: _Line, names: Sequence[str] = GRID, left_out: int = 0) -> _Grid:
             f"line {line.number}: {len(line.words)} columns; it must be {len(names)}: {' '.join(names)}."
         )
     values = line.numbers("the grid")
-    for k in (0, 2):
-        if values[k] != int(values[k]) or values[k] < FEWEST_KNOTS:
-            raise FileFormatError(
-                f"line {line.number}, column {k + 1}: {names[k]} = {line.words[k]}; it must be a "
-                f"whole number, {FEWEST_KNOTS} or more."
-            )
-    for k in (1, 3, 4):
-        if values[k] <= 0:
-            raise FileFormatError(
-                f"line {line.number}, column {k + 1}: {names[k]} = {line.words[k]}; it must be positive."
-            )
+    for k, name in enumerate(GRID):
+        given = f"line {line.number}, column {k + 1}: {name} = {line.words[k]}"
+        counts = name in ("Nrho", "Nr")
+        if counts and (values[k] != int(values[k]) or values[k] < FEWEST_KNOTS):
+            raise FileFormatError(f"{given}; it must be a whole number, {FEWEST_KNOTS} or more.")
+        if not counts and values[k] <= 0:
+            raise FileFormatError(f"{given}; it must be positive.")
     first = _first_density(line, values) if LAST_DENSITY in names else 0.0
-    grid = _Grid(int(values[0]), values[1], int(values[2]), values[3], values[4], first)
-    end = (grid.nr - left_out) * grid.dr
-    if grid.cutoff > end * (1 + END):
+    nrho, drho, nr, dr, cutoff = values[: len(GRID)]
+    intervals = int(nr) - left_out
+    end = intervals * dr
+    if cutoff > end * (1 + END):
         raise FileFormatError(
-            f"line {line.number}, column 5: the cutoff {grid.cutoff:g} Å lies behind the end of the tables, "
-            f"{end:g} Å = {grid.nr - left_out} · {grid.dr:g} Å. Lower it, or give longer tables."
+            f"line {line.number}, column 5: the cutoff {cutoff:g} Å lies behind the end of the tables, "
+            f"{end:g} Å = {intervals} · {dr:g} Å. Lower it, or give longer tables."
         )
-    return grid
+    return _Grid(int(nrho), drho, int(nr), dr, cutoff, first)
 
 
 def _first_density(line: _Line, values: Sequence[float]) -> float:
@@ -230,7 +228,8 @@ def _setfl_tables(lines: list[str], finnis_sinclair: bool, header: Sequence[str]
         F[center] = rest.table(grid.nrho, f"F of {center}")
         # the density that this element has where there is an atom of the other
         for felt_by in there if finnis_sinclair else ("",):
-            name, who = (f"{felt_by}-{center}", f"{center} at {felt_by}") if felt_by else (center, center)
+            name = f"{felt_by}-{center}" if felt_by else center
+            who = f"{center} at {felt_by}" if felt_by else center
             rho[name] = rest.table(grid.nr, f"rho of {who}")
     for a in range(len(there)):
         for b in range(a + 1):
@@ -268,13 +267,15 @@ def _check_element_line(line: _Line, element: str) -> None:
 
 
 def _potential(tables: _Tables, wanted: tuple[str, ...], finnis_sinclair: bool, source: str) -> EAM:
-    either_way = tables.rphi | {"-".join(reversed(k.split("-"))): v for k, v in tables.rphi.items()}
+    either_way = dict(tables.rphi)
+    for pair, values in tables.rphi.items():
+        a, b = pair.split("-")
+        either_way[f"{b}-{a}"] = values
     density = "ordered pair" if finnis_sinclair else "species"
-    arrays: dict[str, Any] = {
-        "F": _stacked(tables.F, entry_labels(wanted, "species")),
-        "rho": _stacked(tables.rho, entry_labels(wanted, density)),
-        "rphi": _stacked(either_way, entry_labels(wanted, "pair")),
-    }
+    arrays: dict[str, Any] = {}
+    arrays["F"] = _stacked(tables.F, entry_labels(wanted, "species"))
+    arrays["rho"] = _stacked(tables.rho, entry_labels(wanted, density))
+    arrays["rphi"] = _stacked(either_way, entry_labels(wanted, "pair"))
     settings: Any = {"elements": wanted, "finnis_sinclair": finnis_sinclair, "source": source}
     g = tables.grid
     settings |= {"drho": g.drho, "dr": g.dr, "cutoff_radius": g.cutoff, "first_density": g.first_density}
@@ -325,20 +326,27 @@ def mix_funcfl(*paths: str | Path) -> EAM:
         FileFormatError: with line and column, see `read_eam_alloy`.
         InputError: no file, or two of one element.
     """
-    files = [reading(path, lambda lines, path=path: _funcfl(lines, _source(lines, path))) for path in paths]
+    files = [_read_funcfl(path) for path in paths]
     elements = tuple(f.element for f in files)
     if not files or len(set(elements)) < len(elements):
         raise InputError(
             f"mix_funcfl needs one file for each element, and these are for: {', '.join(elements) or 'none'}."
         )
     grid = _common_grid([f.grid for f in files])
-    F = {f.element: _resampled(f.F, f.grid.drho, grid.nrho, grid.drho) for f in files}
-    rho = {f.element: _resampled(f.rho, f.grid.dr, grid.nr, grid.dr) for f in files}
-    Z = {f.element: _resampled(f.Z, f.grid.dr, grid.nr, grid.dr) for f in files}
-    pairs = (label.split("-") for label in entry_labels(elements, "pair"))
-    rphi = {f"{a}-{b}": HARTREE_BOHR * Z[a] * Z[b] for a, b in pairs}
+    F, rho, Z, rphi = {}, {}, {}, {}
+    for f in files:
+        F[f.element] = _resampled(f.F, f.grid.drho, grid.nrho, grid.drho)
+        rho[f.element] = _resampled(f.rho, f.grid.dr, grid.nr, grid.dr)
+        Z[f.element] = _resampled(f.Z, f.grid.dr, grid.nr, grid.dr)
+    for label in entry_labels(elements, "pair"):
+        a, b = label.split("-")
+        rphi[label] = HARTREE_BOHR * Z[a] * Z[b]
     source = "; ".join(dict.fromkeys(f.source for f in files))
     return _potential(_Tables(elements, grid, F, rho, rphi), elements, False, source)
+
+
+def _read_funcfl(path: str | Path) -> _Funcfl:
+    return reading(path, lambda lines: _funcfl(lines, _source(lines, path)))
 
 
 def _funcfl(lines: list[str], source: str) -> _Funcfl:
@@ -370,7 +378,8 @@ def _common_grid(grids: Sequence[_Grid]) -> _Grid:
     longest = max((g.nr - 1) * g.dr for g in grids)
     densest = max((g.nrho - 1) * g.drho for g in grids)
     cutoff = max(g.cutoff for g in grids)
-    nrho, nr = int(densest / drho + 0.5), int(longest / dr + 0.5)
+    nrho = int(densest / drho + 0.5)
+    nr = int(longest / dr + 0.5)
     return _Grid(nrho, drho, nr, dr, cutoff)
 
 
@@ -379,7 +388,8 @@ def _resampled(values: np.ndarray, spacing: float, n: int, new_spacing: float) -
     x = np.arange(n) * new_spacing / spacing
     k = np.clip(x.astype(int), 1, len(values) - 3)
     t = np.minimum(x - k, 2.0)
-    before, here, after, last = (values[k + step] for step in (-1, 0, 1, 2))
+    before, here = values[k - 1], values[k]
+    after, last = values[k + 1], values[k + 2]
     far = last * (t + 1) - before * (t - 2)
     outer = t * (t - 1) * far / 6
     close = here * (t - 1) - after * t

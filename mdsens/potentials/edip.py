@@ -83,7 +83,8 @@ class EDIP(ShellPotential):
         return pairs + 0.5 * jnp.sum(both * angles, axis=(1, 2))
 
     def _counted(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
-        a, c, alpha = (self.by_pair(v, shells) for v in (self.cutoffA, self.cutoffC, self.alpha))
+        fields = (self.cutoffA, self.cutoffC, self.alpha)
+        a, c, alpha = (self.by_pair(v, shells) for v in fields)
         partly = r > c
         s = jnp.where(partly, (r - c) / (a - c), 0.5)
         # 1 / (1 - s^-3) = s³ / (s³ - 1)
@@ -93,19 +94,20 @@ class EDIP(ShellPotential):
     def _pairs(
         self, r: Float[Array, "atoms width"], Z: Float[Array, "atoms 1"], shells: Shells
     ) -> Float[Array, "atoms width"]:
-        A, B, rho, sigma, beta, a = (
-            self.by_pair(v, shells) for v in (self.A, self.B, self.rho, self.sigma, self.beta, self.cutoffA)
-        )
+        fields = (self.A, self.B, self.rho, self.sigma, self.beta, self.cutoffA)
+        A, B, rho, sigma, beta, a = (self.by_pair(v, shells) for v in fields)
         repulsion = jnp.exp(rho * jnp.log(B / r))
-        return A * (repulsion - jnp.exp(-beta * Z * Z)) * jnp.exp(sigma / (r - a))
+        bond_order = jnp.exp(-beta * Z * Z)
+        return A * (repulsion - bond_order) * jnp.exp(sigma / (r - a))
 
     def _angles(
         self, cosine: Float[Array, "atoms width width"], Z: Float[Array, "atoms 1 1"], shells: Shells
     ) -> Float[Array, "atoms width width"]:
-        strength, eta, Q0, mu = (
-            self.by_triple(v, shells) for v in (self.lambda_, self.eta, self.Q0, self.mu)
-        )
-        u1, u2, u3, u4 = (self.by_triple(v, shells) for v in (self.u1, self.u2, self.u3, self.u4))
-        tau = u1 + u2 * (u3 * jnp.exp(-u4 * Z) - jnp.exp(-2 * u4 * Z))
-        stretched = Q0 * jnp.exp(-mu * Z) * (cosine + tau) ** 2
+        of_h, of_tau = (self.lambda_, self.eta, self.Q0, self.mu), (self.u1, self.u2, self.u3, self.u4)
+        strength, eta, Q0, mu = (self.by_triple(v, shells) for v in of_h)
+        u1, u2, u3, u4 = (self.by_triple(v, shells) for v in of_tau)
+        falling = u3 * jnp.exp(-u4 * Z) - jnp.exp(-2 * u4 * Z)
+        tau = u1 + u2 * falling
+        stiffness = Q0 * jnp.exp(-mu * Z)
+        stretched = stiffness * (cosine + tau) ** 2
         return strength * (-jnp.expm1(-stretched) + eta * stretched)

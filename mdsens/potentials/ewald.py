@@ -110,11 +110,9 @@ class Ewald(ChargedPotential):
         q = self.charges(structure)
         if not any(structure.pbc):
             return jnp.sum(_of_all_pairs(structure.positions, q))
-        return (
-            self._near(q).energy(structure, neighbors)
-            + self._of_waves(structure, neighbors, q)
-            + jnp.sum(self._own(structure, q))
-        )
+        near = self._near(q).energy(structure, neighbors)
+        waves = self._of_waves(structure, neighbors, q)
+        return near + waves + jnp.sum(self._own(structure, q))
 
     def site_energies(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms"]:
         """Energy of each atom, eV: half its charge times the potential of all others."""
@@ -142,8 +140,10 @@ class Ewald(ChargedPotential):
         return COULOMB * _wave_sum(structure.positions, structure.cell, q, neighbors.waves, self.alpha)
 
     def _own(self, structure: Structure, q: Float[Array, "atoms"]) -> Float[Array, "atoms"]:
-        background = jnp.pi * jnp.sum(q) / (2 * volume_of(structure.cell) * self.alpha**2)
-        return -COULOMB * q * (q * self.alpha / jnp.sqrt(jnp.pi) + background)
+        volume = volume_of(structure.cell)
+        background = jnp.pi * jnp.sum(q) / (2 * volume * self.alpha**2)
+        gaussian = q * self.alpha / jnp.sqrt(jnp.pi)
+        return -COULOMB * q * (gaussian + background)
 
     def check_structure(self, structure: Structure) -> None:
         """Raise where this sum has no meaning.
@@ -198,8 +198,10 @@ def _of_all_pairs(positions: Float[Array, "atoms 3"], q: Float[Array, "atoms"]) 
     """Half the energy of each atom with all others, eV."""
     d = positions[:, None] - positions
     other = ~jnp.eye(len(q), dtype=bool)
-    r = jnp.sqrt(jnp.where(other, jnp.sum(d * d, axis=-1), 1.0))
-    return COULOMB / 2 * q * jnp.sum(jnp.where(other, q / r, 0.0), axis=1)
+    squares = jnp.sum(d * d, axis=-1)
+    r = jnp.sqrt(jnp.where(other, squares, 1.0))
+    potential = jnp.sum(jnp.where(other, q / r, 0.0), axis=1)
+    return COULOMB / 2 * q * potential
 
 
 # --- the sum over waves
@@ -214,7 +216,8 @@ Moving = tuple[Any, Any, Any]  # positions, cell, charges; None for those that a
 @eqx.filter_custom_jvp
 def _wave_sum(positions: Array, cell: Array, q: Array, waves: Array, alpha: float) -> Float[Array, ""]:
     add = lambda total, n: (total + _block(positions, cell, q, n, alpha), None)
-    return jax.lax.scan(add, jnp.zeros(()), _in_blocks(waves, len(q)))[0]
+    total, _ = jax.lax.scan(add, jnp.zeros(()), _in_blocks(waves, len(q)))
+    return total
 
 
 @_wave_sum.def_jvp
@@ -224,7 +227,8 @@ def _wave_sum_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     moves = tuple(t is not None for t in directions)
     moving, still = eqx.partition(tuple(inputs), moves)
     value, gradient = _value_and_gradient(moving, still, waves, alpha)
-    changes = [jnp.vdot(g, t) for g, t in zip(gradient, directions, strict=True) if t is not None]
+    pairs = zip(gradient, directions, strict=True)
+    changes = [jnp.vdot(g, t) for g, t in pairs if t is not None]
     return value, sum(changes, jnp.zeros_like(value))
 
 
@@ -238,13 +242,15 @@ def _value_and_gradient(moving: Moving, still: Moving, waves: Array, alpha: floa
 
     nothing = jax.tree.map(jnp.zeros_like, moving)
     n_atoms = len(eqx.combine(moving, still)[2])
-    total, _ = jax.lax.scan(add, (jnp.zeros(()), nothing), _in_blocks(waves, n_atoms))
+    start = (jnp.zeros(()), nothing)
+    total, _ = jax.lax.scan(add, start, _in_blocks(waves, n_atoms))
     return total
 
 
 def _in_blocks(waves: Int[Array, "waves 3"], n_atoms: int) -> Int[Array, "blocks block 3"]:
-    size = max(NUMBERS_IN_A_BLOCK // n_atoms, 1) if jax.default_backend() == "cpu" else 2**24 // n_atoms
-    blocks = max(-(-len(waves) // max(size, 1)), 1)
+    numbers = NUMBERS_IN_A_BLOCK if jax.default_backend() == "cpu" else 2**24
+    size = max(numbers // n_atoms, 1)
+    blocks = max(-(-len(waves) // size), 1)
     size = -(-len(waves) // blocks)
     spare = blocks * size - len(waves)
     return jnp.pad(waves, ((0, spare), (0, 0))).reshape(blocks, size, 3)
@@ -271,8 +277,9 @@ def _block(
 
 
 # sin(2 pi t) and cos(2 pi t) for |t| <= 1/8: their series to rounding, in powers of t²
-_SINE = [(-1) ** k * (2 * math.pi) ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(9)]
-_COSINE = [(-1) ** k * (2 * math.pi) ** (2 * k) / math.factorial(2 * k) for k in range(9)]
+_OF_POWER = [(2 * math.pi) ** n / math.factorial(n) for n in range(18)]
+_SINE = [(-1) ** k * _OF_POWER[2 * k + 1] for k in range(9)]
+_COSINE = [(-1) ** k * _OF_POWER[2 * k] for k in range(9)]
 
 
 @jax.custom_jvp
@@ -280,10 +287,12 @@ def _circle(turns: Float[Array, "..."]) -> tuple[Float[Array, "..."], Float[Arra
     """cos(2 pi t) and sin(2 pi t), four times as fast as by the library, which works number by number."""
     quarters = jnp.round(4 * turns)
     rest = turns - quarters / 4
-    sine, cosine = rest * _series(_SINE, rest * rest), _series(_COSINE, rest * rest)
+    square = rest * rest
+    s, c = rest * _series(_SINE, square), _series(_COSINE, square)
     quadrant = quarters - 4 * jnp.floor(quarters / 4)
     crossed = (quadrant == 1) | (quadrant == 3)
-    cosine, sine = jnp.where(crossed, sine, cosine), jnp.where(crossed, cosine, sine)
+    cosine = jnp.where(crossed, s, c)
+    sine = jnp.where(crossed, c, s)
     left, below = (quadrant == 1) | (quadrant == 2), quadrant >= 2
     return jnp.where(left, -cosine, cosine), jnp.where(below, -sine, sine)
 

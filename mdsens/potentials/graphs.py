@@ -124,10 +124,12 @@ class GraphPotential(Potential):
         """The graph of a structure, with one spare node and spare edges."""
         n, i, j = structure.n_atoms, neighbors.i, neighbors.j
         d = neighbors.vectors(structure)
-        inside = neighbors.valid & (jnp.sum(d * d, axis=-1) < self.cutoff_radius**2)
+        squares = jnp.sum(d * d, axis=-1)
+        inside = neighbors.valid & (squares < self.cutoff_radius**2)
         far = beyond(self.cutoff) * jnp.array([1.0, 0.0, 0.0])
         d = jnp.where(inside[:, None], d, far)
-        first, second = jnp.where(inside, i, n), jnp.where(inside, j, n)
+        first = jnp.where(inside, i, n)
+        second = jnp.where(inside, j, n)
         spare = jnp.array([n], first.dtype)
         types = self.types(structure) if self.elements else jnp.zeros(n, int)
         return Graph(
@@ -220,9 +222,10 @@ def _taken_apart(params: Any) -> tuple[dict[str, Array], "Rest"]:
 
 
 def _is_weight(leaf: Any) -> bool:
-    return isinstance(leaf, float) or (
-        hasattr(leaf, "dtype") and hasattr(leaf, "shape") and jnp.issubdtype(leaf.dtype, jnp.floating)
-    )
+    if isinstance(leaf, float):
+        return True
+    is_array = hasattr(leaf, "dtype") and hasattr(leaf, "shape")
+    return is_array and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
 def _step(key: Any) -> str:

@@ -52,12 +52,13 @@ class Gupta(ShellPotential):
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Repulsion and band energy of each atom, eV."""
         pair = shells.labels(pair_table(max(len(self.elements), 1)))
-        A, xi, p, q, r0 = (
-            values if pair is None else values[pair] for values in (self.A, self.xi, self.p, self.q, self.r0)
-        )
+        fields = (self.A, self.xi, self.p, self.q, self.r0)
+        A, xi, p, q, r0 = (values if pair is None else values[pair] for values in fields)
+        repulsive = lambda r: A * jnp.exp(-p * (r / r0 - 1))
+        squared_hopping = lambda r: xi**2 * jnp.exp(-2 * q * (r / r0 - 1))
         r = shells.distances()
-        repulsion = cut_off(lambda r: A * jnp.exp(-p * (r / r0 - 1)), r, self.cutoff_radius, self.cut)
-        hopping = cut_off(lambda r: xi**2 * jnp.exp(-2 * q * (r / r0 - 1)), r, self.cutoff_radius, self.cut)
+        repulsion = cut_off(repulsive, r, self.cutoff_radius, self.cut)
+        hopping = cut_off(squared_hopping, r, self.cutoff_radius, self.cut)
         over_shell = lambda values: jnp.sum(jnp.where(shells.valid, values, 0.0), axis=1)
         return over_shell(repulsion) - safe_sqrt(over_shell(hopping))
 

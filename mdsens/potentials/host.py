@@ -78,11 +78,13 @@ def frame_by_frame(evaluate: Callable[..., tuple[Any, ...]], symbols: Sequence[s
 
     def evaluate_all(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
         n = len(inputs[0])
-        energies, slopes = np.empty(n), [np.empty(frames.shape) for frames in inputs]
+        energies = np.empty(n)
+        slopes = [np.empty(frames.shape) for frames in inputs]
         with lock:
             for k in range(n):
                 frame = [frames[k] for frames in inputs]
-                energies[k], *derivatives = _checked(evaluate, frame, symbols, f"frame {k} of {n}")
+                found = _checked(evaluate, frame, symbols, f"frame {k} of {n}")
+                energies[k], *derivatives = found
                 for slope, derivative in zip(slopes, derivatives, strict=True):
                     slope[k] = derivative
         return energies, *slopes
@@ -97,7 +99,7 @@ def _checked(
         raise NonFiniteError(f"{which} has positions that are not finite: look at where they come from.")
     energy, *slopes = evaluate(*frame)
     # an infinite energy is one: such a frame has no probability. Its forces may then be anything.
-    finite = np.isfinite(energy) and all(np.isfinite(slope).all() for slope in slopes)
+    finite = all(np.isfinite(values).all() for values in (energy, *slopes))
     if not finite and energy != np.inf:
         closest = _closest(frame[0], symbols)
         raise NonFiniteError(
@@ -113,7 +115,8 @@ def _closest(positions: np.ndarray, symbols: Sequence[str]) -> str:
     i, j = np.triu_indices(len(positions), 1)
     r = np.linalg.norm(positions[i] - positions[j], axis=1)
     p = int(np.argmin(r))
-    first, second = (f"{k} {symbols[k]}".strip() for k in (i[p], j[p]))
+    called = lambda atom: f"{atom} {symbols[atom]}".strip()
+    first, second = called(i[p]), called(j[p])
     return f", its closest atoms {first} and {second} {r[p]:.3g} Å apart"
 
 
@@ -138,11 +141,12 @@ def _energy_and_slopes(evaluate: HostEvaluation, inputs: tuple[Array, ...]) -> t
     shapes, dtype = [x.shape for x in inputs], inputs[0].dtype
 
     def on_host(*batches: Any) -> tuple[np.ndarray, ...]:
-        lead = np.shape(batches[0])[: np.ndim(batches[0]) - len(shapes[0])]  # axes of jax.vmap
-        frames = [np.asarray(x, float).reshape(-1, *shape) for x, shape in zip(batches, shapes, strict=True)]
-        energies, *slopes = evaluate(*frames)
-        shaped = [slope.reshape(*lead, *shape) for slope, shape in zip(slopes, shapes, strict=True)]
-        return tuple(np.asarray(array, dtype) for array in (energies.reshape(lead), *shaped))
+        vmapped = np.ndim(batches[0]) - len(shapes[0])
+        lead = np.shape(batches[0])[:vmapped]  # axes of jax.vmap
+        with_shapes = zip(batches, shapes, strict=True)
+        frames = [np.asarray(x, float).reshape(-1, *shape) for x, shape in with_shapes]
+        found = zip(evaluate(*frames), ((), *shapes), strict=True)
+        return tuple(np.asarray(array.reshape((*lead, *shape)), dtype) for array, shape in found)
 
     if not any(isinstance(x, Tracer) for x in inputs):  # without JAX in between, errors keep their class
         return tuple(jnp.asarray(array) for array in on_host(*inputs))

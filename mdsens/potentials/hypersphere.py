@@ -55,15 +55,17 @@ class Hypersphere(NamedTuple):
 
     def at(self, h: tuple[float, ...]) -> list[np.ndarray]:
         """Parts of a weight of 1 at h, by degree, each (points,)."""
-        angle = np.arccos(np.clip(self.points @ np.array(h), -1.0, 1.0))
-        return [np.sin((n + 1) * angle) / np.sin(angle) for n in range(self.degree + 1)]
+        cosine = self.points @ np.array(h)
+        angle = np.arccos(np.clip(cosine, -1.0, 1.0))
+        chebyshev = lambda n: np.sin((n + 1) * angle) / np.sin(angle)
+        return [chebyshev(n) for n in range(self.degree + 1)]
 
     def parts(
         self, weights: Float[Array, "atoms width"], h: tuple[Float[Array, "atoms width"], ...]
     ) -> list[Float[Array, "points atoms"]]:
         """Parts of the weights at h, by degree, each summed over the width."""
-        coefficients = self.coefficients(weights, h)
-        return [jnp.asarray(values) @ own for values, own in zip(self.harmonics, coefficients, strict=True)]
+        by_degree = zip(self.harmonics, self.coefficients(weights, h), strict=True)
+        return [jnp.asarray(values) @ own for values, own in by_degree]
 
     def coefficients(
         self, weights: Float[Array, "atoms width"], h: tuple[Float[Array, "atoms width"], ...]
@@ -87,16 +89,20 @@ def _moments(weights: Array, h: tuple[Array, ...], degree: int) -> dict[int, Flo
     p, q = (degree + 1) // 2, degree // 2
     known = _monomials(h, p)
     stacked = lambda powers: jnp.stack([known[e] for e in powers])
-    left, right = exponents(p), [*exponents(q), *exponents(q - 1)]
+    left = exponents(p)
+    right = [*exponents(q), *exponents(q - 1)]
     products = jnp.einsum("iaw,jaw->ija", stacked(left), weights * stacked(right))
     products = products.reshape(-1, products.shape[-1])
-    place = {_sum(e, f): k for k, (e, f) in enumerate(itertools.product(left, right))}
-    return {top: products[np.array([place[e] for e in exponents(top)])] for top in (degree, degree - 1)}
+    powers = [_sum(e, f) for e, f in itertools.product(left, right)]
+    place = {e: k for k, e in enumerate(powers)}
+    rows = lambda top: np.array([place[e] for e in exponents(top)])
+    return {top: products[rows(top)] for top in (degree, degree - 1)}
 
 
 def _monomials(h: tuple[Array, ...], degree: int) -> dict[tuple[int, ...], Array]:
     """All monomials up to a degree: each is one of lower degree times a variable."""
-    known: dict[tuple[int, ...], Array] = {(0, 0, 0, 0): jnp.ones_like(h[0])}
+    constant: tuple[int, ...] = (0, 0, 0, 0)
+    known = {constant: jnp.ones_like(h[0])}
     for powers in itertools.chain.from_iterable(map(exponents, range(1, degree + 1))):
         k = next(k for k in range(4) if powers[k])
         lower = tuple(power - (axis == k) for axis, power in enumerate(powers))
@@ -120,7 +126,8 @@ def hypersphere(degree: int) -> Hypersphere:
     for n in range(degree + 1):
         top = degree - (degree - n) % 2
         # the harmonics that come out are orthogonal over the sphere
-        left, sizes, right = np.linalg.svd(root * _kernel(points, n, top), full_matrices=False)
+        kernel = root * _kernel(points, n, top)
+        left, sizes, right = np.linalg.svd(kernel, full_matrices=False)
         rank = (n + 1) ** 2
         harmonics.append(left[:, :rank] / root)
         polynomials.append(sizes[:rank, None] * right[:rank])
@@ -132,20 +139,22 @@ def _grid(n: int) -> tuple[np.ndarray, np.ndarray]:
     # e^(i m a) and e^(i m c) with |m| <= n only, and where both m = 0 a polynomial of degree n in cos b.
     cosine, gauss = np.polynomial.legendre.leggauss(n // 2 + 1)
     steps = 2 * np.pi * np.arange(n + 1) / (n + 1)
-    a, b, c = (angle.ravel() for angle in np.meshgrid(steps, np.arccos(cosine), steps, indexing="ij"))
+    grid = np.meshgrid(steps, np.arccos(cosine), steps, indexing="ij")
+    a, b, c = (angle.ravel() for angle in grid)
     near, far = np.cos(b / 2), np.sin(b / 2)
     plus, minus = (a + c) / 2, (c - a) / 2
     one = far * np.cos(minus), far * np.sin(minus)
     other = near * np.sin(plus), near * np.cos(plus)
     points = np.stack([*one, *other], axis=1)
     shape = (n + 1, len(gauss), n + 1)
-    weights = np.broadcast_to(gauss[None, :, None] / 2, shape).ravel() / (n + 1) ** 2
-    return points, weights
+    along_b = np.broadcast_to(gauss[None, :, None] / 2, shape)
+    return points, along_b.ravel() / (n + 1) ** 2
 
 
 def exponents(degree: int) -> list[tuple[int, ...]]:
     """The monomials of four variables, in the order in which `Hypersphere` has them."""
-    return [e for e in itertools.product(range(degree + 1), repeat=4) if sum(e) == degree]
+    candidates = itertools.product(range(degree + 1), repeat=4)
+    return [e for e in candidates if sum(e) == degree]
 
 
 def _kernel(points: np.ndarray, degree: int, top: int) -> np.ndarray:
@@ -157,15 +166,18 @@ def _kernel(points: np.ndarray, degree: int, top: int) -> np.ndarray:
             total = total @ _raising(n - 2)
         if n <= degree:
             k = (degree - n) // 2
-            total = total + (-1) ** k * math.comb(degree - k, k) * 2.0**n * _power_of_product(points, n)
+            factor = (-1) ** k * math.comb(degree - k, k) * 2.0**n
+            total = total + factor * _power_of_product(points, n)
     return total
 
 
 def _power_of_product(points: np.ndarray, n: int) -> np.ndarray:
     """(g . h)^n as a polynomial of h, (points, monomials of degree n)."""
     powers = exponents(n)
-    counts = [math.factorial(n) / math.prod(map(math.factorial, e)) for e in powers]
-    return np.array(counts) * np.prod(points[:, None, :] ** np.array(powers), axis=-1)
+    orders = [math.prod(map(math.factorial, e)) for e in powers]
+    counts = float(math.factorial(n)) / np.array(orders, float)
+    monomials = np.prod(points[:, None, :] ** np.array(powers), axis=-1)
+    return counts * monomials
 
 
 def _raising(degree: int) -> np.ndarray:
@@ -174,6 +186,7 @@ def _raising(degree: int) -> np.ndarray:
     matrix = np.zeros((len(exponents(degree)), len(place)))
     for row, e in enumerate(exponents(degree)):
         for axis in range(4):
-            raised = tuple(power + 2 * (k == axis) for k, power in enumerate(e))
-            matrix[row, place[raised]] += 1.0
+            raised = list(e)
+            raised[axis] += 2
+            matrix[row, place[tuple(raised)]] += 1.0
     return matrix

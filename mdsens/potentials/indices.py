@@ -80,9 +80,11 @@ def require_table(name: str, indices: Indices, columns: int) -> None:
     if array.ndim != 2 or array.shape[1] != columns:
         raise InputError(f"{name} have shape {array.shape}: give {columns} atoms in each row.")
     ordered = np.sort(array, axis=1)
-    twice = np.flatnonzero(np.any(ordered[:, 1:] == ordered[:, :-1], axis=1))
+    repeated = ordered[:, 1:] == ordered[:, :-1]
+    twice = np.flatnonzero(np.any(repeated, axis=1))
     if len(twice):
-        raise InputError(f"{name}, row {twice[0]}: {array[twice[0]].tolist()} names an atom twice.")
+        row = twice[0]
+        raise InputError(f"{name}, row {row}: {array[row].tolist()} names an atom twice.")
 
 
 def require_kinds(name: str, kind: Indices, count: int, types: tuple[str, ...], what: str) -> None:
@@ -108,10 +110,7 @@ def nearest_vectors(structure: Structure, pairs: np.ndarray) -> Float[Array, "pa
     if not any(structure.pbc):
         return d
     pbc = jnp.array(structure.pbc)
-    cell = jax.lax.stop_gradient(structure.cell)
-    if not all(structure.pbc):
-        cell = jnp.where(pbc[:, None], cell, complement(jnp.where(pbc[:, None], cell, 0.0), ~pbc))
-    turns = jnp.round(jax.lax.stop_gradient(d) @ jnp.linalg.inv(cell))
+    turns = jnp.round(jax.lax.stop_gradient(d) @ jnp.linalg.inv(_filled_cell(structure)))
     return d - jnp.where(pbc, turns, 0.0) @ structure.cell
 
 
@@ -123,11 +122,19 @@ def half_thickness(structure: Structure) -> float | Float[Array, ""]:
     if not any(structure.pbc):
         return np.inf
     pbc = jnp.array(structure.pbc)
-    cell = jax.lax.stop_gradient(structure.cell)
-    filled = jnp.where(pbc[:, None], cell, complement(jnp.where(pbc[:, None], cell, 0.0), ~pbc))
     # the columns of the inverse are normals, as long as the inverse of the distance of two faces
-    normals = jnp.linalg.norm(jnp.linalg.inv(filled), axis=0)
+    normals = jnp.linalg.norm(jnp.linalg.inv(_filled_cell(structure)), axis=0)
     return 0.5 / jnp.max(jnp.where(pbc, normals, 0.0))
+
+
+def _filled_cell(structure: Structure) -> Float[Array, "3 3"]:
+    """Cell vectors, and unit vectors across where the structure is not periodic; held in derivatives, Å."""
+    cell = jax.lax.stop_gradient(structure.cell)
+    if all(structure.pbc):
+        return cell
+    pbc = jnp.array(structure.pbc)
+    periodic = jnp.where(pbc[:, None], cell, 0.0)
+    return jnp.where(pbc[:, None], cell, complement(periodic, ~pbc))
 
 
 def check_atoms(who: str, atoms: np.ndarray, structure: Structure) -> None:

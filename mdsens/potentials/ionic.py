@@ -38,13 +38,15 @@ class Buckingham(CutPairPotential):
     source: str = eqx.field(static=True, default="")
 
     def pair_function(self, pair: Int[Array, "..."] | None) -> PairFunction:
-        A, rho, C = (entry(values, pair) for values in (self.A, self.rho, self.C))
+        parameters = (self.A, self.rho, self.C)
+        A, rho, C = (entry(values, pair) for values in parameters)
+        repulsion = lambda r: A * jnp.exp(-r / rho)
 
         def phi(r: Float[Array, "..."]) -> Float[Array, "..."]:
-            return A * jnp.exp(-r / rho) - C / r**6
+            return repulsion(r) - C / r**6
 
         def inside(r: Float[Array, "..."]) -> Bool[Array, "..."]:
-            return _pulled_in(r, rho, A * jnp.exp(-r / rho), 6 * C / r**7)
+            return _pulled_in(r, rho, repulsion(r), 6 * C / r**7)
 
         return _walled(phi, inside) if self.wall else phi
 
@@ -77,11 +79,14 @@ class BornMayerHuggins(CutPairPotential):
         parameters = (self.A, self.sigma, self.rho, self.C, self.D)
         A, sigma, rho, C, D = (entry(values, pair) for values in parameters)
 
+        repulsion = lambda r: A * jnp.exp((sigma - r) / rho)
+
         def phi(r: Float[Array, "..."]) -> Float[Array, "..."]:
-            return A * jnp.exp((sigma - r) / rho) - C / r**6 - D / r**8
+            return repulsion(r) - C / r**6 - D / r**8
 
         def inside(r: Float[Array, "..."]) -> Bool[Array, "..."]:
-            return _pulled_in(r, rho, A * jnp.exp((sigma - r) / rho), 6 * C / r**7 + 8 * D / r**9)
+            attraction = 6 * C / r**7 + 8 * D / r**9
+            return _pulled_in(r, rho, repulsion(r), attraction)
 
         return _walled(phi, inside) if self.wall else phi
 

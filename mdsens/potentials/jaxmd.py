@@ -123,9 +123,8 @@ class JaxMDPotential(Potential):
             if thickness < 2 * self.cutoff_radius:
                 raise InputError(
                     f"the cell is {thickness:.2f} Å thick, less than twice the cutoff "
-                    f"({self.cutoff_radius:.2f} Å): jax-md sees only "
-                    "the nearest image of each atom and would give a wrong energy. Repeat the cell, or use a "
-                    "potential of mdsens."
+                    f"({self.cutoff_radius:.2f} Å): jax-md sees only the nearest image of each atom and "
+                    "would give a wrong energy. Repeat the cell, or use a potential of mdsens."
                 )
 
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
@@ -171,17 +170,20 @@ def _neighbor_list(structure: Structure, neighbors: Neighbors, cutoff: float, fo
     within = lambda d: jnp.sum(d * d, axis=-1) < cutoff**2
     if form == "dense":
         table = neighbors.table()
-        index = jnp.where(table.valid & within(table.vectors(structure)), table.j, n)
+        keep = table.valid & within(table.vectors(structure))
+        index = jnp.where(keep, table.j, n)
         kind = NeighborListFormat.Dense
     else:
         # A spare pair has n_atoms in front, by which jax-md knows it, and behind it atom 0, so that its
         # distance, which is computed all the same, is not zero.
         keep = neighbors.valid & within(neighbors.vectors(structure))
-        spare = jnp.stack([jnp.full_like(neighbors.i, n), jnp.zeros_like(neighbors.i)])
-        pairs = jnp.stack([jnp.minimum(neighbors.i, neighbors.j), jnp.maximum(neighbors.i, neighbors.j)])
+        i, j = neighbors.i, neighbors.j
+        spare = jnp.stack([jnp.full_like(i, n), jnp.zeros_like(i)])
+        pairs = jnp.stack([jnp.minimum(i, j), jnp.maximum(i, j)])
         index, kind = jnp.where(keep, pairs, spare), NeighborListFormat.OrderedSparse
         if form == "sparse":
-            index = jnp.concatenate([index, jnp.where(keep, pairs[::-1], spare)], axis=1)
+            turned = jnp.where(keep, pairs[::-1], spare)
+            index = jnp.concatenate([index, turned], axis=1)
             kind = NeighborListFormat.Sparse
 
     def update(*_: Any, **__: Any) -> "NeighborList":

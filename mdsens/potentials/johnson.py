@@ -82,18 +82,20 @@ class Johnson(ShellPotential):
             return self._like_pair(r, None)
         center = shells.center[:, None]
         ratio = self._density(r, shells.others) / self._density(r, center)
-        return 0.5 * (ratio * self._like_pair(r, center) + self._like_pair(r, shells.others) / ratio)
+        own, others = self._like_pair(r, center), self._like_pair(r, shells.others)
+        return 0.5 * (ratio * own + others / ratio)
 
     def _embedding(self, density: Array, kind: Array | None) -> Array:
-        E_c, alpha, f_e, beta, phi_e, gamma = _of(
-            kind, self.E_c, self.alpha, self.f_e, self.beta, self.phi_e, self.gamma
-        )
+        E_c, alpha, f_e, beta = _of(kind, self.E_c, self.alpha, self.f_e, self.beta)
+        phi_e, gamma = _of(kind, self.phi_e, self.gamma)
         # an atom without neighbors has no energy, and the logarithm is never formed
         there = density > 0
-        ln_x = jnp.log(jnp.where(there, density, NEAREST * f_e) / (NEAREST * f_e))
+        rho_e = NEAREST * f_e
+        ln_x = jnp.log(jnp.where(there, density, rho_e) / rho_e)
         slow = alpha / beta * ln_x
-        energy = -E_c * (1 - slow) * jnp.exp(slow) - NEAREST / 2 * phi_e * jnp.exp(gamma / beta * ln_x)
-        return jnp.where(there, energy, 0.0)
+        cohesion = -E_c * (1 - slow) * jnp.exp(slow)
+        pairs = NEAREST / 2 * phi_e * jnp.exp(gamma / beta * ln_x)
+        return jnp.where(there, cohesion - pairs, 0.0)
 
 
 def _of(kind: Array | None, *values: Array) -> list[Array]:

@@ -128,8 +128,8 @@ def triple_entries(lines: Sequence[str], columns: Sequence[str]) -> dict[Triple,
             continue
         if len(words) > size:
             raise FileFormatError(
-                f"line {start}: an entry of {len(words)} words; it must be "
-                f"three elements, then {' '.join(columns)}."
+                f"line {start}: an entry of {len(words)} words; it must be three elements, then "
+                f"{' '.join(columns)}."
             )
         triple = tuple(words[:3])
         if triple in entries:
@@ -193,11 +193,12 @@ def chosen_elements(entries: Iterable[Triple], elements: Sequence[str] | None) -
 def check_complete(entries: Iterable[Triple], elements: Sequence[str]) -> None:
     """Raise if a triple of the elements has no entry."""
     there = set(entries)
-    if missing := [" ".join(t) for t in itertools.product(elements, repeat=3) if t not in there]:
+    needed = list(itertools.product(elements, repeat=3))
+    if missing := [" ".join(t) for t in needed if t not in there]:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise FileFormatError(
-            f"no entry for {missing[0]}{more}: {', '.join(elements)} need all {len(elements) ** 3}. Add "
-            "them, or choose fewer elements."
+            f"no entry for {missing[0]}{more}: {', '.join(elements)} need all {len(needed)}. Add them, or "
+            "choose fewer elements."
         )
 
 
@@ -218,8 +219,11 @@ def renamed_entries(
     if missing := [name for name in elements.values() if name not in there]:
         raise InputError(f"the file has nothing called {', '.join(missing)}; it has {', '.join(there)}.")
     symbols = {name: symbol for symbol, name in elements.items()}
-    kept = {t: entry for t, entry in entries.items() if set(t) <= set(symbols)}
-    named = {tuple(symbols[name] for name in t): entry for t, entry in kept.items()}
+    named = {}
+    for triple, entry in entries.items():
+        if set(triple) <= set(symbols):
+            a, b, c = (symbols[name] for name in triple)
+            named[a, b, c] = entry
     return named, chosen_elements(named, tuple(elements))
 
 
@@ -233,33 +237,29 @@ def _stillinger_weber(
     ordered = list(itertools.product(elements, repeat=2))
     triples = [(center, a, b) for center in elements for a, b in pairs]
     # (center, end) of every angle that costs energy
-    bent = {
-        (t[0], end)
-        for t in itertools.product(elements, repeat=3)
-        if _product(entries, t) != 0
-        for end in t[1:]
-    }
+    bent = set()
+    for center, *ends in itertools.product(elements, repeat=3):
+        if _product(entries, (center, *ends)) != 0:
+            bent |= {(center, end) for end in ends}
     bends = lambda a, b: (a, b) in bent or (b, a) in bent
-    two_body = {(a, b): _two_body(entries, a, b, bent=bends(a, b)) for a, b in pairs}
-    two_body |= {(b, a): numbers for (a, b), numbers in two_body.items()}
-    strength, angle = {}, {}
+    two_body = {}
+    for a, b in pairs:
+        two_body[a, b] = two_body[b, a] = _two_body(entries, a, b, bent=bends(a, b))
+    strengths, angles = [], []
     for i, j, k in triples:
-        within_reach = two_body[i, j] is not ABSENT and two_body[i, k] is not ABSENT
-        product, angle[i, j, k] = _three_body(entries, i, j, k) if within_reach else (0.0, 0.0)
+        one, other = two_body[i, j], two_body[i, k]
+        within_reach = one is not ABSENT and other is not ABSENT
+        product, angle = _three_body(entries, i, j, k) if within_reach else (0.0, 0.0)
         # ours is lambda sqrt(eps_ij eps_ik)
-        one, other = two_body[i, j]["epsilon"], two_body[i, k]["epsilon"]
-        scale = np.sqrt(one * other)
-        strength[i, j, k] = product / scale
+        scale = np.sqrt(one["epsilon"] * other["epsilon"])
+        strengths.append(product / scale)
+        angles.append(angle)
     # where no angle counts, files put any gamma, zero too
-    gamma = [
-        entries[i, j, j].numbers["gamma"] if (i, j) in bent and two_body[i, j] is not ABSENT else 1.0
-        for i, j in ordered
-    ]
-    arrays: dict[str, Any] = {column: [two_body[pair][column] for pair in pairs] for column in TWO_BODY} | {
-        "lambda_": [strength[t] for t in triples],
-        "gamma": gamma,
-        "costheta0": [angle[t] for t in triples],
-    }
+    counts = lambda i, j: (i, j) in bent and two_body[i, j] is not ABSENT
+    gamma = [entries[i, j, j].numbers["gamma"] if counts(i, j) else 1.0 for i, j in ordered]
+    arrays: dict[str, Any] = {"lambda_": strengths, "gamma": gamma, "costheta0": angles}
+    for column in TWO_BODY:
+        arrays[column] = [two_body[pair][column] for pair in pairs]
     if len(elements) == 1:
         arrays = {name: values[0] for name, values in arrays.items()}
     return built(StillingerWeber, **arrays, elements=elements, source=source)
@@ -271,19 +271,18 @@ def _two_body(entries: dict[Triple, TripleEntry], a: str, b: str, *, bent: bool)
     for column in TWO_BODY:
         x, y = one.numbers[column], other.numbers[column]
         if not np.isclose(x, y, rtol=1e-12, atol=0):
+            found = f"{x:g} for {a} {b} {b} and {y:g} for {b} {a} {a}"
             raise FileFormatError(
-                f"lines {one.line} and {other.line}: {column} is {x:g} for {a} {b} {b} and {y:g} for {b} {a} "
-                f"{a}. "
-                "A pair has one two-body part; with two, LAMMPS's energy depends on the order of the atoms. "
-                "Make them equal."
+                f"lines {one.line} and {other.line}: {column} is {found}. A pair has one two-body part; with "
+                "two, LAMMPS's energy depends on the order of the atoms. Make them equal."
             )
     if one.numbers["sigma"] * one.numbers["a"] == 0:
         return ABSENT
     if one.numbers["epsilon"] == 0 and bent:
         raise FileFormatError(
             f"line {one.line}: epsilon = 0 for {a} {b} {b}, but angles with this pair cost energy, and their "
-            "strength is counted in "
-            "its epsilon. Give it an epsilon, and A = 1e-12 to be without a two-body part."
+            "strength is counted in its epsilon. Give it an epsilon, and A = 1e-12 to be without a two-body "
+            "part."
         )
     if one.numbers["epsilon"] == 0:
         return ABSENT
@@ -301,11 +300,10 @@ def _three_body(entries: dict[Triple, TripleEntry], i: str, j: str, k: str) -> t
     # Files round lambda and epsilon to about seven digits, so the two products agree no better.
     for what, (x, y) in (("lambda epsilon", strengths), ("costheta0", angles)):
         if not np.isclose(x, y, rtol=1e-5, atol=1e-12):
+            found = f"{x:g} for {i} {j} {k} and {y:g} for {i} {k} {j}"
             raise FileFormatError(
-                f"lines {one.line} and {other.line}: {what} is {x:g} for {i} {j} {k} and {y:g} for {i} {k} "
-                f"{j}. "
-                f"The angle {j}-{i}-{k} has one value; with two, LAMMPS's energy depends on the order of the "
-                "atoms. Make them equal."
+                f"lines {one.line} and {other.line}: {what} is {found}. The angle {j}-{i}-{k} has one value; "
+                "with two, LAMMPS's energy depends on the order of the atoms. Make them equal."
             )
     return sum(strengths) / 2, sum(angles) / 2
 

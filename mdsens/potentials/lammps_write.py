@@ -38,15 +38,14 @@ def lammps_texts(potential: Potential, path: Path) -> dict[Path, str]:
     Raises:
         InputError: an ending that belongs to another form, or an element more than the format can tell apart.
     """
-    ending = next(e for e in sorted(WRITERS, key=len, reverse=True) if path.name.lower().endswith(e))
+    longest_first = sorted(WRITERS, key=len, reverse=True)
+    ending = next(e for e in longest_first if path.name.lower().endswith(e))
     form, write = WRITERS[ending]
     if type(potential) is not form:
         own = [e for e, (other, _) in WRITERS.items() if type(potential) is other]
         hint = f"Name it {' or '.join(f'NAME{e}' for e in own)}" if own else "Write .toml"
-        raise InputError(
-            f"'{path.name}': {ending} files hold {form.__name__}, and this is a {type(potential).__name__}. "
-            f"{hint}."
-        )
+        this = type(potential).__name__
+        raise InputError(f"'{path.name}': {ending} files hold {form.__name__}, and this is a {this}. {hint}.")
     return write(potential, path)
 
 
@@ -71,7 +70,8 @@ def _triples(
     for i, j, k in itertools.product(kinds, repeat=3):
         values = values_of(i, j, k)
         names = (potential.elements[kind] for kind in (i, j, k))
-        lines.append(" ".join([*names, *(_number(values[column]) for column in columns)]))
+        numbers = (_number(values[column]) for column in columns)
+        lines.append(" ".join([*names, *numbers]))
     return "\n".join([*lines, ""])
 
 
@@ -85,16 +85,16 @@ def _stillinger_weber(potential: StillingerWeber, path: Path) -> dict[Path, str]
     # LAMMPS takes all of a pair from the entry i j j, and lambda epsilon of an angle from i j k. Ours is
     # lambda sqrt(eps_ij eps_ik): with that root for epsilon, lambda is the same.
     def values(i: int, j: int, k: int) -> dict[str, float]:
-        pair, triple = int(pairs[i, j]), i * n * (n + 1) // 2 + int(pairs[j, k])
+        pair, other = int(pairs[i, j]), int(pairs[i, k])
+        triple = i * n * (n + 1) // 2 + int(pairs[j, k])
         found = {name: entry(name, pair) for name in ("sigma", "a", "A", "B", "p", "q")}
-        epsilons = entry("epsilon", pair), entry("epsilon", int(pairs[i, k]))
-        return found | {
-            "epsilon": epsilons[0] if j == k else float(np.sqrt(epsilons[0] * epsilons[1])),
-            "lambda": entry("lambda_", triple),
-            "gamma": entry("gamma", n * i + j),
-            "costheta0": entry("costheta0", triple),
-            "tol": 0.0,
-        }
+        own = entry("epsilon", pair)
+        found["epsilon"] = own if j == k else float(np.sqrt(own * entry("epsilon", other)))
+        found["lambda"] = entry("lambda_", triple)
+        found["gamma"] = entry("gamma", n * i + j)
+        found["costheta0"] = entry("costheta0", triple)
+        found["tol"] = 0.0
+        return found
 
     return {path: _triples(potential, SW_COLUMNS, values)}
 
@@ -104,16 +104,14 @@ def _bond_order(columns: Sequence[str]) -> Callable[[Any, Path], dict[Path, str]
         if "c0" not in columns and np.any(np.asarray(getattr(potential, "c0", 0.0))):
             raise InputError(f"'{path.name}': c0 is not zero, and only .tersoff.modc files have it.")
         n = len(potential.elements)
-        tables = {
-            name: _by_triple(potential, name)
-            for name in columns
-            if name in type(potential).parameter_fields()
-        }
-        powers = np.broadcast_to(np.asarray(potential.m, float).reshape(-1), (n**3,)).reshape(n, n, n)
+        fields = type(potential).parameter_fields()
+        tables = {name: _by_triple(potential, name) for name in columns if name in fields}
+        powers = np.asarray(potential.m, float).reshape(-1)
+        tables["m"] = np.broadcast_to(powers, (n**3,)).reshape(n, n, n)
 
         def values(i: int, j: int, k: int) -> dict[str, float]:
             found = {name: float(table[i, j, k]) for name, table in tables.items()}
-            return found | {"m": float(powers[i, j, k])} | _charges(potential, i, j)
+            return found | _charges(potential, i, j)
 
         return {path: _triples(potential, columns, values)}
 
@@ -123,7 +121,8 @@ def _bond_order(columns: Sequence[str]) -> Callable[[Any, Path], dict[Path, str]
 def _by_triple(potential: BondOrderPotential, field: str) -> np.ndarray:
     """Values of a parameter by center, bonded and third atom."""
     n = len(potential.elements)
-    return np.broadcast_to(np.asarray(getattr(potential, field))[potential._table(field)], (n, n, n))
+    values = np.asarray(getattr(potential, field))
+    return np.broadcast_to(values[potential._table(field)], (n, n, n))
 
 
 def _charges(potential: Any, i: int, j: int) -> dict[str, float]:
@@ -154,23 +153,24 @@ def _eam(finnis_sinclair: bool, negative: bool = False) -> Callable[[EAM, Path],
 
 def _setfl_lines(potential: EAM, negative: bool) -> Iterator[str]:
     elements, n = potential.elements, len(potential.elements)
-    F, rho, rphi = (
-        np.atleast_2d(np.asarray(table)) for table in (potential.F, potential.rho, potential.rphi)
-    )
+    tables = (potential.F, potential.rho, potential.rphi)
+    F, rho, rphi = (np.atleast_2d(np.asarray(table)) for table in tables)
     yield f"# {_head(potential)}"
     yield "# Written by mdsens."
     yield "#"
     yield f"{n} {' '.join(elements)}"
-    grid = F.shape[1], _number(potential.drho), rho.shape[1], _number(potential.dr)
-    last_density = potential.first_density + (F.shape[1] - 1) * potential.drho
-    ends = [potential.cutoff_radius, *([last_density] if negative else [])]
-    yield " ".join(map(str, (*grid, *map(_number, ends))))
+    of_F = F.shape[1], _number(potential.drho)
+    of_r = rho.shape[1], _number(potential.dr)
+    ends = [potential.cutoff_radius]
+    if negative:
+        ends.append(potential.first_density + (F.shape[1] - 1) * potential.drho)
+    yield " ".join(map(str, (*of_F, *of_r, *map(_number, ends))))
     for center in range(n):
         yield _element_line(elements[center])
         yield from _table(F[center])
         # rows of ordered pairs: the atom that feels it first
-        rows = [n * felt_by + center for felt_by in range(n)] if potential.finnis_sinclair else [center]
-        for row in rows:
+        felt = [n * felt_by + center for felt_by in range(n)]
+        for row in felt if potential.finnis_sinclair else [center]:
             yield from _table(rho[row])
     pairs = pair_table(n)
     for a in range(n):
@@ -199,15 +199,19 @@ def _snap(potential: SNAP, path: Path) -> dict[Path, str]:
     lines = [f"# {_head(potential)}", f"{len(beta)} {beta.shape[1]}"]
     columns = zip(potential.elements, potential.radii, potential.weights, beta, strict=True)
     for symbol, radius, weight, own in columns:
-        lines += [f"{symbol} {_number(radius)} {_number(weight)}", *map(_number, own)]
+        lines.append(f"{symbol} {_number(radius)} {_number(weight)}")
+        lines += map(_number, own)
     settings = ["# Written by mdsens.", f"twojmax {potential.twojmax}"]
-    settings += [f"{name} {_number(getattr(potential, field))}" for name, field in NUMBERS.items()]
-    settings += [f"{name} {int(getattr(potential, field))}" for name, field in FLAGS.items()]
+    value_of = lambda field: getattr(potential, field)
+    settings += [f"{name} {_number(value_of(field))}" for name, field in NUMBERS.items()]
+    settings += [f"{name} {int(value_of(field))}" for name, field in FLAGS.items()]
     beside = path.with_name(path.name[: -len(COEFFICIENTS)] + SETTINGS)
     return {path: "\n".join([*lines, ""]), beside: "\n".join([*settings, ""])}
 
 
-WRITERS: dict[str, tuple[type[Potential], Callable[[Any, Path], dict[Path, str]]]] = {
+Writer = Callable[[Any, Path], dict[Path, str]]
+
+WRITERS: dict[str, tuple[type[Potential], Writer]] = {
     ".sw": (StillingerWeber, _stillinger_weber),
     ".tersoff": (Tersoff, _bond_order(COLUMNS)),
     ".tersoff.zbl": (TersoffZBL, _bond_order(ZBL_COLUMNS)),

@@ -81,9 +81,9 @@ class MappedPotential(Potential):
         return self.part.site_energies(*self._seen(structure, neighbors))
 
     def ranges(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "pairs"]:
-        return jnp.where(
-            self._allowed(structure, neighbors), self.part.ranges(*self._seen(structure, neighbors)), 0.0
-        )
+        allowed = self._allowed(structure, neighbors)
+        reach = self.part.ranges(*self._seen(structure, neighbors))
+        return jnp.where(allowed, reach, 0.0)
 
     def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
         return self.part.contacts(*self._seen(structure, neighbors))
@@ -100,7 +100,8 @@ class MappedPotential(Potential):
         types = self.types(structure)
         others = neighbors.extended(types)[neighbors.near]
         table = jnp.asarray(self._table())
-        near = jnp.where(table[types[:, None], others], neighbors.near, neighbors.nobody)
+        interact = table[types[:, None], others]
+        near = jnp.where(interact, neighbors.near, neighbors.nobody)
         valid = neighbors.valid & allowed
         fewer = eqx.tree_at(lambda n: (n.near, n.valid), neighbors, (near, valid))
         if not self.part.elements:
@@ -110,7 +111,8 @@ class MappedPotential(Potential):
 
     def _allowed(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "pairs"]:
         types = self.types(structure)
-        return jnp.asarray(self._table())[types[neighbors.i], types[neighbors.j]]
+        table = jnp.asarray(self._table())
+        return table[types[neighbors.i], types[neighbors.j]]
 
     def _table(self) -> np.ndarray:
         """(elements, elements) True where a pair interacts."""

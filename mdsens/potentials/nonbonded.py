@@ -23,7 +23,7 @@ from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import pair_table, parameter
 from mdsens.potentials.bonded import TypedPotential
 from mdsens.potentials.charges import PairsOfAtoms
-from mdsens.potentials.cutoffs import AbstractCut, Smooth, Truncated
+from mdsens.potentials.cutoffs import AbstractCut, Smooth, Truncated, switched_off
 from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.indices import (
     Indices,
@@ -196,7 +196,8 @@ class MolecularLennardJones(NonbondedPotential):
     def _ends(self, structure: Structure) -> Float[Array, "pairs"]:
         """Energies of the scaled pairs, eV, each as a whole."""
         kinds = self.kind.array[self._pairs(self.scaled)]
-        epsilon, sigma = (table[kinds[:, 0], kinds[:, 1]] for table in self._tables())
+        first, second = kinds.T
+        epsilon, sigma = (table[first, second] for table in self._tables())
         return _lennard_jones(self._scaled_distances(structure, self.scaled), epsilon, sigma)
 
     def _beyond(self, structure: Structure) -> Float[Array, ""]:
@@ -204,24 +205,27 @@ class MolecularLennardJones(NonbondedPotential):
         count = np.bincount(self.kind.array, minlength=len(self.types)).astype(float)
         n = len(self.kind)
         # ordered pairs of types, so that each two types stand twice and one with itself once
-        pairs = (np.outer(count, count) + np.diag(count)) / (n * (n + 1))
+        all_pairs = np.outer(count, count) + np.diag(count)
+        pairs = all_pairs / (n * (n + 1))
         epsilon, sigma = self._tables()
         twelve, six = self._lost_powers()
         lost = epsilon * (sigma**12 * twelve - sigma**6 * six)
-        return 8 * jnp.pi * n**2 / volume_of(structure.cell) * jnp.sum(pairs * lost)
+        density = 8 * jnp.pi * n**2 / volume_of(structure.cell)
+        return density * jnp.sum(pairs * lost)
 
     def _lost_powers(self) -> tuple[float, float]:
         """∫ r^-10 dr and ∫ r^-4 dr over what the cut takes away of phi."""
         end = self.cutoff_radius
-        twelve, six = 1 / (9 * end**9), 1 / (3 * end**3)
-        if isinstance(self.cut, Smooth):
-            onset, width = self.cut.onset * end, (1 - self.cut.onset) * end
-            nodes, weights = np.polynomial.legendre.leggauss(40)
-            t = (nodes + 1) / 2
-            r, switched_off = onset + width * t, t**3 * (10 - 15 * t + 6 * t**2)
-            lost = lambda power: float(np.sum(weights * switched_off * r**power) * width / 2)
-            twelve, six = twelve + lost(-10), six + lost(-4)
-        return twelve, six
+        twelve = 1 / (9 * end**9)
+        six = 1 / (3 * end**3)
+        if not isinstance(self.cut, Smooth):
+            return twelve, six
+        onset, width = self.cut.onset * end, (1 - self.cut.onset) * end
+        nodes, weights = np.polynomial.legendre.leggauss(40)
+        t = (nodes + 1) / 2
+        r, share = onset + width * t, weights * switched_off(t)
+        lost = lambda power: float(np.sum(share * r**power) * width / 2)
+        return twelve + lost(-10), six + lost(-4)
 
 
 def _lennard_jones(
@@ -238,7 +242,8 @@ def _partners(excluded: Indices, n_atoms: int) -> Indices:
         rows[i].append(j)
         rows[j].append(i)
     width = max(map(len, rows), default=0)
-    return Indices(np.array([row + [n_atoms] * (width - len(row)) for row in rows]).reshape(n_atoms, width))
+    filled = [row + [n_atoms] * (width - len(row)) for row in rows]
+    return Indices(np.array(filled).reshape(n_atoms, width))
 
 
 class _ListedPairs(PairsOfAtoms):
@@ -273,7 +278,8 @@ class _ListedPairs(PairsOfAtoms):
 
     def _excluded(self, center: Int[Array, "atoms"], others: Array, r: Array) -> Array:
         partners = jnp.asarray(self.partners.array)[center]
-        return jnp.any(others[:, :, None] == partners[:, None, :], axis=2) & (r < self.near)
+        same = others[:, :, None] == partners[:, None, :]
+        return jnp.any(same, axis=2) & (r < self.near)
 
 
 class MolecularCharges(NonbondedPotential):
@@ -347,5 +353,6 @@ class MolecularCharges(NonbondedPotential):
 
     def _coulomb(self, structure: Structure, indices: Indices) -> Float[Array, "pairs"]:
         """k q q / r of some pairs, eV."""
-        pairs, q = self._pairs(indices), self.charges()
-        return COULOMB * q[pairs[:, 0]] * q[pairs[:, 1]] / self._scaled_distances(structure, indices)
+        first, second = self._pairs(indices).T
+        q = self.charges()
+        return COULOMB * q[first] * q[second] / self._scaled_distances(structure, indices)

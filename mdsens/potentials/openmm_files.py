@@ -206,7 +206,8 @@ def _symbol(mass: float) -> str:
     from ase.data import atomic_masses, chemical_symbols
 
     standard = np.nan_to_num(np.asarray(atomic_masses), nan=np.inf)
-    return chemical_symbols[int(np.argmin(np.abs(standard - mass)))] if mass > 0 else "X"
+    closest = int(np.argmin(np.abs(standard - mass)))
+    return chemical_symbols[closest] if mass > 0 else "X"
 
 
 def _atom_types(names: _Names, forces: list[Element]) -> _AtomTypes:
@@ -235,7 +236,8 @@ def _grouped(names: Sequence[str], values: Sequence[tuple[float, ...]], mark: st
     labels = []
     for name, _ in found:
         seen[name] += 1
-        labels.append(f"{name}{mark}{seen[name]}" if count[name] > 1 else name)
+        number = f"{mark}{seen[name]}" if count[name] > 1 else ""
+        labels.append(name + number)
     table = np.array([list(v) for _, v in found], float)
     return _Groups(tuple(labels), table, [found[key] for key in keys])
 
@@ -249,30 +251,34 @@ def _numbers(entry: Element, *keys: str) -> tuple[float, ...]:
     try:
         return tuple(float(entry.attrib[key]) for key in keys)
     except (KeyError, ValueError) as error:
+        there = dict(entry.attrib)
         raise FileFormatError(
-            f"<{entry.tag}> has the attributes {dict(entry.attrib)}; the numbers {', '.join(keys)} must be "
-            "among them."
+            f"<{entry.tag}> has the attributes {there}; the numbers {', '.join(keys)} must be among them."
         ) from error
 
 
 def _members(entry: Element, count: int) -> tuple[int, ...]:
-    return tuple(int(k) for k in _numbers(entry, *(f"p{k + 1}" for k in range(count))))
+    keys = [f"p{k + 1}" for k in range(count)]
+    return tuple(int(k) for k in _numbers(entry, *keys))
 
 
 def _bonds(force: Element, atoms: _AtomTypes, accuracy: float) -> list[Potential]:
     entries = force.findall("Bonds/Bond")
     members = [_members(entry, 2) for entry in entries]
-    groups = _grouped([atoms.of(m) for m in members], [_numbers(entry, "k", "d") for entry in entries])
+    values = [_numbers(entry, "k", "d") for entry in entries]
+    groups = _grouped([atoms.of(m) for m in members], values)
     if not entries:
         return []
-    k, r0 = groups.values.T * np.array([[KJ_PER_MOL / NM**2], [NM]])
+    units = np.array([[KJ_PER_MOL / NM**2], [NM]])
+    k, r0 = groups.values.T * units
     return [HarmonicBonds(k=k, r0=r0, **_terms(groups, members))]
 
 
 def _angles(force: Element, atoms: _AtomTypes, accuracy: float) -> list[Potential]:
     entries = force.findall("Angles/Angle")
     members = [_members(entry, 3) for entry in entries]
-    groups = _grouped([atoms.of(m) for m in members], [_numbers(entry, "k", "a") for entry in entries])
+    values = [_numbers(entry, "k", "a") for entry in entries]
+    groups = _grouped([atoms.of(m) for m in members], values)
     if not entries:
         return []
     k, theta0 = groups.values.T * np.array([[KJ_PER_MOL], [1.0]])
@@ -283,7 +289,10 @@ def _dihedrals(force: Element, atoms: _AtomTypes, accuracy: float) -> list[Poten
     entries = force.findall("Torsions/Torsion")
     members = [_members(entry, 4) for entry in entries]
     values = [_numbers(entry, "k", "phase", "periodicity") for entry in entries]
-    names = [f"{atoms.of(m)}:{n:.0f}" for m, (*_, n) in zip(members, values, strict=True)]
+    names = [
+        f"{atoms.of(bonded)}:{periodicity:.0f}"
+        for bonded, (_, _, periodicity) in zip(members, values, strict=True)
+    ]
     groups = _grouped(names, values)
     if not entries:
         return []
@@ -340,28 +349,38 @@ def _lennard_jones(
 ) -> MolecularLennardJones:
     method = int(force.get("method", 0))
     wells = {kind: particles[k][1:] for k, kind in enumerate(atoms.kind)}
-    sigma, epsilon = np.array([wells[kind] for kind in range(len(atoms.types))]).T
+    of_types = [wells[kind] for kind in range(len(atoms.types))]
+    sigma, epsilon = np.array(of_types).T
     ratios = {}
     for pair, _, own_sigma, own_epsilon in exceptions:
-        (_, a, e), (_, b, f) = (particles[k] for k in pair)
+        first, second = (particles[k] for k in pair)
+        _, sigma_i, epsilon_i = first
+        _, sigma_j, epsilon_j = second
         if own_epsilon == 0:
             continue
-        if not np.isclose(own_sigma, (a + b) / 2, rtol=SAME) or e * f == 0:
+        mixed = np.isclose(own_sigma, (sigma_i + sigma_j) / 2, rtol=SAME)
+        if not mixed or epsilon_i * epsilon_j == 0:
             raise InputError(_not_scaled("Lennard-Jones", pair))
-        ratios[pair] = own_epsilon / np.sqrt(e * f)
-    end, onset = _numbers(force, "cutoff", "switchingDistance")
-    switched = force.get("useSwitchingFunction") == "1"
-    settings: dict[str, Any] = {
-        "epsilon": epsilon * KJ_PER_MOL,
-        # a particle without well may have any sigma
-        "sigma": np.where((epsilon == 0) & (sigma == 0), 0.1, sigma) * NM,
-        "types": atoms.types,
-        "kind": atoms.kind,
-        "cutoff_radius": np.inf if method == NO_CUTOFF else end * NM,
-        "cut": Smooth(onset / end) if switched and method != NO_CUTOFF else Truncated(),
-        "tail": force.get("dispersionCorrection") == "1" and method in (CUT_CRYSTAL, EWALD, PME),
-    }
+        ratios[pair] = own_epsilon / np.sqrt(epsilon_i * epsilon_j)
+    # a particle without well may have any sigma
+    unused = (epsilon == 0) & (sigma == 0)
+    settings: dict[str, Any] = {"types": atoms.types, "kind": atoms.kind}
+    settings["epsilon"] = epsilon * KJ_PER_MOL
+    settings["sigma"] = np.where(unused, 0.1, sigma) * NM
+    settings |= _ending(force, method)
     return MolecularLennardJones(**settings, **_left_out("Lennard-Jones", exceptions, ratios))
+
+
+def _ending(force: Element, method: int) -> dict[str, Any]:
+    """Where and how the wells end, and whether what lies beyond is counted, as the form takes it."""
+    end, onset = _numbers(force, "cutoff", "switchingDistance")
+    counted = force.get("dispersionCorrection") == "1"
+    tail = counted and method in (CUT_CRYSTAL, EWALD, PME)
+    if method == NO_CUTOFF:
+        return {"cutoff_radius": np.inf, "cut": Truncated(), "tail": tail}
+    switched = force.get("useSwitchingFunction") == "1"
+    cut = Smooth(onset / end) if switched else Truncated()
+    return {"cutoff_radius": end * NM, "cut": cut, "tail": tail}
 
 
 def _left_out(
@@ -408,7 +427,8 @@ def _charges(
 
 def _charge_groups(atoms: _AtomTypes, q: list[float]) -> tuple[tuple[str, ...], np.ndarray, list[int]]:
     """Atoms of one type and one charge are one group, called by its first atom, or else by the type."""
-    groups = _grouped([atoms.types[kind] for kind in atoms.kind], [(value,) for value in q])
+    types = [atoms.types[kind] for kind in atoms.kind]
+    groups = _grouped(types, [(value,) for value in q])
     labels = groups.labels
     if atoms.names is not None:
         firsts = [groups.kind.index(k) for k in range(len(labels))]

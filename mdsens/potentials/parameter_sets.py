@@ -216,16 +216,15 @@ class ParameterTable(NamedTuple):
 
     def __str__(self) -> str:
         cells = [HEADER, *(_cells(row) for row in self._shown())]
-        widths = [max(len(line[k]) for line in cells) for k in range(len(HEADER))]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = []
-        for name, value, *rest in cells:
-            padded = [
-                name.ljust(widths[0]),
-                value.rjust(widths[1]),
-                *(text.ljust(w) for text, w in zip(rest, widths[2:], strict=True)),
-            ]
+        for line in cells:
+            padded = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+            padded[1] = line[1].rjust(widths[1])
             lines.append("  ".join(padded).rstrip())
-        return "\n".join([self.title, lines[0], "-" * len(max(lines, key=len)), *lines[1:], *self._sources()])
+        header, *rows = lines
+        rule = "-" * max(map(len, lines))
+        return "\n".join([self.title, header, rule, *rows, *self._sources()])
 
     def __rich__(self) -> "Table":
         from rich.table import Table
@@ -244,7 +243,8 @@ class ParameterTable(NamedTuple):
         for _, group in itertools.groupby(self.rows, key=lambda row: row.array or row.name):
             rows = list(group)
             if len(rows) > LONG:
-                rows = [rows[0], _left_out(rows[0], len(rows) - 2), rows[-1]]
+                first, *between, last = rows
+                rows = [first, _left_out(first, len(between)), last]
             shown += rows
         return shown
 
@@ -283,11 +283,12 @@ def parameter_table(potential: Potential) -> ParameterTable:
 
 def _array_rows(potential: Potential, array: ParameterArray) -> list[ParameterRow]:
     values = np.asarray(array.values)
+    row_at = lambda place: _row(potential, array.entry(place), float(values[place]))
     if values.size <= MANY:
-        return [_row(potential, array.entry(k), float(values[k])) for k in np.ndindex(values.shape)]
+        return [row_at(place) for place in np.ndindex(values.shape)]
     # weights of a network: the two ends, and how many lie between
-    ends = (0,) * values.ndim, tuple(n - 1 for n in values.shape)
-    first, last = (_row(potential, array.entry(k), float(values[k])) for k in ends)
+    first = row_at((0,) * values.ndim)
+    last = row_at(tuple(n - 1 for n in values.shape))
     return [first, _left_out(first, values.size - 2), last]
 
 

@@ -138,15 +138,19 @@ def _items(tree: Any, keys: tuple[str | int, ...]) -> Iterator[tuple[tuple[str |
 
 def parameter_values(potential: Potential) -> dict[str, float]:
     """Parameter values by flat name."""
-    numbers = ((d, np.ndenumerate(np.asarray(d.values))) for d in _declared(potential, (), ()))
-    return {d.entry(index).name: float(value) for d, values in numbers for index, value in values}
+    found = {}
+    for array in _declared(potential, (), ()):
+        for index, value in np.ndenumerate(np.asarray(array.values)):
+            found[array.entry(index).name] = float(value)
+    return found
 
 
 def follow_path(potential: Potential, path: FieldPath) -> Any:
     """What lies in a potential at the end of a path of attribute names and keys (`Entry.path`)."""
     node: Any = potential
     for key in path:
-        node = getattr(node, key) if isinstance(key, str) and not isinstance(node, Mapping) else node[key]
+        is_attribute = isinstance(key, str) and not isinstance(node, Mapping)
+        node = getattr(node, key) if is_attribute else node[key]
     return node
 
 
@@ -159,7 +163,7 @@ def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Poten
         InputError: a name that does not exist (the nearest one is suggested), a value that is no number, or
             one outside its bounds.
     """
-    by_array: dict[FieldPath, list[tuple[tuple[int, ...], Any]]] = {}
+    by_array: dict[FieldPath, list[_Change]] = {}
     for entry, (name, value) in zip(find_entries(potential, values), values.items(), strict=True):
         if not isinstance(value, Tracer):
             value = number(f"parameter {name}", value, entry.unit, finite=False)
@@ -178,13 +182,13 @@ def replace_by_vector(potential: Potential, names: Sequence[str], values: Array)
         InputError: a name that does not exist, or a value outside its bounds, if the values are not traced.
     """
     entries = find_entries(potential, names)
-    by_array: dict[FieldPath, list[tuple[tuple[int, ...], int]]] = {}
+    by_array: dict[FieldPath, list[_Change]] = {}
     for k, entry in enumerate(entries):
         by_array.setdefault(entry.path, []).append((entry.index, k))
     for path, changes in by_array.items():
         array = follow_path(potential, path)
-        index = tuple(np.transpose([index for index, _ in changes])) if array.ndim else ()
-        new = values[np.array([k for _, k in changes])] if array.ndim else values[changes[-1][1]]
+        index, places = _indices(changes), [k for _, k in changes]
+        new = values[np.array(places)] if array.ndim else values[places[-1]]
         array = array.at[index].set(new.astype(array.dtype))
         potential = eqx.tree_at(lambda p, path=path: follow_path(p, path), potential, array)
     check_parameters(potential)
@@ -197,22 +201,29 @@ MANY = 10_000  # numbers above which a message goes by the names of arrays
 def _unknown(potential: Potential, name: str) -> str:
     arrays = parameter_arrays(potential)
     few = sum(array.values.size for array in arrays) <= MANY
-    known = [e.name for a in arrays for e in a.entries()] if few else [array.name for array in arrays]
+    known = [array.name for array in arrays]
+    if few:
+        known = [entry.name for array in arrays for entry in array.entries()]
     turned = [k for k in known if sorted(k) == sorted(name)]  # a label written the other way round
     hint = f" Did you mean '{turned[0]}'?" if turned else nearest(name, known, cutoff=0.3)
     more = f" and {len(known) - 40} more" if len(known) > 40 else ""
-    return (
-        f"{type(potential).__name__} has no parameter '{name}'.{hint} Its parameters: "
-        f"{', '.join(known[:40])}{more}."
-    )
+    form, listed = type(potential).__name__, ", ".join(known[:40])
+    return f"{form} has no parameter '{name}'.{hint} Its parameters: {listed}{more}."
 
 
-def _changed(array: Array, changes: list[tuple[tuple[int, ...], Any]]) -> Array:
+_Change = tuple[tuple[int, ...], Any]  # where in an array, and what is put there
+
+
+def _indices(changes: list[_Change]) -> tuple[np.ndarray, ...]:
+    """Where the changes of an array are, as an index of it; () for a single number."""
+    return tuple(np.transpose([index for index, _ in changes]))
+
+
+def _changed(array: Array, changes: list[_Change]) -> Array:
     if not array.ndim:
         return array.at[()].set(changes[-1][1])
-    index = tuple(np.transpose([index for index, _ in changes]))
     values = [jnp.asarray(value, array.dtype) for _, value in changes]
-    return array.at[index].set(jnp.stack(values))
+    return array.at[_indices(changes)].set(jnp.stack(values))
 
 
 def check_parameters(potential: Potential) -> None:
@@ -232,8 +243,8 @@ def check_parameters(potential: Potential) -> None:
 
 def _check_bounds(entry: Entry, value: float) -> None:
     if not entry.lower < value < entry.upper:
+        bounds = f"({entry.lower:g}, {entry.upper:g})"
         raise InputError(
-            f"parameter {entry.name} = {value:g} {entry.unit} lies outside its bounds ({entry.lower:g}, "
-            f"{entry.upper:g}): "
-            "the potential has no meaning there. Choose a value inside."
+            f"parameter {entry.name} = {value:g} {entry.unit} lies outside its bounds {bounds}: the "
+            "potential has no meaning there. Choose a value inside."
         )

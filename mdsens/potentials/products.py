@@ -19,8 +19,8 @@ from jaxtyping import Array
 
 from mdsens.errors import InputError
 
-# (point, v) -> y, tuples of arrays on the host
-HostMap = Callable[[tuple[np.ndarray, ...], tuple[np.ndarray, ...]], tuple[np.ndarray, ...]]
+HostArrays = tuple[np.ndarray, ...]
+HostMap = Callable[[HostArrays, HostArrays], HostArrays]  # (point, v) -> y
 
 
 class _Maps(NamedTuple):
@@ -35,6 +35,10 @@ class _Maps(NamedTuple):
     @property
     def transposed(self) -> "_Maps":
         return _Maps(self.backward, self.forward, self.shapes_out, self.shapes_in, self.batch)
+
+    def batched_shapes(self) -> list[tuple[int, ...]]:
+        """Of the arrays in y, with the axes of `jax.vmap`."""
+        return [(*self.batch, *shape) for shape in self.shapes_out]
 
 
 def host_product(
@@ -60,12 +64,13 @@ def _on_host(maps: _Maps, *arrays: Any) -> tuple[np.ndarray, ...]:
     numbers = [np.asarray(array) for array in arrays]
     if not maps.batch:
         count = len(numbers) - len(maps.shapes_in)
-        return tuple(
-            np.asarray(y, float) for y in maps.forward(tuple(numbers[:count]), tuple(numbers[count:]))
-        )
-    inner = maps._replace(batch=maps.batch[1:])
-    rows = [_on_host(inner, *(array[k] for array in numbers)) for k in range(maps.batch[0])]
-    return tuple(np.stack(column) for column in zip(*rows, strict=True))
+        point, v = tuple(numbers[:count]), tuple(numbers[count:])
+        return tuple(np.asarray(y, float) for y in maps.forward(point, v))
+    size, *further = maps.batch
+    inner = maps._replace(batch=tuple(further))
+    row = lambda k: _on_host(inner, *(array[k] for array in numbers))
+    columns = zip(*(row(k) for k in range(size)), strict=True)
+    return tuple(np.stack(column) for column in columns)
 
 
 @_product.def_impl
@@ -75,12 +80,13 @@ def _evaluate(*arrays: Any, maps: _Maps) -> list[Array]:
 
 @_product.def_abstract_eval
 def _shapes(*arrays: Any, maps: _Maps) -> list[Any]:
-    return [ShapedArray((*maps.batch, *shape), jnp.dtype(float)) for shape in maps.shapes_out]
+    return [ShapedArray(shape, jnp.dtype(float)) for shape in maps.batched_shapes()]
 
 
 def _called(*arrays: Any, maps: _Maps) -> list[Array]:
-    out = [jax.ShapeDtypeStruct((*maps.batch, *shape), jnp.dtype(float)) for shape in maps.shapes_out]
-    return list(jax.pure_callback(lambda *a: list(_on_host(maps, *a)), out, *arrays))
+    out = [jax.ShapeDtypeStruct(shape, jnp.dtype(float)) for shape in maps.batched_shapes()]
+    on_host = lambda *numbers: list(_on_host(maps, *numbers))
+    return list(jax.pure_callback(on_host, out, *arrays))
 
 
 mlir.register_lowering(_product, mlir.lower_fun(_called, multiple_results=True))
@@ -107,11 +113,15 @@ def _transpose(cotangents: Any, *arrays: Any, maps: _Maps) -> list[Any]:
 
 
 def _batch(arrays: Any, axes: Any, *, maps: _Maps) -> Any:
-    size = next(a.shape[axis] for a, axis in zip(arrays, axes, strict=True) if axis is not None)
-    front = [
-        jnp.broadcast_to(a, (size, *a.shape)) if axis is None else jnp.moveaxis(a, axis, 0)
-        for a, axis in zip(arrays, axes, strict=True)
-    ]
+    with_axes = list(zip(arrays, axes, strict=True))
+    size = next(array.shape[axis] for array, axis in with_axes if axis is not None)
+
+    def in_front(array: Any, axis: int | None) -> Any:
+        if axis is None:
+            return jnp.broadcast_to(array, (size, *array.shape))
+        return jnp.moveaxis(array, axis, 0)
+
+    front = [in_front(array, axis) for array, axis in with_axes]
     out = _product.bind(*front, maps=maps._replace(batch=(size, *maps.batch)))
     return out, [0] * len(out)
 

@@ -36,6 +36,8 @@ from mdsens.structure import Structure
 PAIRS_IN_A_BLOCK = 8192  # whose arrays a core's cache holds: 64 KiB each, some tens of them at a time
 BLOCKS_IN_A_STAGE = 32  # after these, what belongs to other atoms is handed over to them
 
+Row = Float[Array, "atoms width"]  # a number for each neighbor
+
 
 class Shells(NamedTuple):
     """The neighbors of some atoms, a row for each.
@@ -48,7 +50,7 @@ class Shells(NamedTuple):
         others: (atoms, width) the same for its neighbors.
     """
 
-    d: tuple[Float[Array, "atoms width"], Float[Array, "atoms width"], Float[Array, "atoms width"]]
+    d: tuple[Row, Row, Row]
     valid: Bool[Array, "atoms width"]
     center: Int[Array, "atoms"] | None
     others: Int[Array, "atoms width"] | None
@@ -108,7 +110,8 @@ def _length_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     # So a gradient forms dE/dr / r once, and not once for each of x, y, z.
     (x, y, z), (dx, dy, dz) = primals, tangents
     r = _length(x, y, z)
-    return r, (x * dx + y * dy + z * dz) / r
+    along = x * dx + y * dy + z * dz
+    return r, along / r
 
 
 def _far_unless(
@@ -148,15 +151,16 @@ def closest(
     if width <= enough:
         return function(shells)
     rank = jnp.cumsum(near, axis=1)  # the m-th of those near has rank m
-    place = rank[:, None, :] == jnp.arange(1, enough + 1)[:, None]
+    ranks = jnp.arange(1, enough + 1)
+    place = rank[:, None, :] == ranks[:, None]
     place &= near[:, None, :]
     places = jnp.sum(jnp.where(place, jnp.arange(width), 0), axis=2)
     there = jnp.arange(enough) < rank[:, -1:]
     # A derivative keeps what both ways have formed, the one not taken too: of the long way nothing is kept.
     whole_rows = jax.checkpoint(lambda shells: function(shells))
-    return jax.lax.cond(
-        jnp.all(rank[:, -1] <= enough), lambda: function(shells.at(places, there)), lambda: whole_rows(shells)
-    )
+    short_rows = lambda shells: function(shells.at(places, there))
+    fits = jnp.all(rank[:, -1] <= enough)
+    return jax.lax.cond(fits, lambda: short_rows(shells), lambda: whole_rows(shells))
 
 
 MOST_CURVATURES = 30_000_000  # numbers of all shells together, 240 MB: beyond, products serve better
@@ -209,8 +213,10 @@ class ShellPotential(Potential):
             return jnp.reshape(values, ())
         count = len(self.elements)
         center, others = shells.species()
-        ends = jnp.asarray(pair_table(count))[others[:, :, None], others[:, None, :]]
-        return jnp.reshape(values, (count, -1))[center[:, None, None], ends]
+        pairs = jnp.asarray(pair_table(count))
+        ends = pairs[others[:, :, None], others[:, None, :]]
+        by_center = jnp.reshape(values, (count, -1))
+        return by_center[center[:, None, None], ends]
 
     def hessian_blocks(self, structure: Structure, neighbors: Neighbors) -> HessianBlocks | None:
         """Second derivatives by pairs of atoms, from those of the shells; None if these need much memory.
@@ -226,14 +232,16 @@ class ShellPotential(Potential):
         if 9 * n * curvatures > MOST_CURVATURES or too_wide(n, row):
             return None
         around = self._surroundings(structure, neighbors)
-        owners = np.asarray(neighbors.extended(jnp.arange(n)))[np.asarray(neighbors.near)]
-        valid = np.asarray(neighbors.near) < neighbors.nobody
+        near = np.asarray(neighbors.near)
+        owner = np.asarray(neighbors.extended(jnp.arange(n)))
+        owners = owner[near]
+        valid = near < neighbors.nobody
         if self.reciprocal:
             # e is half the energy of each pair, and the other half stands in the shell of the neighbor
             K = 2 * np.asarray(_pair_curvatures(self, structure, around))[valid]
             i, j = np.nonzero(valid)[0], owners[valid]
-            columns = np.concatenate([i, j])
-            return HessianBlocks(np.concatenate([i, i]), columns, np.concatenate([K, -K]))
+            rows, columns = np.concatenate([i, i]), np.concatenate([i, j])
+            return HessianBlocks(rows, columns, np.concatenate([K, -K]))
         K = np.asarray(self.shell_curvatures(structure, around))
         members = np.concatenate([np.arange(n)[:, None], owners], axis=1)
         there = np.concatenate([np.ones((n, 1), bool), valid], axis=1)
@@ -291,7 +299,8 @@ class Surroundings(NamedTuple):
         """The shells of some rows."""
         valid = rows.near < self.neighbors.nobody
         centers = rows.positions.T[:, :, None]
-        d = [p[rows.near] - center for p, center in zip(points, centers, strict=True)]
+        along_axes = zip(points, centers, strict=True)
+        d = [p[rows.near] - center for p, center in along_axes]
         d = _far_unless(valid, d, self.neighbors.reach)
         others = None if self.types is None else self.types[rows.near]
         return Shells(d, valid, rows.types, others)
@@ -309,12 +318,14 @@ class Surroundings(NamedTuple):
         spare = stages * blocks * atoms - len(positions)
 
         def cut(values: Array, fill: Any) -> Array:
-            filled = jnp.pad(values, [(0, spare), *((0, 0),) * (values.ndim - 1)], constant_values=fill)
+            further = [(0, 0)] * (values.ndim - 1)
+            filled = jnp.pad(values, [(0, spare), *further], constant_values=fill)
             return filled.reshape(stages, blocks, atoms, *values.shape[1:])
 
         rows = self.all_rows(positions)
         types = None if rows.types is None else cut(rows.types, 0)
-        return Rows(cut(positions, 0.0), cut(rows.near, self.neighbors.nobody), types, cut(rows.real, False))
+        near = cut(rows.near, self.neighbors.nobody)
+        return Rows(cut(positions, 0.0), near, types, cut(rows.real, False))
 
 
 def _division(n_atoms: int, width: int) -> tuple[int, int, int]:
@@ -403,7 +414,8 @@ def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> 
     total = _summed(stages)
     if total.g is None:
         return total.value, (total.slopes, None, total.of_cell)
-    own = jnp.stack([g.reshape(-1)[: len(positions)] for g in total.g], axis=-1)
+    n_atoms = len(positions)
+    own = jnp.stack([g.reshape(-1)[:n_atoms] for g in total.g], axis=-1)
     if received is None:  # reciprocal: g_ki = -g_ik
         return total.value, (total.slopes, -2.0 * own, total.of_cell)
     of_atoms, of_cell = _of_atoms_and_cell(around.neighbors, own, jnp.stack(received, axis=-1))
@@ -430,7 +442,8 @@ def _differentiated(parameters: Any, rest: Any, shells: Shells, real: Bool[Array
     def energy(parameters: Any, d: Any) -> Array:
         return _block_energy(eqx.combine(parameters, rest), shells._replace(d=d), real)
 
-    value, (slopes, g) = jax.value_and_grad(energy, argnums=(0, 1))(parameters, shells.d)
+    differentiated = jax.value_and_grad(energy, argnums=(0, 1))
+    value, (slopes, g) = differentiated(parameters, shells.d)
     return _Block(value, slopes, tuple(jnp.where(shells.valid, gk, 0.0) for gk in g))
 
 
@@ -449,14 +462,15 @@ def _of_cell(
 
 
 def _summed(blocks: _Block) -> _Block:
-    totals = (blocks.value, blocks.slopes, blocks.of_cell)
-    value, slopes, of_cell = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), totals)
-    return _Block(value, slopes, blocks.g, of_cell)
+    add = lambda leaf: jnp.sum(leaf, axis=0)
+    slopes, of_cell = jax.tree.map(add, (blocks.slopes, blocks.of_cell))
+    return _Block(add(blocks.value), slopes, blocks.g, of_cell)
 
 
 def _scattered(received: tuple[Array, ...], near: Array, g: tuple[Array, ...]) -> tuple[Array, ...]:
     at = near.reshape(-1)
-    return tuple(r.at[at].add(gk.reshape(-1)) for r, gk in zip(received, g, strict=True))
+    along_axes = zip(received, g, strict=True)
+    return tuple(r.at[at].add(gk.reshape(-1)) for r, gk in along_axes)
 
 
 def _of_atoms_and_cell(
@@ -491,17 +505,21 @@ def _shell_curvatures(
 ) -> Float[Array, "atoms width width 3 3"]:
     """d²e/dd dd between all neighbors of an atom: along one direction of one place after the other."""
     width = around.neighbors.width
-    places = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(3), indexing="ij"), axis=-1)
+    grid = jnp.meshgrid(jnp.arange(width), jnp.arange(3), indexing="ij")
+    places = jnp.stack(grid, axis=-1)
 
     def block(gradient: Any, d: Any) -> Array:
         def column(at: Int[Array, "2"]) -> Float[Array, "atoms width 3"]:
             chosen = jnp.arange(width) == at[0]
             direction = chosen & (at[1] == jnp.arange(3))[:, None]
-            x, y, z = jnp.broadcast_to(direction[:, None].astype(d[0].dtype), (3, *d[0].shape))
+            direction = direction[:, None].astype(d[0].dtype)
+            x, y, z = jnp.broadcast_to(direction, (3, *shape))
             one = (x, y, z)
             return _change_along(gradient, d, one)
 
-        columns = jax.lax.map(column, places.reshape(-1, 2)).reshape(width, 3, *d[0].shape, 3)
+        shape = d[0].shape
+        columns = jax.lax.map(column, places.reshape(-1, 2))
+        columns = columns.reshape(width, 3, *shape, 3)
         return jnp.moveaxis(columns, (0, 1, 2, 3, 4), (2, 4, 0, 1, 3))
 
     return _of_slopes(block, potential, structure, around)

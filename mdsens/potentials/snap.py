@@ -112,15 +112,17 @@ class SNAP(ShellPotential):
         if len(self.elements) == 1:
             return self.cutoff
         types = self.types(structure)
-        return jnp.asarray(self._reach())[types[neighbors.i], types[neighbors.j]]
+        reach = jnp.asarray(self._reach())
+        return reach[types[neighbors.i], types[neighbors.j]]
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Energy of each atom, eV."""
         beta = self.beta[:, None] if shells.center is None else self.beta[shells.center].T
         components = self._components(shells)
         n = len(components)
-        linear = beta[0] + jnp.sum(beta[1 : n + 1] * components, axis=0)
-        return linear + self._squares(beta[n + 1 :], components) if self.quadratic else linear
+        constant, slopes, curvatures = beta[0], beta[1 : n + 1], beta[n + 1 :]
+        linear = constant + jnp.sum(slopes * components, axis=0)
+        return linear + self._squares(curvatures, components) if self.quadratic else linear
 
     def bispectrum(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms components"]:
         """Components of each atom, without unit, in the order of the coefficients."""
@@ -138,7 +140,8 @@ class SNAP(ShellPotential):
     ) -> Float[Array, "atoms"]:
         row, column = np.triu_indices(len(B))
         half = np.where(row == column, 0.5, 1.0)[:, None]
-        return jnp.sum(half * a * B[row] * B[column], axis=0)
+        terms = half * a * B[row] * B[column]
+        return jnp.sum(terms, axis=0)
 
     def _components(self, shells: Shells) -> Float[Array, "components atoms"]:
         sphere = hypersphere(max(self.twojmax, 2))
@@ -146,8 +149,8 @@ class SNAP(ShellPotential):
         densities = []
         for element, (theirs, g) in enumerate(self._seen(shells)):
             share = self._own_share(element, shells)
-            parts = sphere.parts(theirs, g)
-            densities.append([part + share * alone for part, alone in zip(parts, own, strict=True)])
+            pairs = zip(sphere.parts(theirs, g), own, strict=True)
+            densities.append([part + share * alone for part, alone in pairs])
         return self._integrals(sphere, densities) - self._alone(shells)
 
     def _integrals(
@@ -155,9 +158,9 @@ class SNAP(ShellPotential):
     ) -> Float[Array, "components ..."]:
         """Components from the parts f_l of each density."""
         found = []
-        for first, second, third in itertools.product(range(len(densities)), repeat=3):
+        for first, second, third in itertools.product(densities, repeat=3):
             for a, b, c in triples(self.twojmax):
-                product = densities[first][a] * densities[second][b] * densities[third][c]
+                product = first[a] * second[b] * third[c]
                 weights = sphere.weights[:, None] * (1 if self.bnorm else c + 1)
                 found.append(jnp.sum(weights * product, axis=0))
         return jnp.stack(found)
@@ -167,7 +170,8 @@ class SNAP(ShellPotential):
         g, weights = self._on_the_sphere(shells)
         if not self._apart:
             return [(weights, g)]
-        return [(jnp.where(shells.others == e, weights, 0.0), g) for e in range(len(self.elements))]
+        of_species = lambda e: jnp.where(shells.others == e, weights, 0.0)
+        return [(of_species(e), g) for e in range(len(self.elements))]
 
     @property
     def _apart(self) -> bool:
@@ -203,16 +207,20 @@ class SNAP(ShellPotential):
             return jnp.concatenate(sphere.coefficients(weights, g))
 
         # x, y or z of all neighbors at once: they do not know of each other
-        axes = tuple(jnp.eye(3)[:, k, None, None] * jnp.ones_like(dk) for k, dk in enumerate(shell.d))
+        unit = jnp.eye(3)[:, :, None, None]
+        axes = tuple(unit[:, k] * jnp.ones_like(dk) for k, dk in enumerate(shell.d))
         along = lambda function: jax.vmap(jax.linearize(function, shell.d)[1])(axes)
         J = jnp.moveaxis(along(coefficients), 0, -1)
-        slope, H = self._of_harmonics(sphere, jnp.sum(coefficients(shell.d), axis=1), shell)
+        h = jnp.sum(coefficients(shell.d), axis=1)
+        slope, H = self._of_harmonics(sphere, h, shell)
         flat = J.reshape(len(J), -1)
         width = J.shape[1]
-        mixed = (flat.T @ (H @ flat)).reshape(width, 3, width, 3).transpose(0, 2, 1, 3)
+        mixed = (flat.T @ (H @ flat)).reshape(width, 3, width, 3)
+        mixed = mixed.transpose(0, 2, 1, 3)
         bent = along(jax.grad(lambda d: jnp.sum(slope @ coefficients(d))))
         own = jnp.stack(bent)[..., 0].transpose(2, 1, 0)
-        return mixed + jnp.eye(width)[:, :, None, None] * own[:, None]
+        same = jnp.eye(width)[:, :, None, None]
+        return mixed + same * own[:, None]
 
     def _of_harmonics(
         self, sphere: Hypersphere, h: Float[Array, "harmonics"], shell: Shells
@@ -220,18 +228,17 @@ class SNAP(ShellPotential):
         """de/dh and d²e/dh dh of an atom."""
         beta = self.beta if shell.center is None else self.beta[shell.center[0]]
         ends = np.cumsum([values.shape[1] for values in sphere.harmonics])
-        own = zip(sphere.harmonics, jnp.split(h, ends[:-1]), sphere.at(IDENTITY), strict=True)
-        parts = jnp.stack([values @ part + alone for values, part, alone in own])
+        by_degree = jnp.split(h, ends[:-1])
+        own = zip(sphere.harmonics, by_degree, sphere.at(IDENTITY), strict=True)
+        f = jnp.stack([values @ part + alone for values, part, alone in own])
 
-        T = jnp.tensordot(beta[1:], _cubic_forms(self.twojmax, len(parts), self.bnorm), 1)
-        P = sphere.weights * jnp.tensordot(T, parts, 1)
-        slopes = 0.5 * jnp.sum(P * parts, axis=1)
-        Y, degrees = sphere.harmonics, range(len(parts))
-        slope = jnp.concatenate([Y[n].T @ slopes[n] for n in degrees])
-        # H is symmetric: the blocks right of the diagonal, and half of those on it
-        half = lambda n, k: (0.5 if n == k else 1.0) * P[n, k][:, None] * Y[k]
-        right = [Y[n].T @ jnp.concatenate([half(n, k) for k in degrees[n:]], axis=1) for n in degrees]
-        upper = jnp.concatenate([jnp.pad(row, ((0, 0), (len(h) - row.shape[1], 0))) for row in right])
+        forms = _cubic_forms(self.twojmax, len(f), self.bnorm)
+        T = jnp.tensordot(beta[1:], forms, 1)
+        P = sphere.weights * jnp.tensordot(T, f, 1)
+        slopes = 0.5 * jnp.sum(P * f, axis=1)
+        of_degrees = zip(sphere.harmonics, slopes, strict=True)
+        slope = jnp.concatenate([Y.T @ slope for Y, slope in of_degrees])
+        upper = jnp.concatenate([_row_of_blocks(sphere, P, n) for n in range(len(f))])
         return slope, upper + upper.T
 
     def _on_the_sphere(self, shells: Shells) -> tuple[tuple[Array, ...], Float[Array, "atoms width"]]:
@@ -249,7 +256,8 @@ class SNAP(ShellPotential):
         r = jnp.sqrt(jnp.where(counted, square, (0.5 * reach) ** 2))
         part = (r - self.rmin0) / (reach - self.rmin0)
         t = self.rfac0 * jnp.pi * part
-        f = 0.5 * (1 + jnp.cos(jnp.pi * jnp.maximum(part, 0.0))) if self.switch else 1.0
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.maximum(part, 0.0)))
+        f = falling if self.switch else 1.0
         by_r = jnp.sin(t) / r
         point = by_r * x, by_r * y, by_r * z, jnp.cos(t)
         return point, jnp.where(counted, weight * f, 0.0)
@@ -259,13 +267,28 @@ class SNAP(ShellPotential):
         if not self.bzero:
             return 0.0
         # the integral of three characters is 1
-        one = np.array([1.0 if self.bnorm else c + 1.0 for *_, c in triples(self.twojmax)])
-        shares = [self._own_share(element, shells) for element in range(len(self.elements))]
-        blocks = [
-            one[:, None] * shares[i] * shares[j] * shares[k]
-            for i, j, k in itertools.product(range(len(self.elements) if self.chem else 1), repeat=3)
-        ]
+        tops = np.array([c for *_, c in triples(self.twojmax)])
+        one = np.ones_like(tops, float) if self.bnorm else tops + 1.0
+        densities = len(self.elements) if self.chem else 1
+        shares = [self._own_share(element, shells) for element in range(densities)]
+        of_three = itertools.product(shares, repeat=3)
+        blocks = [one[:, None] * first * second * third for first, second, third in of_three]
         return jnp.concatenate([jnp.asarray(block) for block in blocks])
+
+
+def _row_of_blocks(sphere: Hypersphere, P: Array, n: int) -> Float[Array, "harmonics_n harmonics"]:
+    """Rows of d²e/dh dh that belong to degree n: the blocks right of the diagonal, and half of that on it.
+
+    H is symmetric: it is these rows and their transpose.
+    """
+    blocks = []
+    for k, Y in enumerate(sphere.harmonics):
+        share = 0.5 if n == k else 1.0
+        if k >= n:
+            blocks.append(share * P[n, k][:, None] * Y)
+    right = sphere.harmonics[n].T @ jnp.concatenate(blocks, axis=1)
+    left = sum(Y.shape[1] for Y in sphere.harmonics[:n])
+    return jnp.pad(right, ((0, 0), (left, 0)))
 
 
 @eqx.filter_jit
@@ -278,11 +301,14 @@ def _curvatures(
 
     def one(shell: Shells) -> Float[Array, "width width 3 3"]:
         below = lambda leaf: jnp.swapaxes(leaf, 0, 1)
-        center = None if shell.center is None else jnp.repeat(shell.center, shell.valid.shape[1])
+        width = shell.valid.shape[1]
+        center = None if shell.center is None else jnp.repeat(shell.center, width)
         others = None if shell.others is None else below(shell.others)
         x, y, z = map(below, shell.d)
         K = potential._curvature(Shells((x, y, z), below(shell.valid), center, others))
-        return jnp.where((shell.valid[0][:, None] & shell.valid[0])[:, :, None, None], K, 0.0)
+        valid = shell.valid[0]
+        both = valid[:, None] & valid
+        return jnp.where(both[:, :, None, None], K, 0.0)
 
     return jax.lax.map(one, alone)
 
@@ -293,13 +319,14 @@ NEAREST = 1e-10  # Å; closer atoms do not see each other
 @functools.cache
 def triples(twojmax: int) -> tuple[Triple, ...]:
     """(a, b, c) of each component, in the order of LAMMPS."""
-    return tuple(
-        (a, b, c)
-        for a in range(twojmax + 1)
-        for b in range(a + 1)
-        for c in range(a, min(twojmax, a + b) + 1)
-        if (a + b + c) % 2 == 0
-    )
+    found = []
+    for a in range(twojmax + 1):
+        for b in range(a + 1):
+            # a + b + c is even
+            largest = min(twojmax, a + b)
+            first = a + b % 2
+            found += [(a, b, c) for c in range(first, largest + 1, 2)]
+    return tuple(found)
 
 
 def _cubic_forms(twojmax: int, degrees: int, bnorm: bool) -> np.ndarray:

@@ -78,7 +78,8 @@ def read_snap(
     """
     path = existing_file(path, "potential file")
     given = reading(_settings_file(path) if settings is None else settings, _settings)
-    there, source = reading(path, lambda lines: (_elements(_filled(lines)), _source(lines, path)))
+    there = reading(path, lambda lines: _elements(_filled(lines)))
+    source = reading(path, lambda lines: _source(lines, path))
     wanted = wanted_elements(elements, tuple(there))
     if given.get("chem") and wanted != tuple(there):
         raise InputError(
@@ -87,15 +88,11 @@ def read_snap(
         )
     chosen = [there[e] for e in wanted]
     beta = jnp.asarray([e.beta for e in chosen])
+    given["beta"] = beta if len(wanted) > 1 else beta[0]
+    given["radii"] = tuple(e.radius for e in chosen)
+    given["weights"] = tuple(e.weight for e in chosen)
     try:
-        potential = SNAP(
-            beta=beta if len(wanted) > 1 else beta[0],
-            elements=wanted,
-            radii=tuple(e.radius for e in chosen),
-            weights=tuple(e.weight for e in chosen),
-            source=source,
-            **given,
-        )
+        potential = SNAP(elements=wanted, source=source, **given)
         check_parameters(potential)
     except InputError as error:
         raise FileFormatError(f"{path}: {error}") from error
@@ -120,8 +117,12 @@ def _source(lines: Sequence[str], path: Path) -> str:
 
 def _filled(lines: Sequence[str]) -> list[_Line]:
     """Lines with something other than a comment on them."""
-    words = ((number, text.partition("#")[0].split()) for number, text in enumerate(lines, 1))
-    return [_Line(number, w) for number, w in words if w]
+    found = []
+    for number, text in enumerate(lines, 1):
+        content, _, _ = text.partition("#")
+        if words := content.split():
+            found.append(_Line(number, words))
+    return found
 
 
 # --- coefficients
@@ -132,11 +133,13 @@ def _elements(lines: list[_Line]) -> dict[str, _Element]:
         raise FileFormatError("the file is empty.")
     head = lines[0]
     head.columns(("number of elements", "coefficients of each"))
-    count, size = head.whole(0, "the number of elements"), head.whole(1, "the number of coefficients")
-    if count * (size + 1) != len(lines) - 1 or not count or not size:
+    count = head.whole(0, "the number of elements")
+    size = head.whole(1, "the number of coefficients")
+    needed, following = count * (size + 1), len(lines) - 1
+    if needed != following or not count or not size:
         raise FileFormatError(
-            f"line {head.number}: {count} elements with {size} coefficients each take {count * (size + 1)} "
-            f"lines, and {len(lines) - 1} follow."
+            f"line {head.number}: {count} elements with {size} coefficients each take {needed} lines, and "
+            f"{following} follow."
         )
     found: dict[str, _Element] = {}
     for k in range(count):

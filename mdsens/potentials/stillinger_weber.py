@@ -59,7 +59,8 @@ class StillingerWeber(ShellPotential):
         species = max(len(self.elements), 1)
         pair = shells.labels(pair_table(species))
         one = (lambda values: values) if pair is None else (lambda values: values[pair])
-        eps, s, cutoff = one(self.epsilon), one(self.sigma), one(self.a * self.sigma)
+        eps, s = one(self.epsilon), one(self.sigma)
+        cutoff = one(self.a * self.sigma)
 
         # exp(s / (r - a s)) and all its derivatives vanish at the cutoff; beyond it the exponent is never
         # formed.
@@ -68,12 +69,14 @@ class StillingerWeber(ShellPotential):
         exponent = s / jnp.where(inside, r - cutoff, -s)
         log_ratio = jnp.log(s / r)
         power = lambda k: jnp.exp(one(k) * log_ratio)  # (s / r)^k
-        two = one(self.A) * eps * (one(self.B) * power(self.p) - power(self.q)) * jnp.exp(exponent)
+        well = one(self.B) * power(self.p) - power(self.q)
+        two = one(self.A) * eps * well * jnp.exp(exponent)
         pairs = 0.5 * jnp.sum(jnp.where(inside, two, 0.0), axis=1)
 
         ordered = shells.labels(np.arange(species**2).reshape(species, species))
         gamma = self.gamma if ordered is None else self.gamma[ordered]
-        g = jnp.where(inside, jnp.sqrt(eps) * jnp.exp(gamma * exponent), 0.0)
+        decay = jnp.sqrt(eps) * jnp.exp(gamma * exponent)
+        g = jnp.where(inside, decay, 0.0)
         unit = tuple(dk / r for dk in shells.d)
         return pairs + self._angles(shells, g, unit)
 
@@ -86,14 +89,13 @@ class StillingerWeber(ShellPotential):
     # has moments of its own, and g_j carries sqrt(eps_ij).
     def _angles(self, shells: Shells, g: Array, unit: tuple[Array, ...]) -> Float[Array, "atoms"]:
         species = max(len(self.elements), 1)
-        of_species = [g if species == 1 else jnp.where(shells.others == b, g, 0.0) for b in range(species)]
-        moments = [_moments(g_b, unit) for g_b in of_species]
+        of_species = lambda b: g if species == 1 else jnp.where(shells.others == b, g, 0.0)
+        moments = [_moments(of_species(b), unit) for b in range(species)]
+        strengths, cosines = self._triples(self.lambda_), self._triples(self.costheta0)
         energies = jnp.zeros(g.shape[0], g.dtype)
         for a, b in itertools.product(range(species), repeat=2):
-            strength, c = (
-                self._of_center(self._triples(values)[:, a, b], shells)
-                for values in (self.lambda_, self.costheta0)
-            )
+            strength = self._of_center(strengths[:, a, b], shells)
+            c = self._of_center(cosines[:, a, b], shells)
             all_pairs = _contracted(c, moments[a], moments[b])
             themselves = (1 - c) ** 2 * moments[a].squares if a == b else 0.0
             energies = energies + 0.5 * strength * (all_pairs - themselves)
@@ -122,12 +124,16 @@ KM = tuple(itertools.combinations_with_replacement(range(3), 2))
 def _moments(g: Float[Array, "atoms width"], unit: tuple[Array, ...]) -> _Moments:
     over_shell = lambda values: jnp.sum(values, axis=1)
     weighted = [g * u for u in unit]
+    first = [over_shell(w) for w in weighted]
     second = [over_shell(weighted[k] * unit[m]) for k, m in KM]
-    return _Moments(over_shell(g), [over_shell(w) for w in weighted], second, over_shell(g * g))
+    return _Moments(over_shell(g), first, second, over_shell(g * g))
 
 
 def _contracted(c: Float[Array, "..."], T: _Moments, U: _Moments) -> Float[Array, "atoms"]:
     # sum_AB D_A D_B T_AB U_AB
-    mixed = sum(t * u for t, u in zip(T.first, U.first, strict=True))
-    tensor = sum((1 if k == m else 2) * t * u for (k, m), t, u in zip(KM, T.second, U.second, strict=True))
+    vectors = zip(T.first, U.first, strict=True)
+    mixed = sum(t * u for t, u in vectors)
+    times = [1 if k == m else 2 for k, m in KM]
+    tensors = zip(times, T.second, U.second, strict=True)
+    tensor = sum(n * t * u for n, t, u in tensors)
     return c * c * T.zeroth * U.zeroth - 2 * c * mixed + tensor

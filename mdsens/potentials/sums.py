@@ -50,11 +50,9 @@ class SumPotential(Potential):
         for part, weight in zip(parts, weights, strict=True):
             instance("a part of a sum", part, Potential, hint)
             factor = number("the weight of a potential", weight)
-            inner = (
-                zip(part.parts, part.weights, strict=True)
-                if isinstance(part, SumPotential)
-                else [(part, 1.0)]
-            )
+            inner = [(part, 1.0)]
+            if isinstance(part, SumPotential):
+                inner = list(zip(part.parts, part.weights, strict=True))
             flat += [(p, factor * w) for p, w in inner]
         self.parts = tuple(part for part, _ in flat)
         self.weights = tuple(weight for _, weight in flat)
@@ -62,9 +60,8 @@ class SumPotential(Potential):
     def __check_init__(self) -> None:
         particular = [set(part.elements) for part in self.parts if part.elements]
         if particular and not set.intersection(*particular):
-            lists = "; ".join(
-                f"{type(p).__name__}: {', '.join(p.elements)}" for p in self.parts if p.elements
-            )
+            in_words = lambda part: f"{type(part).__name__}: {', '.join(part.elements)}"
+            lists = "; ".join(in_words(part) for part in self.parts if part.elements)
             raise InputError(
                 f"the potentials have no element in common ({lists}). Every part of a sum must know "
                 "every atom."
@@ -78,11 +75,12 @@ class SumPotential(Potential):
     @property
     def part_names(self) -> tuple[str, ...]:
         """Name of each part in the names of parameters: its form, with a number where a form occurs twice."""
-        forms = [type(p.part if isinstance(p, MappedPotential) else p).__name__ for p in self.parts]
+        forms = [_form_of(part) for part in self.parts]
         count, seen, names = Counter(forms), Counter(), []
         for form in forms:
             seen[form] += 1
-            names.append(f"{form}.{seen[form]}" if count[form] > 1 else form)
+            number = f".{seen[form]}" if count[form] > 1 else ""
+            names.append(form + number)
         return tuple(names)
 
     @property
@@ -173,7 +171,8 @@ class SumPotential(Potential):
     def curvature_error(self, structure: Structure, dx: Any, dcell: Any) -> float:
         """The errors of all parts together, eV/Å²."""
         errors = [part.curvature_error(structure, dx, dcell) for part in self.parts]
-        return sum(abs(weight) * error for weight, error in zip(self.weights, errors, strict=True))
+        weighted = zip(self.weights, errors, strict=True)
+        return sum(abs(weight) * error for weight, error in weighted)
 
     def check_structure(self, structure: Structure) -> None:
         """Raise if a part cannot describe this structure.
@@ -190,3 +189,8 @@ class SumPotential(Potential):
 
 
 Potential.weighted_sum = SumPotential  # what `a + b` makes
+
+
+def _form_of(part: Potential) -> str:
+    """Name of the form, of that which is mapped where species are."""
+    return type(part.part if isinstance(part, MappedPotential) else part).__name__

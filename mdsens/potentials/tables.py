@@ -76,7 +76,8 @@ class Tables(eqx.Module):
     def prolonged(self, at: Place, table: Int[Array, "..."] | None) -> Float[Array, "..."]:
         """Value; behind the last knot, along the straight line with the slope there."""
         beyond = jnp.maximum(at.t - 1.0, 0.0)
-        return self.held(at, table) + beyond * self._entry(self.slopes, at.knot + 1, table)
+        last_slope = self._entry(self.slopes, at.knot + 1, table)
+        return self.held(at, table) + beyond * last_slope
 
     def prolonged_both_ways(self, at: Place, table: Int[Array, "..."] | None) -> Float[Array, "..."]:
         """Value; outside of the knots, along the straight lines with the slopes at the ends."""
@@ -90,7 +91,9 @@ class Tables(eqx.Module):
         s = self._entry(self.slopes, knot, table)
         s_next = self._entry(self.slopes, knot + 1, table)
         rise = f_next - f
-        return f + t * (s + t * (3 * rise - 2 * s - s_next + t * (s + s_next - 2 * rise)))
+        quadratic = 3 * rise - 2 * s - s_next
+        cubic = s + s_next - 2 * rise
+        return f + t * (s + t * (quadratic + t * cubic))
 
     def _entry(self, entries: Array, knot: Array, table: Array | None) -> Array:
         at = knot if table is None else table * self.n_knots + knot

@@ -64,10 +64,12 @@ class Tersoff(BondOrderPotential):
     def angular(
         self, cosine: Float[Array, "atoms width width"], shells: Shells
     ) -> Float[Array, "atoms width width"]:
-        gamma, c, d, h = (self.of_triples(f, shells) for f in ("gamma", "c", "d", "costheta0"))
+        fields = ("gamma", "c", "d", "costheta0")
+        gamma, c, d, h = (self.of_triples(f, shells) for f in fields)
         # 1 + c²/d² - c²/(d² + x²) = 1 + (c/d)² x² / (d² + x²): no small difference of large numbers
         square = (h - cosine) ** 2
-        return gamma * (1 + (c / d) ** 2 * square / (d**2 + square))
+        bent = (c / d) ** 2 * square / (d**2 + square)
+        return gamma * (1 + bent)
 
     def steepness(self, shells: Shells) -> Float[Array, "..."]:
         return self.of_triples("lambda3", shells)

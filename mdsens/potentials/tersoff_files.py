@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mdsens.errors import FileFormatError
+from mdsens.potentials.base import pair_table
 from mdsens.potentials.bond_orders import BOND_KINDS, TRIPLE_KINDS, BondOrderPotential, as_pairs
 from mdsens.potentials.lammps_files import (
     Triple,
@@ -90,14 +91,16 @@ def _read(path: str | Path, elements: Wanted, columns: Sequence[str], form: type
 
 def _check_repulsion(entries: Mapping[Triple, TripleEntry], elements: tuple[str, ...]) -> None:
     for a, b in itertools.combinations(elements, 2):
-        one, other = entries[a, b, b], entries[b, a, a]
+        one = entries[a, b, b]
+        other = entries[b, a, a]
         for column in REPULSION:
             x, y = one.numbers[column], other.numbers[column]
             if not np.isclose(x, y, rtol=LOOSEST, atol=0):
+                found = f"{x:g} for {a} {b} {b} and {y:g} for {b} {a} {a}"
                 raise FileFormatError(
-                    f"lines {one.line} and {other.line}: {column} is {x:g} for {a} {b} {b} and {y:g} for {b} "
-                    f"{a} {a}. The repulsion of a pair has one {column}; with two, LAMMPS's energy depends "
-                    "on the order of the atoms. Make them equal."
+                    f"lines {one.line} and {other.line}: {column} is {found}. The repulsion of a pair has "
+                    f"one {column}; with two, LAMMPS's energy depends on the order of the atoms. Make them "
+                    "equal."
                 )
 
 
@@ -116,7 +119,8 @@ def _potential(
 ) -> BondOrderPotential:
     numbers = [entries[t].numbers for t in itertools.product(elements, repeat=3)]
     shape = (len(elements),) * 3
-    table = {column: np.reshape([row[column] for row in numbers], shape) for column in numbers[0]}
+    of_column = lambda column: np.reshape([row[column] for row in numbers], shape)
+    table = {column: of_column(column) for column in numbers[0]}
     powers = _powers(table.pop("m"))
     found = {}
     if form is TersoffMod:
@@ -124,13 +128,12 @@ def _potential(
     if "Z_i" in table:
         found["Z"] = _Values("species", _charges(table.pop("Z_i"), table.pop("Z_j")))
     found |= {name: _shared(form, name, values) for name, values in table.items()}
-    usual = {name: form.belongs_to(name, {}) for name in found}
-    sharing = {name: v.kind for name, v in found.items() if v.kind != usual[name]}
+    arrays: dict[str, Any] = {name: v.values for name, v in found.items()}
+    unusual = lambda name: found[name].kind != form.belongs_to(name, {})
+    sharing = {name: v.kind for name, v in found.items() if unusual(name)}
     if len(elements) == 1:
         sharing = {}
-    arrays: dict[str, Any] = {
-        name: v.values if len(elements) > 1 else v.values[0] for name, v in found.items()
-    }
+        arrays = {name: values[0] for name, values in arrays.items()}
     return built(form, **arrays, elements=elements, m=powers, sharing=as_pairs(sharing), source=source)
 
 
@@ -159,16 +162,12 @@ def _shared(form: type[BondOrderPotential], name: str, values: np.ndarray) -> _V
     else:
         kinds, counts = BOND_KINDS, j == k
     kinds = kinds[kinds.index(str(form.belongs_to(name, {}))) :]
-    a, b = np.minimum(i, k), np.maximum(i, k)
-    places = {
-        "species": i,
-        "pair": a * n - a * (a - 1) // 2 + b - a,
-        "ordered pair": n * i + k,
-        "ordered triple": n * n * i + n * j + k,
-    }
+    places = {"species": i, "pair": pair_table(n)[i, k], "ordered pair": n * i + k}
+    places["ordered triple"] = n * n * i + n * j + k
     for kind in kinds:
         entries = np.zeros(places[kind].max() + 1)
-        entries[places[kind][counts]] = values[counts]
-        if np.array_equal(entries[places[kind][counts]], values[counts]):
+        counted = places[kind][counts]
+        entries[counted] = values[counts]
+        if np.array_equal(entries[counted], values[counts]):
             return _Values(kind, entries)
     raise AssertionError("the last kind has an entry for each value")

@@ -54,10 +54,13 @@ class TersoffZBL(Tersoff):
         return jax.nn.sigmoid(scale * (r - middle))
 
     def repulsion(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
-        several = len(self.elements) > 1
-        Z_i, Z_j = (self.Z[shells.center][:, None], self.Z[shells.others]) if several else (self.Z, self.Z)
+        Z_i, Z_j = self.Z, self.Z
+        if len(self.elements) > 1:
+            center, others = shells.species()
+            Z_i, Z_j = self.Z[center][:, None], self.Z[others]
         step = self._step(r, shells)
-        return (1 - step) * SCREENING.repulsion(r, Z_i, Z_j) + step * super().repulsion(r, shells)
+        near, usual = SCREENING.repulsion(r, Z_i, Z_j), super().repulsion(r, shells)
+        return (1 - step) * near + step * usual
 
     def attraction(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
         return self._step(r, shells) * super().attraction(r, shells)
@@ -114,11 +117,11 @@ class TersoffMod(BondOrderPotential):
     def angular(
         self, cosine: Float[Array, "atoms width width"], shells: Shells
     ) -> Float[Array, "atoms width width"]:
-        h, c1, c2, c3, c4, c5 = (
-            self.of_triples(f, shells) for f in ("costheta0", "c1", "c2", "c3", "c4", "c5")
-        )
+        fields = ("costheta0", "c1", "c2", "c3", "c4", "c5")
+        h, c1, c2, c3, c4, c5 = (self.of_triples(f, shells) for f in fields)
         square = (h - cosine) ** 2
-        return c1 + c2 * square / (c3 + square) * (1 + c4 * jnp.exp(-c5 * square))
+        inner = 1 + c4 * jnp.exp(-c5 * square)
+        return c1 + c2 * square / (c3 + square) * inner
 
     def steepness(self, shells: Shells) -> Float[Array, "..."]:
         return self.of_triples("alpha", shells)

@@ -127,11 +127,8 @@ def toml_content(path: Path) -> dict[str, Any]:
 
 def known_forms() -> dict[str, type[Potential]]:
     """Forms that a file may name: those of mdsens, and those of a user's own that have been defined."""
-    usable = {
-        name: form
-        for name, form in USER_FORMS.items()
-        if not inspect.isabstract(form) and form.parameter_fields()
-    }
+    is_whole = lambda form: not inspect.isabstract(form) and form.parameter_fields()
+    usable = {name: form for name, form in USER_FORMS.items() if is_whole(form)}
     return {**usable, **OWN_FORMS}
 
 
@@ -141,7 +138,8 @@ def _key(field: str) -> str:
 
 def _settings(form: type[Potential]) -> dict[str, Any]:
     """What a form takes besides its parameters: key in the file -> dataclass field."""
-    return {_key(f.name): f for f in dataclasses.fields(form) if "unit" not in f.metadata and f.init}
+    fields = [f for f in dataclasses.fields(form) if f.init]
+    return {_key(f.name): f for f in fields if "unit" not in f.metadata}
 
 
 def _parameters(form: type[Potential]) -> dict[str, Any]:
@@ -163,11 +161,10 @@ def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potent
     table = _parameter_table(form, content)
     listed = settings.pop("elements", ())
     wanted = wanted_elements(elements, listed)
-    values = {
-        field.name: _entries(form, settings, field, key, table[key], listed, wanted)
-        for key, field in _parameters(form).items()
-        if key in table
-    }
+    values = {}
+    for key, field in _parameters(form).items():
+        if key in table:
+            values[field.name] = _entries(form, settings, field, key, table[key], listed, wanted)
     try:
         potential = form(**values, **settings, elements=wanted)
         check_parameters(potential)
@@ -199,7 +196,8 @@ def _sum(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potentia
 
 
 def _part(record: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
-    rest = {key: value for key, value in record.items() if key not in ("weight", *MAPPING)}
+    of_sum = ("weight", *MAPPING)
+    rest = {key: value for key, value in record.items() if key not in of_sum}
     if not any(key in record for key in MAPPING):
         # a part that does not look at species has nothing to choose from
         return _build(rest, elements if rest.get("elements") else None)
@@ -213,15 +211,17 @@ def _part(record: Mapping[str, Any], elements: Sequence[str] | None) -> Potentia
 
 
 def _is_pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return all(isinstance(symbol, str) for symbol in value)
 
 
 def _form(content: Mapping[str, Any]) -> type[Potential]:
     forms, name = known_forms(), content.get("form")
     if name not in forms:
+        known = [*forms, SUM]
         raise FileFormatError(
-            f"form = {name!r} is unknown.{nearest(str(name), [*forms, SUM])} Forms: "
-            f"{', '.join([*forms, SUM])}."
+            f"form = {name!r} is unknown.{nearest(str(name), known)} Forms: {', '.join(known)}."
         )
     return forms[name]
 
@@ -231,14 +231,15 @@ def _given_settings(form: type[Potential], content: Mapping[str, Any]) -> dict[s
     settings = _settings(form)
     for key in content:
         if key not in {"form", "parameters", *settings}:
+            hint = nearest(key, settings)
             raise FileFormatError(
-                f"{form.__name__} has no setting '{key}'.{nearest(key, settings)} Settings: "
-                f"{', '.join(settings)}."
+                f"{form.__name__} has no setting '{key}'.{hint} Settings: {', '.join(settings)}."
             )
     for key, field in settings.items():
         if key not in content and key != "elements" and _required(field):
             raise FileFormatError(f"the setting '{key}' of {form.__name__} is missing.")
-    return {settings[key].name: _setting(key, content[key]) for key in settings if key in content}
+    given = {key: field for key, field in settings.items() if key in content}
+    return {field.name: _setting(key, content[key]) for key, field in given.items()}
 
 
 def _parameter_table(form: type[Potential], content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -359,7 +360,8 @@ def _numbers(
     if isinstance(value, list) if axes else _is_number(value):
         return np.stack([_array(key, value, axes)] * len(wanted))  # the same for all
     if not isinstance(value, dict):
-        kind, written = (f"array ({', '.join(axes)})", "[...]") if axes else ("number", "...")
+        kind = f"array ({', '.join(axes)})" if axes else "number"
+        written = "[...]" if axes else "..."
         raise FileFormatError(
             f"parameter {key} = {value!r}: give one {kind} for all, or a table [parameters.{key}] with "
             f'"{labels[0]}" = {written}'
@@ -369,9 +371,9 @@ def _numbers(
     for label, entry in value.items():
         name = _canonical(label, per)
         if name not in known:
+            hint = nearest(label, labels)
             raise FileFormatError(
-                f"parameter {key} has no entry '{label}'.{nearest(label, labels)} Its entries: "
-                f"{', '.join(labels)}."
+                f"parameter {key} has no entry '{label}'.{hint} Its entries: {', '.join(labels)}."
             )
         if name in found:
             raise FileFormatError(
@@ -439,9 +441,11 @@ def toml_text(potential: Potential) -> str:
 
 
 def _mapping_lines(potential: MappedPotential) -> list[str]:
-    targets = ", ".join(f"{symbol} = {_written(target or '')}" for symbol, target in potential.assignment)
-    pairs = [f"pairs = {_written(potential.pairs)}"] if potential.pairs is not None else []
-    return [f"species = {{ {targets} }}", *pairs]
+    targets = [f"{symbol} = {_written(target or '')}" for symbol, target in potential.assignment]
+    lines = [f"species = {{ {', '.join(targets)} }}"]
+    if potential.pairs is not None:
+        lines.append(f"pairs = {_written(potential.pairs)}")
+    return lines
 
 
 def _lines(potential: Potential, prefix: str) -> list[str]:
@@ -456,8 +460,9 @@ def _lines(potential: Potential, prefix: str) -> list[str]:
             lines.append(f"{key} = {_written(value)}")
     lines += ["", f"[{prefix}parameters]"]
     tables = []
-    there = {key: f for key, f in _parameters(form).items() if getattr(potential, f.name) is not None}
-    for key, f in there.items():
+    for key, f in _parameters(form).items():
+        if getattr(potential, f.name) is None:
+            continue
         values = np.asarray(getattr(potential, f.name))
         labels = potential.labels(f.name)
         if labels and np.any(values != values[0]):
@@ -465,7 +470,8 @@ def _lines(potential: Potential, prefix: str) -> list[str]:
             tables += ["", f"[{prefix}parameters.{key}]"]
             tables += [f"{_written(label)} = {_written(value)}" for label, value in entries]
         else:
-            lines.append(f"{key} = {_written(values[0].tolist() if labels else values.tolist())}")
+            same = values[0] if labels else values
+            lines.append(f"{key} = {_written(same.tolist())}")
     return lines + tables
 
 
@@ -482,10 +488,16 @@ def _written(value: Any) -> str:
         case list() | tuple():
             return "[" + ", ".join(_written(v) for v in value) + "]"
         case AbstractCut():
-            kind = next(kind for kind, cut in CUTS.items() if type(cut) is type(value))
-            fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-            settings = [f"{name} = {_written(v)}" for name, v in {"kind": kind, **fields}.items()]
-            return "{ " + ", ".join(settings) + " }" if fields else _written(kind)
+            return _written_cut(value)
     raise InputError(
         f"a {type(value).__name__} cannot be written to a TOML file: build this potential in Python instead."
     )
+
+
+def _written_cut(cut: AbstractCut) -> str:
+    kind = next(kind for kind, known in CUTS.items() if type(known) is type(cut))
+    fields = {f.name: getattr(cut, f.name) for f in dataclasses.fields(cut)}
+    if not fields:
+        return _written(kind)
+    settings = [f"{name} = {_written(value)}" for name, value in fields.items()]
+    return "{ " + ", ".join([f"kind = {_written(kind)}", *settings]) + " }"

@@ -72,8 +72,10 @@ class Vashishta(ShellPotential):
         fields = (self.H, self.eta, product, self.lambda1, self.D, self.lambda4, self.W)
         constants = tuple(jnp.broadcast_to(values, (len(a),)) for values in fields)
         rc = jnp.broadcast_to(self.rc, (len(a),))
-        end, slope = jax.jvp(lambda r: _phi(r, constants), (rc,), (jnp.ones_like(rc),))
-        cutoff, end, slope, *mine = (self.by_pair(v, shells) for v in (rc, end, slope, *constants))
+        phi = lambda r: _phi(r, constants)
+        end, slope = jax.jvp(phi, (rc,), (jnp.ones_like(rc),))
+        of_pairs = (rc, end, slope, *constants)
+        cutoff, end, slope, *mine = (self.by_pair(v, shells) for v in of_pairs)
         r = shells.distances()
         inside = r < cutoff
         r = jnp.where(inside, r, cutoff)
@@ -82,17 +84,21 @@ class Vashishta(ShellPotential):
 
     def _angles(self, shells: Shells) -> Float[Array, "atoms"]:
         r = shells.distances()
-        r0, gamma = self.by_pair(self.r0, shells), self.by_pair(self.gamma, shells)
+        r0 = self.by_pair(self.r0, shells)
+        gamma = self.by_pair(self.gamma, shells)
         near = r < r0
-        decay = jnp.where(near, jnp.exp(gamma / jnp.where(near, r - r0, -1.0)), 0.0)
-        B, C, costheta0 = (self.by_triple(values, shells) for values in (self.B, self.C, self.costheta0))
+        exponent = gamma / jnp.where(near, r - r0, -1.0)
+        decay = jnp.where(near, jnp.exp(exponent), 0.0)
+        fields = (self.B, self.C, self.costheta0)
+        B, C, costheta0 = (self.by_triple(values, shells) for values in fields)
         square = (shells.cosines() - costheta0) ** 2
-        both = every_two(decay)
-        return 0.5 * jnp.sum(both * B * square / (1 + C * square), axis=(1, 2))
+        angles = every_two(decay) * B * square / (1 + C * square)
+        return 0.5 * jnp.sum(angles, axis=(1, 2))
 
 
 def _phi(r: Float[Array, "..."], constants: tuple[Array, ...]) -> Float[Array, "..."]:
     H, eta, product, lambda1, D, lambda4, W = constants
     charges = product * jnp.exp(-r / lambda1) / r
     dipoles = D * jnp.exp(-r / lambda4) / r**4
-    return H * jnp.exp(-eta * jnp.log(r)) + charges - dipoles - W / r**6
+    repulsion = H * jnp.exp(-eta * jnp.log(r))
+    return repulsion + charges - dipoles - W / r**6

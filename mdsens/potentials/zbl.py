@@ -39,21 +39,24 @@ class Screening(NamedTuple):
     ) -> Float[Array, "..."]:
         """Energy of two nuclei at a distance, eV."""
         x = r * (Z_i**0.23 + Z_j**0.23) / self.length
-        terms = (w * jnp.exp(-d * x) for w, d in zip(self.weights, self.decays, strict=True))
-        return self.coulomb * Z_i * Z_j / r * sum(terms)
+        exponentials = zip(self.weights, self.decays, strict=True)
+        phi = sum(w * jnp.exp(-d * x) for w, d in exponentials)
+        return self.coulomb * Z_i * Z_j / r * phi
 
     def derivatives(
         self, r: float, Z_i: Float[Array, "..."], Z_j: Float[Array, "..."]
     ) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
         """E, E' and E'' at a distance, eV, eV/Å, eV/Å²."""
         # E = k/r F(r), F = sum w exp(-q r):  E' = k (F'/r - F/r²),  E'' = k (F''/r - 2 F'/r² + 2 F/r³)
-        q = [d * (Z_i**0.23 + Z_j**0.23) / self.length for d in self.decays]
-        F, F1, F2 = (
-            sum(w * (-qk) ** order * jnp.exp(-qk * r) for w, qk in zip(self.weights, q, strict=True))
-            for order in range(3)
-        )
+        charges = Z_i**0.23 + Z_j**0.23
+        q = [d * charges / self.length for d in self.decays]
+        terms = list(zip(self.weights, q, strict=True))
+        of_order = lambda n: sum(w * (-qk) ** n * jnp.exp(-qk * r) for w, qk in terms)
+        F, F1, F2 = of_order(0), of_order(1), of_order(2)
         k = self.coulomb * Z_i * Z_j
-        return k * F / r, k * (F1 / r - F / r**2), k * (F2 / r - 2 * F1 / r**2 + 2 * F / r**3)
+        slope = F1 / r - F / r**2
+        curvature = F2 / r - 2 * F1 / r**2 + 2 * F / r**3
+        return k * F / r, k * slope, k * curvature
 
 
 UNIVERSAL = Screening(
@@ -111,19 +114,19 @@ class ZBL(PairPotential):
         charges = jnp.atleast_1d(self.Z)
         Z_i, Z_j = charges[a], charges[b]
         A, B, C = self._switch(Z_i, Z_j)
-        chosen = [values[0] if pair is None else values[pair] for values in (Z_i, Z_j, A, B, C)]
+        place = 0 if pair is None else pair
+        Z_i, Z_j, A, B, C = (values[place] for values in (Z_i, Z_j, A, B, C))
         inside = r < self.cutoff_radius
         r = jnp.where(inside, r, self.cutoff_radius)
-        Z_i, Z_j, A, B, C = chosen
         s = jnp.maximum(r - self.inner, 0.0)
-        switch = C + s**3 * (A / 3 + B / 4 * s)
+        rising = A / 3 + B / 4 * s
+        switch = C + s**3 * rising
         return jnp.where(inside, UNIVERSAL.repulsion(r, Z_i, Z_j) + switch, 0.0)
 
     def _switch(self, Z_i: Array, Z_j: Array) -> tuple[Array, Array, Array]:
         E, E1, E2 = UNIVERSAL.derivatives(self.cutoff_radius, Z_i, Z_j)
         h = self.cutoff_radius - self.inner
-        return (
-            (-3 * E1 + h * E2) / h**2,
-            (2 * E1 - h * E2) / h**3,
-            -E + h * E1 / 2 - h**2 * E2 / 12,
-        )
+        A = (-3 * E1 + h * E2) / h**2
+        B = (2 * E1 - h * E2) / h**3
+        C = -E + h * E1 / 2 - h**2 * E2 / 12
+        return A, B, C

@@ -204,8 +204,7 @@ def re_relax(
         if step < CHECK_STEP:
             elsewhere.append(
                 f"{name}: the minimum is gone when it changes by about {100 * steps.folds[k]:.1g} %, where "
-                "its softest mode "
-                f"loses its curvature; differences were taken over {100 * step:.1g} %"
+                f"its softest mode loses its curvature; differences were taken over {100 * step:.1g} %"
             )
         difference = relaxed_with(k, step) - relaxed_with(k, -step)
         derivative[:, k] = difference / (2 * step * steps.scales[k])

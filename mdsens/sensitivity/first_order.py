@@ -109,9 +109,8 @@ def checked_derivative(problem: SensitivityProblem, parts: Parts) -> np.ndarray:
         i, k = bad[0]
         raise NonFiniteError(
             f"the derivative of {problem.names[i]} by {problem.selection.names[k]} is {derivative[i, k]}: "
-            "the observable has "
-            "no finite derivative here (a root or a distance of zero, say), or the potential is not smooth "
-            "there."
+            "the observable has no finite derivative here (a root or a distance of zero, say), or the "
+            "potential is not smooth there."
         )
     return derivative
 

@@ -155,8 +155,7 @@ class SensitivityProblem:
         if len(bad):
             raise NonFiniteError(
                 f"the observable {self.names[bad[0]]} is {found[bad[0]]} at the relaxed state: it has no "
-                "meaning there, or "
-                "divides by zero. Leave it out, or mask before you divide."
+                "meaning there, or divides by zero. Leave it out, or mask before you divide."
             )
         return found
 
@@ -250,8 +249,7 @@ def main_state(states: tuple[str, ...]) -> str:
             return name
     raise InputError(
         "an observable given by name is measured on the state 'structure' or 'bulk', and the states are "
-        f"{', '.join(states)}: "
-        "name one of them so, or pass the observable itself with its state, such as "
+        f"{', '.join(states)}: name one of them so, or pass the observable itself with its state, such as "
         "mdsens.observables.energy(state='...')."
     )
 

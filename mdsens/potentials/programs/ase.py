@@ -109,25 +109,20 @@ class _Calculator:
     def _atoms(self, situation: Situation) -> "Atoms":
         from ase import Atoms
 
-        same = (
-            self.atoms is not None
-            and tuple(self.atoms.pbc) == situation.pbc
-            and np.array_equal(self.atoms.numbers, situation.species)
-        )
-        if not same:
-            self.atoms = Atoms(numbers=situation.species, pbc=situation.pbc)
-        assert self.atoms is not None
-        self.atoms.set_cell(situation.cell)
-        self.atoms.set_positions(situation.positions)
-        return self.atoms
+        atoms = self.atoms
+        if atoms is None or not _is_of(atoms, situation):
+            atoms = self.atoms = Atoms(numbers=situation.species, pbc=situation.pbc)
+        atoms.set_cell(situation.cell)
+        atoms.set_positions(situation.positions)
+        return atoms
 
     def _tell(self, values: dict[str, np.ndarray]) -> None:
         if self.set_parameters is None:
             return
         if self.told is not None and all(np.array_equal(values[k], self.told[k]) for k in values):
             return
-        plain = {name: float(v) if v.ndim == 0 else v for name, v in values.items()}
-        self.set_parameters(self.calculator, plain)
+        plain = lambda array: float(array) if array.ndim == 0 else array
+        self.set_parameters(self.calculator, {name: plain(v) for name, v in values.items()})
         if hasattr(self.calculator, "reset"):
             self.calculator.reset()  # its results belong to other parameters
         self.told = values
@@ -150,7 +145,8 @@ class _Calculator:
     def _cell_gradient(self, atoms: "Atoms", gradient: np.ndarray) -> np.ndarray | None:
         # For a homogeneous strain dx = x e, dh = h e, and dE = V sigma : e is
         #     V sigma = x^T dE/dx + h^T dE/dh.
-        cell, volume = np.asarray(atoms.cell), abs(np.linalg.det(np.asarray(atoms.cell)))
+        cell = np.asarray(atoms.cell)
+        volume = abs(np.linalg.det(cell))
         if not atoms.pbc.any():
             return np.zeros((3, 3))
         if volume == 0:
@@ -193,7 +189,14 @@ class _Calculator:
                     value = float(self._property("energy", atoms))
                     return np.array([self.calculator.results.get("free_energy", value)])
 
-                virial[a, b] = virial[b, a] = difference(energy, STEP)[0][0]
+                slope, _ = difference(energy, STEP)
+                virial[a, b] = virial[b, a] = slope[0]
         atoms.set_cell(cell)
         atoms.set_positions(positions)
         return virial
+
+
+def _is_of(atoms: "Atoms", situation: Situation) -> bool:
+    """Whether these are the atoms of a situation, wherever they stand."""
+    same_species = np.array_equal(atoms.numbers, situation.species)
+    return same_species and tuple(atoms.pbc) == situation.pbc

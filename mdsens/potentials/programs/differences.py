@@ -39,7 +39,8 @@ def difference(
         if not rows:
             best, error = row[0], np.full_like(row[0], np.inf)
         for order in range(1, len(row)):
-            spread = np.maximum(np.abs(row[order] - row[order - 1]), np.abs(row[order] - rows[-1][order - 1]))
+            lower_order, larger_step = row[order - 1], rows[-1][order - 1]
+            spread = np.maximum(np.abs(row[order] - lower_order), np.abs(row[order] - larger_step))
             if np.max(spread, initial=0.0) <= np.max(error, initial=0.0):
                 best, error = row[order], spread
         rows.append(row)

@@ -91,7 +91,8 @@ class Evaluator:
 
     def curvature(self, pbc: tuple[bool, ...], point: Point, v: tuple[np.ndarray, ...]) -> Any:
         """Changes of dE/dx and dE/dcell along (dx, dcell), and their errors."""
-        return self._remembered("curvature", pbc, (*point, *v), lambda: self._curvature(pbc, point, v))
+        find = lambda: self._curvature(pbc, point, v)
+        return self._remembered("curvature", pbc, (*point, *v), find)
 
     def slopes(self, pbc: tuple[bool, ...], point: Point) -> tuple[np.ndarray, np.ndarray]:
         """dE/dtheta (parameters,), and with it the change of (dE/dx, dE/dcell) in rows by differences."""
@@ -127,8 +128,9 @@ class Evaluator:
             return np.zeros(self.size)
         species, x, h, theta = point
         step = _parameter_step(theta, dtheta)
-        slope = lambda t: self.gradient_by_parameters(pbc, (species, x, h, theta + t * dtheta))
-        return difference(slope, step)[0]
+        at = lambda t: (species, x, h, theta + t * dtheta)
+        change, _ = difference(lambda t: self.gradient_by_parameters(pbc, at(t)), step)
+        return change
 
     # --- how
 
@@ -158,11 +160,12 @@ class Evaluator:
         self.without_stress = of_cell is None and any(pbc)
         of_cell = np.zeros((3, 3)) if of_cell is None else of_cell
         answer = tuple(np.asarray(array, float) for array in (energy, gradient, of_cell))
-        wanted = ((), situation.positions.shape, (3, 3))
-        if any(array.shape != shape for array, shape in zip(answer, wanted, strict=True)):
+        shapes = [array.shape for array in answer]
+        wanted = [(), situation.positions.shape, (3, 3)]
+        if shapes != wanted:
             raise InputError(
-                f"{name} gives energy, dE/dx and dE/dcell of shapes {[a.shape for a in answer]}; for "
-                f"{len(situation.positions)} atoms they must be {list(wanted)}."
+                f"{name} gives energy, dE/dx and dE/dcell of shapes {shapes}; for "
+                f"{len(situation.positions)} atoms they must be {wanted}."
             )
         if not all(np.isfinite(array).all() for array in answer):
             bad = np.flatnonzero(~np.isfinite(answer[1]).all(axis=1))
@@ -177,22 +180,29 @@ class Evaluator:
     def _curvature(self, pbc: tuple[bool, ...], point: Point, v: tuple[np.ndarray, ...]) -> Any:
         exact = getattr(self.program, "hessian_product", None)
         if exact is not None:
-            found = tuple(np.asarray(array, float) for array in exact(self._situation(pbc, point), *v))
+            product = exact(self._situation(pbc, point), *v)
+            found = tuple(np.asarray(array, float) for array in product)
             return found, tuple(np.zeros_like(array) for array in found)
         species, x, h, theta = point
+        dx, dh = v
         # the farthest move: of an atom in the cell, or of an image one cell vector away
-        length = max(np.linalg.norm(v[0], axis=1).max(initial=0.0), np.linalg.norm(v[1], axis=1).max())
+        length = np.linalg.norm(np.concatenate([dx, dh]), axis=1).max()
         if length == 0:
             still = (np.zeros_like(x), np.zeros_like(h))
             return still, still
-        forces = lambda t: _joined(self._checked(pbc, (species, x + t * v[0], h + t * v[1], theta))[1:])
+
+        def forces(t: float) -> np.ndarray:
+            _, *slopes = self._checked(pbc, (species, x + t * dx, h + t * dh, theta))
+            return _joined(slopes)
+
         noise = getattr(self.program, "noise", None) or 0.0
         slope, error = difference(lambda t: forces(t / length), STEP, noise)
         return _apart(length * slope, point), _apart(length * error, point)
 
     def _perturbed(self, pbc: tuple[bool, ...], point: Point) -> tuple[np.ndarray, np.ndarray]:
         theta = point[3]
-        rows = [self._along_parameters(pbc, point, unit)[0] for unit in np.eye(len(theta))]
+        along = lambda unit: self._along_parameters(pbc, point, unit)[0]
+        rows = [along(unit) for unit in np.eye(len(theta))]
         self._checked(pbc, point)  # leaves the program with its own parameters
         table = np.array(rows).reshape(len(theta), -1)
         return table[:, 0], table[:, 1:]
@@ -200,16 +210,19 @@ class Evaluator:
     def _along_parameters(self, pbc: tuple[bool, ...], point: Point, dtheta: np.ndarray) -> Any:
         species, x, h, theta = point
         if not np.any(dtheta):
-            return np.zeros(1 + x.size + h.size), np.zeros(1 + x.size + h.size)
+            nothing = np.zeros(1 + x.size + h.size)
+            return nothing, nothing
 
         def all_of(t: float) -> np.ndarray:
-            energy, *slopes = self._checked(pbc, (species, x, h, theta + t * dtheta))
+            at = (species, x, h, theta + t * dtheta)
+            energy, *slopes = self._checked(pbc, at)
             return np.concatenate([[energy], _joined(slopes)])
 
         return difference(all_of, _parameter_step(theta, dtheta))
 
     def _flat(self, values: Mapping[str, Any]) -> np.ndarray:
-        parts = [np.ravel(np.asarray(values[name], float)) for name, _ in self.layout]
+        flat = lambda name: np.ravel(np.asarray(values[name], float))
+        parts = [flat(name) for name, _ in self.layout]
         return np.concatenate([np.zeros(0), *parts])
 
 
@@ -218,8 +231,8 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _apart(row: np.ndarray, point: Point) -> tuple[np.ndarray, ...]:
-    n = point[1].size
-    return row[:n].reshape(point[1].shape), row[n:].reshape(3, 3)
+    x = point[1]
+    return row[: x.size].reshape(x.shape), row[x.size :].reshape(3, 3)
 
 
 def _parameter_step(theta: np.ndarray, dtheta: np.ndarray) -> float:

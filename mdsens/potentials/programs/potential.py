@@ -71,12 +71,15 @@ class ProgramPotential(Potential):
         """How far the curvature of the energy along a direction may be off, for its differences, eV/Å²."""
         directions = np.asarray(dx), np.asarray(dcell)
         _, errors = self.evaluator.curvature(structure.pbc, self._point(structure), directions)
-        return float(sum(np.sum(np.abs(v) * e) for v, e in zip(directions, errors, strict=True)))
+        pairs = zip(directions, errors, strict=True)
+        return float(sum(np.sum(np.abs(v) * error) for v, error in pairs))
 
     def _point(self, structure: Structure) -> Point:
-        theta = [np.ravel(np.asarray(self.parameters[name], float)) for name, _ in self.evaluator.layout]
+        flat = lambda name: np.ravel(np.asarray(self.parameters[name], float))
+        theta = [flat(name) for name, _ in self.evaluator.layout]
         arrays = structure.species, structure.positions, structure.cell
-        return (*(np.asarray(array) for array in arrays), np.concatenate([np.zeros(0), *theta]))
+        species, x, h = (np.asarray(array) for array in arrays)
+        return species, x, h, np.concatenate([np.zeros(0), *theta])
 
 
 def from_program(
@@ -99,7 +102,8 @@ def from_program(
             f"{type(program).__name__} has no method energy_and_gradient(situation): see mdsens.potentials."
             "programs.Program. For an ASE calculator write ms.from_ase(calculator)."
         )
-    values = {name: _as_array(name, value) for name, value in sorted((parameters or {}).items())}
+    given = sorted((parameters or {}).items())
+    values = {name: _as_array(name, value) for name, value in given}
     layout = tuple((name, value.shape) for name, value in values.items())
     evaluator = Evaluator(program, layout)
     return ProgramPotential(evaluator=evaluator, parameters=values, elements=tuple(elements), source=source)

@@ -24,10 +24,14 @@ Static = tuple[Evaluator, tuple[bool, ...]]
 
 def _ask(answer: Callable[..., Any], shapes: Sequence[Any], arrays: tuple[Any, ...]) -> Any:
     """Call the host with arrays; without JAX in between if they are plain: errors then keep their class."""
+
+    def call(*arrays: Any) -> tuple[np.ndarray, ...]:
+        on_host = tuple(np.asarray(array) for array in arrays)
+        return tuple(np.asarray(y, float) for y in answer(on_host))
+
     if not any(isinstance(array, Tracer) for array in arrays):
-        return tuple(jnp.asarray(y) for y in answer(tuple(np.asarray(array) for array in arrays)))
+        return tuple(jnp.asarray(y) for y in call(*arrays))
     out = tuple(jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(float)) for shape in shapes)
-    call = lambda *a: tuple(np.asarray(y, float) for y in answer(tuple(np.asarray(array) for array in a)))
     return jax.pure_callback(call, out, *arrays, vmap_method="sequential")
 
 
@@ -39,7 +43,8 @@ def _static_jvp(function: Any) -> Any:
 def program_energy(static: Static, species: Array, x: Array, h: Array, theta: Array) -> Array:
     """Energy, eV, of species, positions (Å), cell (Å) and all parameters in a row."""
     evaluator, pbc = static
-    return _ask(lambda at: evaluator.evaluate(pbc, at)[:1], [()], (species, x, h, theta))[0]
+    answer = lambda at: evaluator.evaluate(pbc, at)[:1]
+    return _ask(answer, [()], (species, x, h, theta))[0]
 
 
 def _energy_jvp(static: Static, primals: Any, tangents: Any) -> tuple[Array, Array]:
@@ -61,7 +66,8 @@ program_energy.defjvp(_energy_jvp, symbolic_zeros=True)
 @_static_jvp
 def _by_positions(static: Static, species: Array, x: Array, h: Array, theta: Array) -> Array:
     evaluator, pbc = static
-    return _ask(lambda at: evaluator.evaluate(pbc, at)[1:2], [x.shape], (species, x, h, theta))[0]
+    answer = lambda at: evaluator.evaluate(pbc, at)[1:2]
+    return _ask(answer, [x.shape], (species, x, h, theta))[0]
 
 
 @_static_jvp
@@ -94,14 +100,17 @@ def _of_geometry(which: int, function: Any) -> Any:
         x, h = point[1:3]
         dx, dh, dtheta = tangents[1:]
         value = function(static, *point)
+        shapes = (x.shape, (3, 3))
         change = jnp.zeros_like(value)
         if not (_is_zero(dx) and _is_zero(dh)):
             moves = _filled((x, h), (dx, dh))
             A = _Curvature(*static)
-            change = change + host_product(A, A, point, moves, (x.shape, (3, 3)))[which]
+            of_moves = host_product(A, A, point, moves, shapes)
+            change = change + of_moves[which]
         if not _is_zero(dtheta):
             push, pull = _Pushed(*static), _Pulled(*static)
-            change = change + host_product(push, pull, point, (dtheta,), (x.shape, (3, 3)))[which]
+            of_parameters = host_product(push, pull, point, (dtheta,), shapes)
+            change = change + of_parameters[which]
         return value, change
 
     return rule
