@@ -247,7 +247,8 @@ def _listed(structure: Structure, potential: Potential, reach: float) -> _Listed
 def _common(shapes: Sequence[Capacity]) -> Capacity:
     # at least one place of each kind, waves apart: forms may look at the first of an array
     *lists, waves = (max(sizes) for sizes in zip(*shapes, strict=True))
-    return Capacity(*(max(1, size) for size in lists), waves)
+    pairs, width, images = (max(1, size) for size in lists)
+    return Capacity(pairs, width, images, waves)
 
 
 def _batch(

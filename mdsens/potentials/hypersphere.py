@@ -101,8 +101,8 @@ def _moments(weights: Array, h: tuple[Array, ...], degree: int) -> dict[int, Flo
 
 def _monomials(h: tuple[Array, ...], degree: int) -> dict[tuple[int, ...], Array]:
     """All monomials up to a degree: each is one of lower degree times a variable."""
-    constant: tuple[int, ...] = (0, 0, 0, 0)
-    known = {constant: jnp.ones_like(h[0])}
+    known: dict[tuple[int, ...], Array] = {}
+    known[0, 0, 0, 0] = jnp.ones_like(h[0])
     for powers in itertools.chain.from_iterable(map(exponents, range(1, degree + 1))):
         k = next(k for k in range(4) if powers[k])
         lower = tuple(power - (axis == k) for axis, power in enumerate(powers))

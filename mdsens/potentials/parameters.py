@@ -149,8 +149,10 @@ def follow_path(potential: Potential, path: FieldPath) -> Any:
     """What lies in a potential at the end of a path of attribute names and keys (`Entry.path`)."""
     node: Any = potential
     for key in path:
-        is_attribute = isinstance(key, str) and not isinstance(node, Mapping)
-        node = getattr(node, key) if is_attribute else node[key]
+        if isinstance(key, str) and not isinstance(node, Mapping):
+            node = getattr(node, key)
+        else:
+            node = node[key]
     return node
 
 

@@ -276,7 +276,7 @@ class SNAP(ShellPotential):
         return jnp.concatenate([jnp.asarray(block) for block in blocks])
 
 
-def _row_of_blocks(sphere: Hypersphere, P: Array, n: int) -> Float[Array, "harmonics_n harmonics"]:
+def _row_of_blocks(sphere: Hypersphere, P: Any, n: int) -> Float[Array, "harmonics_n harmonics"]:
     """Rows of d²e/dh dh that belong to degree n: the blocks right of the diagonal, and half of that on it.
 
     H is symmetric: it is these rows and their transpose.
