@@ -97,6 +97,8 @@ def relax(
     skin: float | None = None,
     linear_solver: AbstractLinearSolver | None = None,
     check_minimum: bool = True,
+    check_structure: bool = True,
+    capacity: Capacity | None = None,
     throw: bool = True,
     progress: Callable[[RelaxationProgress], None] | None = None,
 ) -> Relaxed:
@@ -126,6 +128,11 @@ def relax(
         linear_solver: of the implicit derivative; by default the Hessian factorised up to 1200 unknowns,
             conjugate gradients beyond.
         check_minimum: look at the lowest curvature at the end; a negative one is an error.
+        check_structure: ask the potential whether it can describe this structure. False is for single
+            parameters moved off those of a potential that has been asked, where what holds for all together
+            need not hold: a charge that moves by itself leaves the cell with a net charge.
+        capacity: shapes at least kept of the neighbor list, such as `Relaxed.neighbors.capacity` of an older
+            state: nothing is then compiled anew.
         throw: raise when not converged or at a saddle; if False, read `Relaxed.status`.
         progress: called now and then with `RelaxationProgress(steps, energy, fmax, stress)`.
     Raises:
@@ -141,49 +148,8 @@ def relax(
     require_x64()
     require_potential(potential)
     require_structure(structure)
-    check_elements(concrete(potential), concrete(structure))
-    return relax_changed(
-        potential,
-        structure,
-        cell=cell,
-        pressure=pressure,
-        stress=stress,
-        fmax=fmax,
-        solver=solver,
-        max_steps=max_steps,
-        skin=skin,
-        linear_solver=linear_solver,
-        check_minimum=check_minimum,
-        throw=throw,
-        progress=progress,
-    )
-
-
-def relax_changed(
-    potential: Potential,
-    structure: Structure,
-    *,
-    cell: CellOption = None,
-    pressure: float | Array = 0.0,
-    stress: Sequence[float] | Array | None = None,
-    fmax: float = 1e-8,
-    solver: AbstractRelaxer | None = None,
-    max_steps: int = 10_000,
-    skin: float | None = None,
-    linear_solver: AbstractLinearSolver | None = None,
-    check_minimum: bool = True,
-    throw: bool = True,
-    progress: Callable[[RelaxationProgress], None] | None = None,
-    capacity: Capacity | None = None,
-) -> Relaxed:
-    """`relax`, for parameters moved off those of a potential that has been checked with this structure.
-
-    What holds for a potential as it was given need not hold for each of its parameters alone: a charge that
-    moves by itself leaves the cell with a net charge.
-
-    Args:
-        capacity: shapes at least kept of the neighbor list: those of an older state compile nothing.
-    """
+    if check_structure:
+        check_elements(concrete(potential), concrete(structure))
     basis = strain_basis(cell, concrete(structure))
     structure = padded(potential, structure)
     target = _target(structure, len(basis), pressure, stress)

@@ -13,7 +13,8 @@ from mdsens.potentials.base import Potential, require_potential
 from mdsens.potentials.parameters import find_entries
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.equilibrium import Equilibrium
-from mdsens.relaxation.relax import Relaxed, relax, relax_changed
+from mdsens.relaxation.landscape import Vector
+from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.sensitivity.finite_steps import Steps, fold_distances, largest_range, re_relax, second_differences
 from mdsens.sensitivity.first_order import (
     Parts,
@@ -26,7 +27,6 @@ from mdsens.sensitivity.problem import SensitivityProblem, chosen_observables, s
 from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, require_structure
 
-# Times the estimate of an error: it is off by up to 2.4 where states are relaxed to 1e-3 eV/Å only
 # times the estimate of an error, which falls short by up to 2.4 where states are relaxed to 1e-3 eV/Å only
 SAFETY = 4
 
@@ -79,7 +79,9 @@ def sensitivities(
     cells = _cells(cell, starts)
     options: dict[str, Any] = dict(pressure=pressure, fmax=fmax, **relax_options)
     unchecked: dict[str, Any] = options | {"check_minimum": False}
-    again = lambda key, changed: relax_changed(changed, starts[key], cell=cells[key], **unchecked)
+    again = lambda key, changed: relax(
+        changed, starts[key], cell=cells[key], check_structure=False, **unchecked
+    )
     # mistakes in what is asked for are found before anything is relaxed
     select(potential, parameters)
     chosen_observables(observables, tuple(starts))
@@ -101,7 +103,8 @@ def sensitivities(
     derivative = checked_derivative(problem, first)
 
     say("estimating errors")
-    errors, residuals = _errors(problem, mode, first, derivative)
+    newton = {key: state.w - _newton_step(problem, state) for key, state in problem.states.items()}
+    errors, residuals = _errors(problem, mode, first, derivative, newton)
     moves = {key: _cartesian_moves(problem.states[key], rows) for key, rows in first.moves.items()}
     units = [entry.unit for entry in find_entries(potential, problem.selection.names)]
     report = SensitivityReport(
@@ -111,6 +114,7 @@ def sensitivities(
         parameter_units=tuple(units),
         theta=np.asarray(problem.theta),
         values=values,
+        value_errors=_value_errors(problem, values, newton),
         clamped=first.clamped,
         relaxation=first.relaxation,
         errors=errors,
@@ -155,19 +159,49 @@ def _cells(cell: Any, starts: Mapping[str, Structure]) -> dict[str, Any]:
 
 
 def _errors(
-    problem: SensitivityProblem, mode: str, first: Parts, derivative: np.ndarray
+    problem: SensitivityProblem,
+    mode: str,
+    first: Parts,
+    derivative: np.ndarray,
+    newton: Mapping[str, Vector],
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Error bars of dO/dtheta, and the residual of the solves of each state."""
-    # A-posteriori: the same derivative one Newton step closer to the minimum, with one correction of its
-    # linear solves. The difference holds what the residual force and the residual of the solves leave undone,
-    # up to second order.
-    newton = {key: state.w - _newton_step(problem, state) for key, state in problem.states.items()}
+    """Error bars of dO/dtheta, and the residual of the solves of each state.
+
+    Args:
+        newton: the states, one Newton step closer to the minimum.
+    """
+    # A-posteriori: the same derivative there, with one correction of its linear solves. The difference holds
+    # what the residual force and the residual of the solves leave undone, up to second order.
     second = differentiate(problem, mode, newton, first)
     change = np.abs(second.clamped + second.relaxation - derivative)
     conditions = [state.certificate.condition for state in problem.states.values()]
     condition = max([abs(c) for c in conditions if np.isfinite(c)], default=1.0)
-    sizes = condition * np.abs(first.relaxation) + np.abs(first.clamped) + np.abs(derivative)
+    through_solves = condition * np.abs(first.relaxation)
+    sizes = through_solves + np.abs(first.clamped) + np.abs(derivative)
     return SAFETY * change + np.finfo(float).eps * sizes, second.residuals
+
+
+def _value_errors(
+    problem: SensitivityProblem, values: np.ndarray, newton: Mapping[str, Vector]
+) -> np.ndarray:
+    """Error bars of the values: what residual forces, and the rounding of positions, leave.
+
+    An observable that is zero by symmetry is what rounding makes of it, and another number where all
+    positions are rounded otherwise. Nothing else says how small a number its zero is.
+    """
+    random = np.random.default_rng(0)
+    change = np.zeros_like(values)
+    for _ in range(2):
+        nearby = {key: w + _rounding(problem.states[key], random) for key, w in newton.items()}
+        change = np.maximum(change, np.abs(problem.values(nearby) - values))
+    return SAFETY * change
+
+
+def _rounding(state: Equilibrium, random: np.random.Generator) -> np.ndarray:
+    """Motions as large as the last digits of the positions, Å."""
+    structure = state.structure
+    extent = max(np.abs(structure.positions).max(), np.abs(structure.cell).max())
+    return 4 * np.finfo(float).eps * extent * random.standard_normal(len(state.w))
 
 
 def _newton_step(problem: SensitivityProblem, state: Equilibrium):

@@ -28,7 +28,7 @@ from mdsens.observables.observable import Observable
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, hessian_times
 from mdsens.relaxation.landscape import Landscape, Vector
-from mdsens.sensitivity.problem import AnyState, Selection, SensitivityProblem, Theta, measured
+from mdsens.sensitivity.problem import AnyState, Selection, SensitivityProblem, Theta, measured, solves_of
 
 Block = Float[Array, "rows unknowns"]
 
@@ -122,8 +122,12 @@ def differentiate(
 
     Args:
         previous: parts found at other points nearby; their solves are then corrected once, and not made anew.
+    Raises:
+        NotConvergedError: of a linear solve.
     """
-    return (_forward if mode == "forward" else _reverse)(problem, ws, previous)
+    parts_of = _forward if mode == "forward" else _reverse
+    with solves_of(problem):
+        return parts_of(problem, ws, previous)
 
 
 def _forward(problem: SensitivityProblem, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:

@@ -1,10 +1,11 @@
 """What is differentiated, by what, around which states: checked, with names and units of every number."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.checks import instance
-from mdsens.errors import InputError, NonFiniteError
+from mdsens.errors import InputError, NonFiniteError, NotConvergedError
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Neighbors
 from mdsens.observables.barriers import passage_by_name
@@ -142,15 +143,19 @@ class SensitivityProblem:
         ghosts = all(observable.ghosts for observable in self.observables)
         return {key: view_of(state, ghosts) for key, state in self.states.items()}
 
-    def values(self) -> np.ndarray:
+    def values(self, ws: Mapping[str, Vector] | None = None) -> np.ndarray:
         """All numbers.
 
+        Args:
+            ws: where, near the states; by default at them.
         Raises:
             NonFiniteError: one is NaN or infinite; named.
+            NotConvergedError: of a linear solve, where an observable solves for how atoms settle.
         """
-        found = np.asarray(
-            observe(self.observables, self.selection, self.potential, self.views, self.theta, self.origin)
-        )
+        what = self.observables, self.selection, self.potential
+        where = self.origin if ws is None else dict(ws)
+        with solves_of(self):
+            found = np.asarray(observe(*what, self.views, self.theta, where))
         bad = np.flatnonzero(~np.isfinite(found))
         if len(bad):
             raise NonFiniteError(
@@ -158,6 +163,28 @@ class SensitivityProblem:
                 "meaning there, or divides by zero. Leave it out, or mask before you divide."
             )
         return found
+
+
+@contextlib.contextmanager
+def solves_of(problem: SensitivityProblem) -> Iterator[None]:
+    """Around what solves at the states of a problem: compiled code cannot raise an error of ours.
+
+    Raises:
+        NotConvergedError: a linear solve did not converge; the state with the softest mode is named.
+    """
+    try:
+        yield
+    except eqx.EquinoxRuntimeError as error:
+        softness = {key: state.certificate.condition for key, state in problem.states.items()}
+        key = max(softness, key=lambda name: abs(softness[name]))
+        certificate = problem.states[key].certificate
+        raise NotConvergedError(
+            "a linear solve of the derivatives did not converge. The softest mode, of the state "
+            f"'{key}', has the curvature {certificate.lowest_curvature:.3g} eV/Å², and the stiffest "
+            f"{certificate.highest_curvature:.3g} eV/Å². Relax further, pass linear_solver=Dense() for up to "
+            "about 2000 atoms, or one with more max_steps.",
+            certificate,
+        ) from error
 
 
 def equilibria_of(states: AnyState | Mapping[str, AnyState]) -> dict[str, Equilibrium]:

@@ -1,6 +1,7 @@
 """Relaxed properties as residuals: published fits, derivatives, states that are followed or lost."""
 
 import ase.build
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -136,6 +137,28 @@ def test_a_minimum_that_ends_on_the_way_is_said_and_stepped_back_from():
     assert "'structure'" in str(error.value)
     assert 3.9 < result.rows[0].value < 4.2
     assert all(record.note for record in result.history if not record.taken)
+
+
+def test_a_fit_steps_back_where_a_linear_solve_of_its_derivatives_fails(monkeypatch):
+    from mdsens.sensitivity import first_order
+
+    potential, structure = line()
+    forward, calls = first_order._forward, []
+
+    def fails_once(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise eqx.EquinoxRuntimeError("what a solve that was compiled says")
+        return forward(*arguments)
+
+    monkeypatch.setattr(first_order, "_forward", fails_once)
+    space = ParameterSpace.of(potential, ["sigma[Ne-Ar]"])
+    result = fit(space, RelaxedTargets(structure, [Target(PLACE, 3.45, 0.01)]))
+    first, *others = result.history
+    assert first.lost
+    assert "a linear solve of the derivatives did not converge" in first.note
+    assert any(record.taken for record in others)
+    assert result.loss < 1e-12
 
 
 # --- what is asked for ----------------------------------------------------------------------------
