@@ -13,12 +13,19 @@ KINDS: dict[str, str] = {"elasticity": "d ln(O) / d ln(Î¸)", "log": "dO / d ln(Î
 Matrix = Float[np.ndarray, "observables parameters"]
 
 
-def in_form(kind: Kind, derivative: Matrix, theta: np.ndarray, values: np.ndarray) -> Matrix:
+def in_form(
+    kind: Kind,
+    derivative: Matrix,
+    theta: np.ndarray,
+    values: np.ndarray,
+    value_errors: np.ndarray | None = None,
+) -> Matrix:
     """dO/dtheta in another form.
 
     Args:
         kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without unit.
             An observable that is zero has no elasticity: NaN, and 0 where its derivative is 0 as well.
+        value_errors: error bars of the values: what lies within its own is zero. By default nothing is known.
     Raises:
         InputError: another kind.
     """
@@ -28,7 +35,15 @@ def in_form(kind: Kind, derivative: Matrix, theta: np.ndarray, values: np.ndarra
         case "log":
             return derivative * theta
         case "elasticity":
-            log, column = derivative * theta, values[:, None]
-            undefined = np.where(log == 0, 0.0, np.nan) + np.zeros_like(column)
-            return np.where(column == 0, undefined, log / np.where(column == 0, 1.0, column))
+            log = derivative * theta
+            zero = is_zero(values, value_errors)[:, None]
+            undefined = np.where(log == 0, 0.0, np.nan)
+            known = log / np.where(zero, 1.0, values[:, None])
+            return np.where(zero, undefined, known)
     raise InputError(f"kind '{kind}' is unknown: use {', '.join(KINDS)}.")
+
+
+def is_zero(values: np.ndarray, value_errors: np.ndarray | None) -> np.ndarray:
+    """Which values are zero, or lie within their error bars: as C14 of a cubic crystal, which is rounding."""
+    floor = np.zeros_like(values) if value_errors is None else value_errors
+    return np.abs(values) <= floor

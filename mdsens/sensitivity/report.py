@@ -61,11 +61,12 @@ class SensitivityReport:
             only.
         second: d2O/dln(theta)2, if asked for.
         radius: |change of ln(theta)| within which first order is good to 10 %, if asked for; inf where it is
-            exact, 0 where
-            it vanishes, and no more than the distance to where the minimum disappears. Parameters that are
-            zero change by absolute amounts.
+            exact, 0 where it vanishes, and no more than the distance to where the minimum disappears.
+            Parameters that are zero change by absolute amounts.
         check: comparison with re-relaxation, if asked for.
         structures: the relaxed structures.
+        value_errors: error bars of the values: what residual forces and the rounding of positions leave,
+            times 4. None in a report of an older version.
     """
 
     observables: tuple[str, ...]
@@ -85,12 +86,12 @@ class SensitivityReport:
     radius: Matrix | None = None
     check: ReRelaxation | None = None
     structures: dict[str, Structure] = dataclasses.field(default_factory=dict)
+    value_errors: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not self.structures:
-            object.__setattr__(
-                self, "structures", {key: state.structure for key, state in self.relaxed.items()}
-            )
+            structures = {key: state.structure for key, state in self.relaxed.items()}
+            object.__setattr__(self, "structures", structures)
 
     @property
     def derivative(self) -> Matrix:
@@ -102,13 +103,14 @@ class SensitivityReport:
 
         Args:
             kind: "plain" dO/dtheta; "log" dO/dln(theta); "elasticity" dln(O)/dln(theta), a number without
-                unit. An observable that is zero has no elasticity: NaN, and 0 where its derivative is 0 as
-                well.
+                unit. An observable that is zero, or lies within its own error bar, has no elasticity: NaN,
+                and 0 where its derivative is 0 as well.
             part: which matrix; default the derivative.
         Raises:
             InputError: another kind.
         """
-        return in_form(kind, self.derivative if part is None else part, self.theta, self.values)
+        matrix = self.derivative if part is None else part
+        return in_form(kind, matrix, self.theta, self.values, self.value_errors)
 
     # --- to look at -----------------------------------------------------------------------------------
 
@@ -166,7 +168,9 @@ class SensitivityReport:
         }
         content: dict[str, Any] = {name: list(getattr(self, name)) for name in TEXTS}
         content |= {"kind": FORMAT, "mode": self.mode, "theta": self.theta, "values": self.values}
-        content |= {name: None if m is None else Quantity(m, "1", axes) for name, m in matrices.items()}
+        content["value_errors"] = self.value_errors
+        for name, matrix in matrices.items():
+            content[name] = None if matrix is None else Quantity(matrix, "1", axes)
         content["check"] = None if self.check is None else _fields(self.check)
         content["states"] = {name: self._state(name) for name in self.structures}
         write_hdf5(path, content, overwrite=overwrite)
@@ -199,6 +203,7 @@ class SensitivityReport:
             mode=str(content["mode"]),
             theta=content["theta"],
             values=content["values"],
+            value_errors=content.get("value_errors"),
             clamped=matrix("clamped"),
             relaxation=matrix("relaxation"),
             errors=matrix("errors"),

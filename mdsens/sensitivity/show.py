@@ -11,7 +11,7 @@ import numpy as np
 from mdsens.errors import InputError
 from mdsens.io.files import new_file
 from mdsens.relaxation.certificate import Certificate
-from mdsens.sensitivity.forms import KINDS, Kind, Matrix
+from mdsens.sensitivity.forms import KINDS, Kind, Matrix, is_zero
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +21,8 @@ SensitivityReport = Any  # `mdsens.sensitivity.report.SensitivityReport`, which 
 
 DIGITS = 4  # shown of a derivative, where its error allows
 UNKNOWN = "-"  # a number of which no digit is known, or that has no meaning
+
+PARTS = ("total", "clamped", "relaxation", "errors", "radius", "check", "at_range")
 
 COLUMNS = (
     *("observable", "unit", "value", "parameter", "parameter_unit", "theta"),
@@ -42,7 +44,21 @@ def derivative_table(report: SensitivityReport, kind: Kind, part: str) -> "Table
     for i, name in enumerate(report.observables):
         value = f"{report.values[i]:.6g} {report.units[i]}"
         table.add_row(_plain(name), value, *cells[i])
+    if kind == "elasticity":
+        table.caption = _plain("\n".join(_reasons(report))) or None
+        table.caption_justify = "left"
     return table
+
+
+def _reasons(report: SensitivityReport) -> list[str]:
+    """Why some observables have no elasticity, one line each."""
+    undefined = np.isnan(report.matrix("elasticity")).any(axis=1)
+    lines = []
+    for i in np.flatnonzero(undefined & is_zero(report.values, report.value_errors)):
+        floor = 0.0 if report.value_errors is None else report.value_errors[i]
+        within = f" within its error bar, {floor:.0e} {report.units[i]}" if floor else ""
+        lines.append(f"{report.observables[i]} is zero{within}: it has no elasticity")
+    return lines
 
 
 def _plain(text: str) -> str:
@@ -53,19 +69,16 @@ def _part(report: SensitivityReport, kind: Kind, part: str) -> tuple[str, list[l
     """Title and cells of one table."""
     name = KINDS.get(kind, "")
     errors = np.abs(report.matrix(kind, report.errors))
-    derivatives = {
-        "total": (report.derivative, f"{name} (error bars: {_largest(errors)} or less)"),
-        "clamped": (report.clamped, f"{name}, atoms and cells held"),
-        "relaxation": (report.relaxation, f"{name}, through relaxation"),
-    }
-    if part in derivatives:
-        matrix, title = derivatives[part]
-        numbers = report.matrix(kind, matrix)
-        return title, [
-            [_with_error(x, e) for x, e in zip(*row, strict=True)]
-            for row in zip(numbers, errors, strict=True)
-        ]
     match part:
+        case "total":
+            title = f"{name} (error bars: {_largest(errors)} or less)"
+            return title, _with_errors(report.matrix(kind), errors)
+        case "clamped":
+            title = f"{name}, atoms and cells held"
+            return title, _with_errors(report.matrix(kind, report.clamped), errors)
+        case "relaxation":
+            title = f"{name}, through relaxation"
+            return title, _with_errors(report.matrix(kind, report.relaxation), errors)
         case "errors":
             return f"{name}, error bars", _formatted(errors, _error)
         case "radius":
@@ -78,11 +91,9 @@ def _part(report: SensitivityReport, kind: Kind, part: str) -> tuple[str, list[l
             return f"{name}: difference from re-relaxed states ({step})", _formatted(off, _difference)
         case "at_range":
             at_range = _required(report.check, "check=True").at_range
-            return "relative error of first order at the smallest range of each parameter", _formatted(
-                at_range, _share
-            )
-    known = [*derivatives, "errors", "radius", "check", "at_range"]
-    raise InputError(f"part '{part}' is unknown: use {', '.join(known)}.")
+            title = "relative error of first order at the smallest range of each parameter"
+            return title, _formatted(at_range, _share)
+    raise InputError(f"part '{part}' is unknown: use {', '.join(PARTS)}.")
 
 
 def _required(value: Any, option: str) -> Any:
@@ -101,13 +112,19 @@ def _formatted(matrix: Matrix, cell: Callable[[float], str]) -> list[list[str]]:
     return [[cell(float(x)) for x in row] for row in matrix]
 
 
+def _with_errors(numbers: Matrix, errors: Matrix) -> list[list[str]]:
+    rows = zip(numbers, errors, strict=True)
+    return [[_with_error(x, e) for x, e in zip(*row, strict=True)] for row in rows]
+
+
 def _with_error(x: float, error: float) -> str:
     """A number to the digits that its own error allows."""
     if not np.isfinite(x) or not np.isfinite(error) or (error >= 0.5 and error >= abs(x) / 2):
         return UNKNOWN
     if abs(x) <= max(error, 0.05 * 10.0**-DIGITS):
         return "0"
-    digits = DIGITS if error == 0 else int(np.clip(-np.floor(np.log10(error)), 0, DIGITS))
+    known = DIGITS if error == 0 else -np.floor(np.log10(error))
+    digits = int(np.clip(known, 0, DIGITS))
     if abs(x) >= 1000:
         return f"{x:.5g}"
     return f"{x:.{digits}f}"
@@ -169,12 +186,13 @@ def _rows(report: SensitivityReport, i: int) -> list[list[Any]]:
     optional = (report.second, report.radius, report.check and report.check.derivative)
     rows = []
     for k, parameter in enumerate(report.parameters):
+        at = (i, k)
         row: list[Any] = [report.observables[i], report.units[i], report.values[i]]
         row += [parameter, report.parameter_units[k], report.theta[k]]
-        row += [report.derivative[i, k], log[i, k]]
-        row.append("" if np.isnan(elasticity[i, k]) else elasticity[i, k])
-        row += [report.clamped[i, k], report.relaxation[i, k], report.errors[i, k]]
-        row += ["" if matrix is None else matrix[i, k] for matrix in optional]
+        row += [report.derivative[at], log[at]]
+        row.append("" if np.isnan(elasticity[at]) else elasticity[at])
+        row += [report.clamped[at], report.relaxation[at], report.errors[at]]
+        row += ["" if matrix is None else matrix[at] for matrix in optional]
         rows.append(row)
     return rows
 
@@ -197,7 +215,8 @@ def heat_map(report: SensitivityReport, path: str | Path | None, kind: Kind, ove
     axes.imshow(shade, cmap="RdBu_r", vmin=-top, vmax=top, aspect="auto")
     for (i, k), x in np.ndenumerate(shown):
         color = "white" if abs(shade[i, k]) > 0.7 * top else "black"
-        text = UNKNOWN if not known[i, k] else f"{x:.2f}" if abs(x) >= 5e-3 else "0"
+        number = f"{x:.2f}" if abs(x) >= 5e-3 else "0"
+        text = number if known[i, k] else UNKNOWN
         axes.text(k, i, text, ha="center", va="center", fontsize=8, color=color)
     rotation = 30 if max(map(len, report.parameters)) > 6 else 0
     axes.set_xticks(range(width), report.parameters, rotation=rotation)

@@ -164,7 +164,8 @@ def test_a_report_of_a_one_atom_cell_has_numbers_everywhere():
     from ase.build import bulk
 
     one = ms.Structure.from_ase(bulk("Cu", "fcc", a=3.6))
-    report = ms.sensitivities(["lattice_constant", "C11", "K"], COPPER, one, cell="full", second_order=False)
+    names = ["lattice_constant", "C11", "K", "C14"]
+    report = ms.sensitivities(names, COPPER, one, cell="full", second_order=False)
     assert np.isfinite(report.derivative).all() and np.isfinite(report.errors).all()
     rows = dict(zip(report.observables, report.matrix(), strict=True))
     # D0 is the only energy
@@ -172,6 +173,14 @@ def test_a_report_of_a_one_atom_cell_has_numbers_everywhere():
         [rows["lattice_constant"][0], rows["C11"][0], rows["K"][0]], [0, 1, 1], atol=1e-8
     )
     assert "nan" not in str(report)
+    # C14 is zero by symmetry: what rounding leaves of it has no elasticity, and says so
+    _, C11, _, C14 = report.values
+    assert report.value_errors is not None
+    assert abs(C14) <= report.value_errors[3] < 1e-9 * C11
+    assert report.value_errors[1] < 1e-9 * C11
+    assert not np.any(rows["C14"] > 0) and not np.any(rows["C14"] < 0)
+    if np.isnan(rows["C14"]).any():
+        assert "C14 is zero within its error bar" in " ".join(str(report).split())
 
 
 def test_a_structure_that_is_not_relaxed_has_no_relaxed_constants():

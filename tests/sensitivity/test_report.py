@@ -48,6 +48,7 @@ def report(**changes) -> SensitivityReport:
         parameter_units=("eV", "Å"),
         theta=np.array([0.5, 3.0]),
         values=np.array([-2.0, 100.0, 0.0]),
+        value_errors=np.array([1e-12, 1e-9, 0.0]),
         clamped=np.array([[4.0, 0.0], [10.0, -20.0], [0.0, 1.0]]),
         relaxation=np.array([[0.0, 1.0], [-2.0, 5.0], [0.0, -1.0]]),
         errors=np.full((3, 2), 1e-9),
@@ -92,6 +93,32 @@ def test_the_elasticity_of_a_power_is_its_exponent(theta, p, q, scale):
 def test_what_is_zero_has_no_elasticity_but_where_it_stays_zero():
     shown = in_form("elasticity", np.array([[1.0, 0.0]]), np.array([2.0, 2.0]), np.array([0.0]))
     assert np.isnan(shown[0, 0]) and shown[0, 1] == 0.0
+
+
+def test_what_lies_within_its_own_error_bar_has_no_elasticity_and_says_why():
+    # C14 of a cubic crystal: 5e-18 GPa and its derivative are what rounding leaves
+    noise = report(
+        observables=("energy", "C14", "x[0][2]"),
+        values=np.array([-2.0, 5e-18, 3.0]),
+        clamped=np.array([[4.0, 0.0], [3e-18, 0.0], [0.0, 1.0]]),
+        relaxation=np.zeros((3, 2)),
+        value_errors=np.array([1e-15, 2e-12, 0.0]),
+    )
+    shown = noise.matrix()
+    assert np.isnan(shown[1, 0]) and shown[1, 1] == 0
+    assert_allclose(shown[[0, 2]], [[-1.0, 0.0], [0.0, 1.0]])
+    text = " ".join(str(noise).split())
+    assert "C14 is zero within its error bar, 2e-12 GPa: it has no elasticity" in text
+    assert "energy is zero" not in text and "x[0][2] is zero" not in text
+    # nothing is known of the error of an old report: its numbers stand
+    assert np.isfinite(dataclasses.replace(noise, value_errors=None).matrix()).all()
+    # other forms are shown as they are, and need no reason
+    assert noise.table("log").caption is None
+
+
+def test_an_exact_zero_says_why_it_has_no_elasticity():
+    text = " ".join(str(report(relaxation=np.zeros((3, 2)))).split())
+    assert "x[0][2] is zero: it has no elasticity" in text
 
 
 def test_a_form_that_there_is_not_is_refused():
@@ -180,12 +207,14 @@ def test_csv_leaves_cells_empty_that_were_not_computed(tmp_path):
 
 @pytest.mark.parametrize("bare", [False, True])
 def test_a_report_comes_back_from_its_file(tmp_path, bare):
-    written = report(second=None, radius=None, check=None, moves={}) if bare else report()
+    written = report()
+    if bare:
+        written = report(second=None, radius=None, check=None, moves={}, value_errors=None)
     written.to_hdf5(tmp_path / "a.h5")
     read = SensitivityReport.from_hdf5(tmp_path / "a.h5")
     for field in ("observables", "units", "parameters", "parameter_units", "mode"):
         assert getattr(read, field) == getattr(written, field)
-    for field in ("theta", "values", "clamped", "relaxation", "errors", "second", "radius"):
+    for field in ("theta", "values", "clamped", "relaxation", "errors", "second", "radius", "value_errors"):
         assert_array_equal(getattr(read, field), getattr(written, field))
     for field in dataclasses.fields(Certificate):
         mine, theirs = (getattr(one.certificate["structure"], field.name) for one in (read, written))
