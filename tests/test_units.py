@@ -31,8 +31,8 @@ def test_factors_follow_from_the_constants_that_define_the_si():
     assert_allclose(units.KJ_PER_MOL, 1000 / (e * N), rtol=1e-12)
     # 1 eV/Å on 1 u, in Å/fs²
     assert_allclose(units.ACCELERATION, e / 1e-10 / u * 1e10 / 1e30, rtol=1e-10)
-    # sqrt(1 eV/Å² / 1 u) / 2 pi, in THz; the constant is phonopy's, of CODATA 2006
-    assert_allclose(units.THZ, np.sqrt(e / 1e-20 / u) / (2 * np.pi) / 1e12, rtol=2e-7)
+    # sqrt(1 eV/Å² / 1 u) / 2 pi, in THz
+    assert_allclose(units.THZ, np.sqrt(e / 1e-20 / u) / (2 * np.pi) / 1e12, rtol=1e-10)
 
 
 @given(NUMBERS)
