@@ -1,7 +1,7 @@
 """`mdsens data info` and `convert`: what is in a data file, and the same in another format."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,37 +17,17 @@ if TYPE_CHECKING:
 MOST = 20  # lines about what looks wrong
 
 
+@inputs.with_labels
 def info(
     file: inputs.DataFile,
-    energy: inputs.EnergyName = None,
-    forces: inputs.ForcesName = None,
-    stress: inputs.StressName = None,
-    energy_unit: inputs.EnergyUnit = "eV",
-    length_unit: inputs.LengthUnit = "Å",
-    stress_unit: inputs.StressUnit = None,
-    positive_in_compression: inputs.PositiveInCompression = False,
-    nan: inputs.Nan = "refuse",
-    topology: inputs.Topology = None,
+    labels: dict[str, Any],
     config: options.Config = None,
     debug: options.Debug = False,
 ) -> None:
     """Say what is in a data file: structures, labels, reference energies, duplicates and outliers."""
     options.turn_on_float64()
     console = Console()
-    data = inputs.read(
-        console,
-        file,
-        energy=energy,
-        forces=forces,
-        stress=stress,
-        energy_unit=energy_unit,
-        length_unit=length_unit,
-        stress_unit=stress_unit,
-        positive_in_compression=positive_in_compression,
-        nan=nan,
-        topology=topology,
-    )
-    show(console, data, file.name)
+    show(console, inputs.read(console, file, **labels), file.name)
 
 
 def show(console: Console, data: "Dataset", title: str) -> None:
@@ -68,21 +48,14 @@ def show(console: Console, data: "Dataset", title: str) -> None:
         console.print(f"and {len(found) - MOST} more")
 
 
+@inputs.with_labels
 def convert(
     file: inputs.DataFile,
     output: Annotated[
         Path,
         typer.Argument(metavar="OUTPUT", help="A .h5 file, which keeps everything, or .extxyz."),
     ],
-    energy: inputs.EnergyName = None,
-    forces: inputs.ForcesName = None,
-    stress: inputs.StressName = None,
-    energy_unit: inputs.EnergyUnit = "eV",
-    length_unit: inputs.LengthUnit = "Å",
-    stress_unit: inputs.StressUnit = None,
-    positive_in_compression: inputs.PositiveInCompression = False,
-    nan: inputs.Nan = "refuse",
-    topology: inputs.Topology = None,
+    labels: dict[str, Any],
     overwrite: options.Overwrite = False,
     config: options.Config = None,
     debug: options.Debug = False,
@@ -94,18 +67,6 @@ def convert(
 
     check_free(output, overwrite)
     console = Console()
-    data = inputs.read(
-        console,
-        file,
-        energy=energy,
-        forces=forces,
-        stress=stress,
-        energy_unit=energy_unit,
-        length_unit=length_unit,
-        stress_unit=stress_unit,
-        positive_in_compression=positive_in_compression,
-        nan=nan,
-        topology=topology,
-    )
+    data = inputs.read(console, file, **labels)
     write_dataset(output, data, overwrite=overwrite)
     options.say_files(console, {"data": output})

@@ -1,5 +1,8 @@
 """Options that say how a data file is to be understood."""
 
+import functools
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +39,38 @@ PositiveInCompression = Annotated[
 ]
 Nan = Annotated[str, typer.Option(help="Labels that are NaN: refuse, or take them for missing.")]
 Topology = Annotated[Path | None, _option("Names the atoms of .dcd .xtc .trr .nc.", "FILE.pdb")]
+
+
+# The options that say how a file is to be understood, as `read_dataset` calls them, with their defaults
+LABELS: dict[str, tuple[Any, Any]] = {
+    "energy": (EnergyName, None),
+    "forces": (ForcesName, None),
+    "stress": (StressName, None),
+    "energy_unit": (EnergyUnit, "eV"),
+    "length_unit": (LengthUnit, "Å"),
+    "stress_unit": (StressUnit, None),
+    "positive_in_compression": (PositiveInCompression, False),
+    "nan": (Nan, "refuse"),
+    "topology": (Topology, None),
+}
+
+
+def with_labels(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command all options of `LABELS`: they arrive in one argument, `labels`."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.name != "labels"]
+    option = lambda name, kind, default: own[0].replace(name=name, annotation=kind, default=default)
+    added = [option(name, *what) for name, what in LABELS.items()]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        labels = {name: given.pop(name) for name in LABELS}
+        command(**given, labels=labels)
+
+    files = [p for p in own if p.default is inspect.Parameter.empty]
+    others = [p for p in own if p not in files]
+    run.__signature__ = signature.replace(parameters=[*files, *added, *others])  # type: ignore[attr-defined]
+    return run
 
 
 def read(console: Console, path: Path, **choices: Any) -> "Dataset":
