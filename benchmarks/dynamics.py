@@ -15,7 +15,8 @@ import forces  # one core, float64
 import jax
 import jax.numpy as jnp
 import numpy as np
-from forces import SKIN, crystal, least, potential_of
+from forces import SKIN, crystal, potential_of
+from timing import least
 
 import mdsens as ms
 

