@@ -55,10 +55,10 @@ def as_powers(value: Any) -> int | tuple[int, ...]:
 class BondOrderPotential(ShellPotential):
     """Base of the bond-order forms.
 
-    A subclass declares its parameters, among them R and D; those of zeta are named in `of_zeta`. They belong,
-    as declared or as `sharing` says, to a species (the center), a pair, an ordered pair (center first) or an
-    ordered triple. Where a parameter of zeta belongs to a pair, that is the pair of the center and the third
-    atom.
+    A subclass declares its parameters, among them B, lambda2, R and D; those of zeta are named in `of_zeta`.
+    They belong, as declared or as `sharing` says, to a species (the center), a pair, an ordered pair (center
+    first) or an ordered triple. Where a parameter of zeta belongs to a pair, that is the pair of the center
+    and the third atom.
 
     Attributes:
         m: exponent of the stretch in zeta, 3 or 1: one for all, or one for each ordered triple.
@@ -69,8 +69,9 @@ class BondOrderPotential(ShellPotential):
     R: eqx.AbstractVar[Float[Array, "..."]]
     D: eqx.AbstractVar[Float[Array, "..."]]
     elements: eqx.AbstractVar[tuple[str, ...]]
-    m: eqx.AbstractVar[int | tuple[int, ...]]
-    sharing: eqx.AbstractVar[Sharing]
+    m: int | tuple[int, ...] = eqx.field(static=True, kw_only=True, default=3, converter=as_powers)
+    sharing: Sharing = eqx.field(static=True, kw_only=True, default=(), converter=as_pairs)
+    source: str = eqx.field(static=True, kw_only=True, default="")
 
     def __check_init__(self) -> None:
         self._check_sharing()
@@ -107,9 +108,9 @@ class BondOrderPotential(ShellPotential):
     def repulsion(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
         """fC V_R of each bond, eV."""
 
-    @abstractmethod
     def attraction(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
-        """V_A of each bond, eV, without fC."""
+        """V_A of each bond, eV, without fC: B exp(-lambda2 r)."""
+        return self.of_bonds("B", shells) * jnp.exp(-self.of_bonds("lambda2", shells) * r)
 
     @abstractmethod
     def bond_order(self, zeta: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:

@@ -1,6 +1,7 @@
 """Parameters of a potential by flat name: "epsilon" for one species, "epsilon[Ni-Cu]" for a pair."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -147,13 +148,13 @@ def parameter_values(potential: Potential) -> dict[str, float]:
 
 def follow_path(potential: Potential, path: FieldPath) -> Any:
     """What lies in a potential at the end of a path of attribute names and keys (`Entry.path`)."""
-    node: Any = potential
-    for key in path:
-        if isinstance(key, str) and not isinstance(node, Mapping):
-            node = getattr(node, key)
-        else:
-            node = node[key]
-    return node
+    return functools.reduce(_inside, path, potential)
+
+
+def _inside(node: Any, key: str | int) -> Any:
+    if isinstance(key, str) and not isinstance(node, Mapping):
+        return getattr(node, key)
+    return node[key]
 
 
 def replace_parameters(potential: Potential, values: Mapping[str, Any]) -> Potential:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mdsens.potentials.base import parameter
-from mdsens.potentials.bond_orders import BondOrderPotential, Sharing, as_pairs, as_powers, weakened
+from mdsens.potentials.bond_orders import BondOrderPotential, weakened
 from mdsens.potentials.shells import Shells
 
 
@@ -46,16 +46,10 @@ class Tersoff(BondOrderPotential):
     R: Float[Array, "..."] = parameter("Å", lower=0.0, text="middle of the cutoff")
     D: Float[Array, "..."] = parameter("Å", lower=-1e-9, text="half the width of the cutoff; 0: a jump")
     elements: tuple[str, ...] = eqx.field(static=True)
-    m: int | tuple[int, ...] = eqx.field(static=True, kw_only=True, default=3, converter=as_powers)
-    sharing: Sharing = eqx.field(static=True, kw_only=True, default=(), converter=as_pairs)
-    source: str = eqx.field(static=True, kw_only=True, default="")
 
     def repulsion(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
         decay = jnp.exp(-self.of_bonds("lambda1", shells) * r)
         return self.bond_cutoff(r, shells) * self.of_bonds("A", shells) * decay
-
-    def attraction(self, r: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
-        return self.of_bonds("B", shells) * jnp.exp(-self.of_bonds("lambda2", shells) * r)
 
     def bond_order(self, zeta: Float[Array, "atoms width"], shells: Shells) -> Float[Array, "atoms width"]:
         n = self.of_bonds("n", shells)
