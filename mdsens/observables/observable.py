@@ -6,10 +6,12 @@ the symmetry of a crystal, is looked at once by `bind`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -172,11 +174,31 @@ def shapes_of(
 ) -> list[list[tuple[int, ...]]]:
     """Shape of every result, without computing it; checks what each observable returns.
 
+    Each is looked at once for arrays of one shape: that takes as long as a step of a relaxation.
+
     Raises:
         InputError: as `Observable.measure`.
     """
-    look = lambda o: eqx.filter_eval_shape(lambda p, s: o.measure(p, s), potential, dict(states))
-    return [[array.shape for array in look(o)] for o in observables]
+    leaves, form = jax.tree.flatten((potential, dict(states)))
+    described = tuple(_description(leaf) for leaf in leaves)
+    try:
+        hash((tuple(observables), form, described))
+    except TypeError:  # an observable of a user's own, or a setting of a potential, that has no hash
+        look = _shapes.__wrapped__
+    else:
+        look = _shapes
+    return [list(look(observable, form, described)) for observable in observables]
+
+
+def _description(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if eqx.is_array(leaf) else leaf
+
+
+@functools.lru_cache(maxsize=512)
+def _shapes(observable: Observable, form: Any, described: tuple[Any, ...]) -> tuple[tuple[int, ...], ...]:
+    potential, states = jax.tree.unflatten(form, described)
+    found = eqx.filter_eval_shape(observable.measure, potential, states)
+    return tuple(array.shape for array in found)
 
 
 def measure_all(observables: Sequence[Observable], potential: Potential, states: States) -> Array:

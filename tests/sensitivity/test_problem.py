@@ -1,5 +1,7 @@
 """What a sensitivity may be asked for: states, parameters and observables, each refused by its name."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -114,3 +116,34 @@ def test_a_problem_looks_once_at_its_states():
     assert problem.names == ("energy",) and problem.units == ("eV",)
     assert problem.views is problem.views and problem.theta is problem.theta
     assert float(problem.values()[0]) == pytest.approx(float(ms.energy(ARGON, PAIR)), rel=1e-12)
+
+
+def test_an_observable_is_traced_once_for_states_of_one_shape():
+    traced = []
+
+    def length(potential, states):
+        traced.append(states["structure"].structure.n_atoms)
+        return (jnp.linalg.norm(states["structure"].structure.positions[1]),)
+
+    observable = ms.Observable(("length",), ("Å",), length)
+    farther = Equilibrium.at(ARGON, PAIR.at(1.1 * PAIR.positions))
+    for state in (STATE, farther, STATE):
+        assert SensitivityProblem.of(state, observable, None).names == ("length",)
+    assert traced == [2]
+    # states of another size are looked at anew
+    three = ms.Structure.create([[0.0, 0, 0], [3.8, 0, 0], [0, 3.8, 0]], ["Ar"] * 3)
+    SensitivityProblem.of(Equilibrium.at(ARGON, three), observable, None)
+    assert traced == [2, 3]
+
+
+def test_an_observable_without_a_hash_is_looked_at_each_time():
+    @dataclasses.dataclass
+    class Scaled:
+        factors: list[float]
+
+        def __call__(self, potential, states):
+            return [factor * states["structure"].structure.positions[1, 0] for factor in self.factors]
+
+    observable = ms.Observable(("once", "twice"), ("Å", "Å"), Scaled([1.0, 2.0]))
+    for _ in range(2):
+        assert SensitivityProblem.of(STATE, observable, None).names == ("once", "twice")
