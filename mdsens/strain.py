@@ -43,4 +43,5 @@ def from_voigt(voigt: Float[Array, "6"]) -> Float[Array, "3 3"]:
 
 def volume_of(cell: Float[Array, "3 3"]) -> Float[Array, ""]:
     """Volume of a cell, Å³; zero where a cell vector is missing."""
-    return jnp.abs(jnp.dot(cell[0], jnp.cross(cell[1], cell[2])))
+    a, b, c = cell
+    return jnp.abs(jnp.dot(a, jnp.cross(b, c)))

@@ -307,7 +307,8 @@ def _numbers(name: str, value: Any, form: str) -> np.ndarray:
         raise InputError(f"{name} = {checks.short(value)}: give {form}, as real numbers.")
     array = array.astype(float)
     if not np.all(np.isfinite(array)):
-        where = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+        first = np.argwhere(~np.isfinite(array))[0]
+        where = tuple(first.tolist())
         raise InputError(f"{name}{list(where)} = {array[where]}: {form} must be finite.")
     return array
 
@@ -505,7 +506,8 @@ def _held_axes(constraint: Any, cell: np.ndarray) -> np.ndarray:
 
 
 def _axis_of(direction: Any, name: str) -> np.ndarray:
-    along = np.abs(np.asarray(direction, float)) > 1e-12 * np.linalg.norm(direction)
+    parts = np.abs(np.asarray(direction, float))
+    along = parts > 1e-12 * np.linalg.norm(direction)
     if along.sum() != 1:
         raise InputError(
             f"constraint {name} has the direction {np.asarray(direction).tolist()}: only x, y and z can be "

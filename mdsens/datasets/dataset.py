@@ -57,13 +57,15 @@ class LabelledStructure(NamedTuple):
     def place(self) -> bytes:
         """Atoms and cell as bytes, positions to 1e-5 Å: also equal after a file has rounded them."""
         s = self.structure
-        lengths = [np.round(np.asarray(array), 5) + 0.0 for array in (s.positions, s.cell)]  # no -0
-        return b"|".join(np.asarray(array).tobytes() for array in (*lengths, s.species, s.pbc))
+        rounded = lambda array: np.round(np.asarray(array), 5) + 0.0  # no -0
+        parts = (rounded(s.positions), rounded(s.cell), s.species, s.pbc)
+        return b"|".join(np.asarray(part).tobytes() for part in parts)
 
     def content(self) -> bytes:
         """Atoms, cell and labels as bytes: equal for equal entries, whatever their group and origin."""
         s = self.structure
-        parts = [s.positions, s.cell, s.species, s.pbc, self.energy, self.forces, self.stress, self.known]
+        parts = [s.positions, s.cell, s.species, s.pbc]
+        parts += [self.energy, self.forces, self.stress, self.known]
         parts += [] if s.charges is None else [s.charges]
         parts += s.columns.values()
         arrays = (np.asarray(np.nan if part is None else part) for part in parts)
@@ -126,13 +128,10 @@ class Dataset:
         n = len(structures)
         labels = {"energies": energies, "forces": forces, "stresses": stresses}
         columns = [_column(name, values, n) for name, values in labels.items()]
-        rows = zip(structures, *columns, strict=True)
-        return cls(
-            tuple(
-                labelled(structure, *row, group=group, origin=f"structure {k}")
-                for k, (structure, *row) in enumerate(rows)
-            )
-        )
+        entries = []
+        for k, row in enumerate(zip(structures, *columns, strict=True)):
+            entries.append(labelled(*row, group=group, origin=f"structure {k}"))
+        return cls(tuple(entries))
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -159,7 +158,8 @@ class Dataset:
     def without(self, which: Iterable[int]) -> "Dataset":
         """All but some entries: outliers, say."""
         left_out = {int(k) for k in which}
-        return Dataset(tuple(entry for k, entry in enumerate(self.entries) if k not in left_out))
+        kept = [entry for k, entry in enumerate(self.entries) if k not in left_out]
+        return Dataset(tuple(kept))
 
     @property
     def structures(self) -> list[Structure]:
@@ -171,8 +171,10 @@ class Dataset:
         """Chemical symbols that occur, by atomic number."""
         from ase.data import chemical_symbols
 
-        numbers = sorted({int(z) for entry in self.entries for z in np.unique(entry.structure.species)})
-        return tuple(chemical_symbols[z] for z in numbers)
+        numbers: set[int] = set()
+        for structure in self.structures:
+            numbers.update(np.unique(structure.species).tolist())
+        return tuple(chemical_symbols[z] for z in sorted(numbers))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -196,7 +198,8 @@ class Dataset:
         from ase.data import atomic_numbers
 
         numbers = [atomic_numbers[symbol] for symbol in self.elements]
-        rows = [[int(np.sum(np.asarray(s.species) == z)) for z in numbers] for s in self.structures]
+        count = lambda structure, z: int(np.sum(np.asarray(structure.species) == z))
+        rows = [[count(structure, z) for z in numbers] for structure in self.structures]
         return np.array(rows, float).reshape(len(self), len(numbers))
 
     def weighted(self, weights: Mapping[str, Any]) -> "Dataset":
@@ -207,12 +210,12 @@ class Dataset:
         """
         for name in weights:
             if name not in self.groups:
-                raise InputError(
-                    f"no group is called '{name}'.{nearest(name, self.groups)} There are "
-                    f"{', '.join(map(repr, self.groups))}."
-                )
+                there = ", ".join(map(repr, self.groups))
+                hint = nearest(name, self.groups)
+                raise InputError(f"no group is called '{name}'.{hint} There are {there}.")
         chosen = {name: as_weights(value, f"group '{name}'") for name, value in weights.items()}
-        return Dataset(tuple(e._replace(weights=chosen.get(e.group, e.weights)) for e in self.entries))
+        weighted = lambda entry: entry._replace(weights=chosen.get(entry.group, entry.weights))
+        return Dataset(tuple(weighted(entry) for entry in self.entries))
 
     def fingerprint(self) -> str:
         """A text that is the same for the same entries in the same order, and for no others."""
@@ -240,13 +243,13 @@ def labelled(
         InputError: a label of another shape, or not finite; a stress without a volume; a negative weight.
     """
     require_structure(structure)
-    where = origin or "the structure"
+    n, where = structure.n_atoms, origin or "the structure"
     return LabelledStructure(
         structure=structure,
         energy=None if energy is None else number(f"the energy of {where}", energy, "eV"),
-        forces=_forces(forces, known, structure.n_atoms, where),
+        forces=_forces(forces, known, n, where),
         stress=_stress(stress, structure, where),
-        known=None if forces is None else _known(known, structure.n_atoms, where),
+        known=None if forces is None else _known(known, n, where),
         weights=as_weights(weights, where),
         group=group,
         origin=origin,
@@ -261,12 +264,12 @@ def as_weights(value: Any, where: str) -> LabelWeights:
     """
     if value is None:
         return LabelWeights()
-    parts = tuple(value) if isinstance(value, tuple | list | np.ndarray) else (value,) * 3
+    several = isinstance(value, tuple | list | np.ndarray)
+    parts = tuple(value) if several else (value,) * 3
     if len(parts) != 3:
         raise InputError(f"weights of {where} = {value}: give one number, or three: energy, forces, stress.")
-    names = LabelWeights._fields
-    numbers = zip(names, parts, strict=True)
-    return LabelWeights(*(number(f"weight of the {n} of {where}", x, at_least=0.0) for n, x in numbers))
+    weight = lambda name, x: number(f"weight of the {name} of {where}", x, at_least=0.0)
+    return LabelWeights(*map(weight, LabelWeights._fields, parts))
 
 
 def _column(name: str, values: Any, n: int) -> list[Any]:

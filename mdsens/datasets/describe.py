@@ -12,17 +12,21 @@ def describe(data: Dataset) -> list[tuple[str, str]]:
     """Rows of a table: what, and its value with the unit."""
     counts = data.counts()
     sizes = sorted({entry.structure.n_atoms for entry in data})
-    each = f"{sizes[0]} in each structure" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} in a structure"
+    several = f"{sizes[0]} to {sizes[-1]} in a structure"
+    each = several if len(sizes) > 1 else f"{sizes[0]} in each structure"
+    vectors = sorted({_periodic(entry.structure.pbc) for entry in data})
     rows = [
         ("structures", f"{counts.structures}"),
         ("atoms", f"{counts.atoms}; {each}"),
         ("elements", ", ".join(data.elements)),
-        ("periodic along", ", ".join(sorted({_periodic(entry.structure.pbc) for entry in data}))),
+        ("periodic along", ", ".join(vectors)),
         ("with energy", f"{counts.energies}"),
         ("with forces", f"{counts.forces} ({counts.atoms_with_forces} atoms)"),
         ("with stress", f"{counts.stresses}"),
     ]
-    return rows + _groups(data) + _energies(data) + _forces(data) + _pressures(data)
+    for further in (_groups, _energies, _forces, _pressures):
+        rows += further(data)
+    return rows
 
 
 def _periodic(pbc: tuple[bool, bool, bool]) -> str:
@@ -33,7 +37,8 @@ def _groups(data: Dataset) -> list[tuple[str, str]]:
     names = [entry.group for entry in data]
     if set(names) == {""}:
         return []
-    return [("groups", "; ".join(f"{name or 'none'}: {names.count(name)}" for name in data.groups))]
+    counted = [f"{name or 'none'}: {names.count(name)}" for name in data.groups]
+    return [("groups", "; ".join(counted))]
 
 
 def _energies(data: Dataset) -> list[tuple[str, str]]:
@@ -55,21 +60,24 @@ def _forces(data: Dataset) -> list[tuple[str, str]]:
     if not parts:
         return []
     sizes = np.concatenate(parts)
-    return [("force", f"{np.sqrt(np.mean(sizes**2)):.4g} eV/Å, root mean square; at most {sizes.max():.4g}")]
+    typical = np.sqrt(np.mean(sizes**2))
+    return [("force", f"{typical:.4g} eV/Å, root mean square; at most {sizes.max():.4g}")]
 
 
 def _pressures(data: Dataset) -> list[tuple[str, str]]:
-    pressures = [-GPA * np.trace(entry.stress) / 3 for entry in data if entry.stress is not None]
-    return [("pressure", f"{min(pressures):.4g} to {max(pressures):.4g} GPa")] if pressures else []
+    stresses = [entry.stress for entry in data if entry.stress is not None]
+    if not stresses:
+        return []
+    pressures = [-GPA * np.trace(stress) / 3 for stress in stresses]
+    return [("pressure", f"{min(pressures):.4g} to {max(pressures):.4g} GPa")]
 
 
 def in_words(found: Duplicate | Outlier, data: Dataset) -> str:
     """One line about something that looks wrong."""
     if isinstance(found, Outlier):
         usual = "should be at least" if found.what == "distance" else "usual is"
-        return (
-            f"{data[found.row].name}: {found.what} {found.value:.4g} {found.unit}, {usual} {found.usual:.4g}"
-        )
+        name = data[found.row].name
+        return f"{name}: {found.what} {found.value:.4g} {found.unit}, {usual} {found.usual:.4g}"
     names = f"{data[found.second].name} is {data[found.first].name} again"
     if not found.contradictory:
         return names

@@ -75,10 +75,12 @@ def _content(data: Dataset) -> dict[str, Any]:
 
 
 def _labels(data: Dataset) -> dict[str, Any]:
-    forces = [np.zeros((e.structure.n_atoms, 3)) if e.forces is None else e.forces for e in data]
+    no_forces = lambda entry: np.zeros((entry.structure.n_atoms, 3))
+    forces = [no_forces(e) if e.forces is None else e.forces for e in data]
     known = [_mask(entry) for entry in data]
     energies = [0.0 if e.energy is None else e.energy for e in data]
-    stresses = [np.zeros((3, 3)) if e.stress is None else e.stress for e in data]
+    no_stress = np.zeros((3, 3))
+    stresses = [no_stress if e.stress is None else e.stress for e in data]
     return {
         "energy": Quantity(energies, "eV", "structures"),
         "has_energy": _rows(data, lambda e: e.energy is not None),
@@ -93,7 +95,8 @@ def _charges(data: Dataset) -> dict[str, Any]:
     charges = [entry.structure.charges for entry in data]
     if all(charge is None for charge in charges):
         return {}
-    filled = [np.zeros(e.structure.n_atoms) if q is None else q for e, q in zip(data, charges, strict=True)]
+    none = [np.zeros(entry.structure.n_atoms) for entry in data]
+    filled = [zeros if q is None else q for q, zeros in zip(charges, none, strict=True)]
     there = [charge is not None for charge in charges]
     return {"charges": Quantity(np.concatenate(filled), "e", "atoms"), "has_charges": there}
 
@@ -140,7 +143,8 @@ def read_own(path: Path) -> tuple[Dataset, dict[str, Any]]:
         raise FileFormatError(f"'{path}' has no '{missing[0]}', which every data set has: write it anew.")
     optional = [name for name in ("charges", "has_charges", "columns") if name in content]
     values = {name: _plain(content.pop(name)) for name in (*needed, *optional)}
-    return Dataset(tuple(_entry(values, k) for k in range(len(values["offsets"]) - 1))), content
+    count = len(values["offsets"]) - 1
+    return Dataset(tuple(_entry(values, k) for k in range(count))), content
 
 
 def _plain(value: Any) -> Any:
@@ -148,7 +152,8 @@ def _plain(value: Any) -> Any:
 
 
 def _entry(values: Mapping[str, Any], k: int) -> LabelledStructure:
-    atoms = slice(int(values["offsets"][k]), int(values["offsets"][k + 1]))
+    start, end = values["offsets"][k : k + 2].tolist()
+    atoms = slice(start, end)
     charged = "charges" in values and bool(values["has_charges"][k])
     x, y, z = (bool(along) for along in values["pbc"][k])
     structure = Structure(

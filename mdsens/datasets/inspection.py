@@ -84,7 +84,8 @@ def find_duplicates(data: Dataset) -> list[Duplicate]:
     firsts: dict[tuple, list[int]] = {}
     for k, entry in enumerate(data):
         alike = firsts.setdefault(_kind(entry.structure), [])
-        same = next((f for f in alike if np.abs(sums[f] - sums[k]).max() < SAME), None)
+        equal = (f for f in alike if np.abs(sums[f] - sums[k]).max() < SAME)
+        same = next(equal, None)
         if same is None:
             alike.append(k)
         else:
@@ -107,16 +108,18 @@ def surroundings(structure: Structure) -> Float[np.ndarray, "numbers"]:
     """Numbers that are equal for the same atoms, whatever their order, place and orientation."""
     neighbors = find_neighbors(structure, REACH)
     valid = np.asarray(neighbors.valid)
-    i, j = np.asarray(neighbors.i)[valid], np.asarray(neighbors.j)[valid]
-    r = np.linalg.norm(np.asarray(neighbors.vectors(structure))[valid], axis=1)
+    i, j, d = (np.asarray(a)[valid] for a in (neighbors.i, neighbors.j, neighbors.vectors(structure)))
+    r = np.linalg.norm(d, axis=1)[:, None]
     species = np.asarray(structure.species)
     # smooth at REACH, so that a neighbor there changes nothing
-    bumps = np.exp(-(((r[:, None] - CENTERS) / WIDTH) ** 2)) * (1 - (r[:, None] / REACH) ** 2) ** 2
+    fading = (1 - (r / REACH) ** 2) ** 2
+    bumps = np.exp(-(((r - CENTERS) / WIDTH) ** 2)) * fading
     sums = [_sums(bumps, i, j, species, z) for z in np.unique(species)]
     table = np.concatenate(sums, axis=1)
     # each kind of atoms apart; powers tell apart what has the same sum
     parts = [table[species == z] for z in np.unique(species)]
-    return np.concatenate([(part**power).sum(0) for part in parts for power in (1, 2, 3)])
+    powers = [part**power for part in parts for power in (1, 2, 3)]
+    return np.concatenate([power.sum(0) for power in powers])
 
 
 def _sums(bumps: np.ndarray, i: np.ndarray, j: np.ndarray, species: np.ndarray, z: int) -> np.ndarray:
@@ -147,12 +150,14 @@ def _energies(data: Dataset) -> dict[int, float]:
     table = reference_energies(data).energies
     counts = data.compositions()
     shifts = counts @ np.array([table[symbol] for symbol in data.elements])
-    return {k: (float(data[k].energy or 0.0) - shifts[k]) / counts[k].sum() for k in rows}
+    beyond = lambda k: float(data[k].energy or 0.0) - shifts[k]
+    return {k: beyond(k) / counts[k].sum() for k in rows}
 
 
 def _largest(data: Dataset, label: str) -> dict[int, float]:
-    values = ((k, getattr(entry, label)) for k, entry in enumerate(data))
-    return {k: float(np.linalg.norm(array, axis=-1).max()) for k, array in values if array is not None}
+    values = {k: getattr(entry, label) for k, entry in enumerate(data)}
+    longest = lambda array: float(np.linalg.norm(array, axis=-1).max())
+    return {k: longest(array) for k, array in values.items() if array is not None}
 
 
 def _far_off(data: Dataset, what: str, values: dict[int, float], unit: str) -> Iterator[Outlier]:
@@ -176,7 +181,8 @@ def _close_atoms(data: Dataset) -> Iterator[Outlier]:
         if not valid.any():
             continue
         r = np.linalg.norm(np.asarray(neighbors.vectors(structure)), axis=1)[valid]
-        limit = TOO_CLOSE * (radii[np.asarray(neighbors.i)] + radii[np.asarray(neighbors.j)])[valid]
+        i, j = np.asarray(neighbors.i)[valid], np.asarray(neighbors.j)[valid]
+        limit = TOO_CLOSE * (radii[i] + radii[j])
         worst = int(np.argmin(r / limit))
         if r[worst] < limit[worst]:
             yield Outlier(k, "distance", float(r[worst]), float(limit[worst]), "Å")

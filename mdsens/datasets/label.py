@@ -40,7 +40,8 @@ def _values(potential: Potential, batch: LabelledBatch) -> BatchValues:
 
 def _labelled(entry: LabelledStructure, values: BatchValues, row: int) -> LabelledStructure:
     n = entry.structure.n_atoms
-    energy, forces = float(values.energy[row]), np.array(values.forces[row][:n])
+    energy = float(values.energy[row])
+    forces = np.array(values.forces[row][:n])
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise NonFiniteError(
             f"energy or forces of {entry.name} are not finite: atoms are on top of each other, or a "

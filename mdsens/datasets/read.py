@@ -100,11 +100,10 @@ def _warn(text: str) -> None:
 def _say_what_is_missing(path: Path, data: Dataset, notice: Callable[[str], None]) -> None:
     n = data.counts()
     found = {"energy": n.energies, "forces": n.forces, "stress": n.stresses}
-    partly = [
-        f"{n.structures - k} of {n.structures} have no {name}"
-        for name, k in found.items()
-        if 0 < k < n.structures
-    ]
+    partly = []
+    for name, count in found.items():
+        if 0 < count < n.structures:
+            partly.append(f"{n.structures - count} of {n.structures} have no {name}")
     if partly:
         notice(f"'{path}': {', '.join(partly)}: these labels count for nothing.")
 
@@ -152,7 +151,8 @@ def _of_simulation(path: Path, group: str) -> Iterator[LabelledStructure]:
         run = trajectory.of_replica(replica)
         for k, structure in enumerate(run.structures()):
             forces = None if run.forces is None else run.forces[k]
-            origin = f"{path.name}:{replica}:{k}" if replicas > 1 else f"{path.name}:{k}"
+            which = f"{replica}:{k}" if replicas > 1 else f"{k}"
+            origin = f"{path.name}:{which}"
             yield labelled(structure, run.potential[k], forces, group=group, origin=origin)
 
 
@@ -168,8 +168,9 @@ def _of_mdtraj(path: Path, group: str) -> Iterator[LabelledStructure]:
         )
     arrays = {name: _in_our_units(path, name, raw) for name in ("positions", "forces", "potential_energy")}
     structures = _with_boxes(path, arrays["positions"], raw.species)
+    labels = (arrays["potential_energy"], arrays["forces"])
     for k, structure in enumerate(structures):
-        energy, forces = (None if a is None else a[k] for a in (arrays["potential_energy"], arrays["forces"]))
+        energy, forces = (None if label is None else label[k] for label in labels)
         yield labelled(structure, energy, forces, group=group, origin=f"{path.name}:{k}")
 
 
@@ -239,7 +240,8 @@ def _rows_of_database(path: Path) -> "list[Atoms]":
 def _atoms_of(row: Any) -> "Atoms":
     atoms = row.toatoms()
     atoms.info.update(row.key_value_pairs)
-    atoms.info.update({name: value for name, value in dict(row.data).items() if name not in atoms.info})
+    for name, value in dict(row.data).items():
+        atoms.info.setdefault(name, value)
     return atoms
 
 
@@ -249,9 +251,9 @@ def _check_names(path: Path, frames: "list[Atoms]", request: Request) -> None:
         if name is None or any(_lookup(atoms, name) is not None for atoms in frames):
             continue
         there = sorted({key for atoms in frames for key in _keys(atoms)})
+        hint, listed = nearest(name, there), ", ".join(there) or "no labels at all"
         raise InputError(
-            f"'{path}': no structure has its {label} under the name '{name}'.{nearest(name, there)} There "
-            f"are {', '.join(there) or 'no labels at all'}."
+            f"'{path}': no structure has its {label} under the name '{name}'.{hint} There are {listed}."
         )
 
 
@@ -271,18 +273,15 @@ def _lookup(atoms: "Atoms", name: str) -> Any:
 
 def _of_ase(atoms: "Atoms", request: Request, origin: str) -> LabelledStructure:
     units, names = request.units, request.names
-    values = {label: _lookup(atoms, names[label] or usual) for label, usual in USUAL.items()}
-    stress = _stress_of(atoms, values["stress"], request)
+    given = lambda label: _lookup(atoms, names[label] or USUAL[label])
+    finite = lambda label, value, unit: _finite(label, value, unit, request, origin)
     structure = _scaled(atoms, units.length, request.columns)
     known = atoms.arrays.get(KNOWN)
-    labels = {
-        "energy": _finite("energy", values["energy"], units.energy, request, origin),
-        "forces": _finite("forces", values["forces"], units.force, request, origin),
-        "stress": _finite("stress", stress, 1.0, request, origin),
-    }
     return labelled(
         structure,
-        **labels,
+        energy=finite("energy", given("energy"), units.energy),
+        forces=finite("forces", given("forces"), units.force),
+        stress=finite("stress", _stress_of(atoms, given("stress"), request), 1.0),
         known=None if known is None else np.asarray(known, bool),
         weights=_weights(atoms),
         group=request.group or str(atoms.info.get(GROUP, "")),
@@ -306,7 +305,8 @@ def _stress_of(atoms: "Atoms", given: Any, request: Request) -> np.ndarray | Non
     if request.names["stress"] is not None:
         return None
     virial = next((atoms.info[name] for name in VIRIALS if name in atoms.info), None)
-    volume = abs(np.linalg.det(atoms.cell.array)) * request.units.length**3
+    theirs = abs(np.linalg.det(atoms.cell.array))
+    volume = theirs * request.units.length**3
     if virial is None or not volume > 0:
         return None
     # a virial is -V times the stress

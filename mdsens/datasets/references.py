@@ -47,10 +47,12 @@ def reference_energies(data: Dataset) -> ReferenceEnergies:
     counts = data.compositions()[rows]
     sizes = counts.sum(1)
     energies = np.array([data[k].energy for k in rows], float)
-    solution, _, rank, _ = np.linalg.lstsq(counts / sizes[:, None], energies / sizes, rcond=1e-10)
-    left = energies / sizes - counts @ solution / sizes
-    by_symbol = {symbol: float(e) for symbol, e in zip(data.elements, solution, strict=True)}
-    return ReferenceEnergies(by_symbol, float(np.sqrt(np.mean(left**2))), int(rank) == len(data.elements))
+    shares, per_atom = counts / sizes[:, None], energies / sizes
+    solution, _, rank, _ = np.linalg.lstsq(shares, per_atom, rcond=1e-10)
+    left = per_atom - counts @ solution / sizes
+    by_symbol = dict(zip(data.elements, solution.tolist(), strict=True))
+    residual = float(np.sqrt(np.mean(left**2)))
+    return ReferenceEnergies(by_symbol, residual, int(rank) == len(data.elements))
 
 
 def subtract_references(data: Dataset, references: Mapping[str, float] | ReferenceEnergies) -> Dataset:
@@ -62,14 +64,12 @@ def subtract_references(data: Dataset, references: Mapping[str, float] | Referen
     table = references.energies if isinstance(references, ReferenceEnergies) else dict(references)
     for symbol in data.elements:
         if symbol not in table:
-            raise InputError(
-                f"there is no reference energy for {symbol}.{nearest(symbol, table)} Given are "
-                f"{', '.join(table) or 'none'}."
-            )
-    values = np.array([number(f"reference energy of {s}", table[s], "eV") for s in data.elements])
-    shifts = data.compositions() @ values
-    moved = (
-        entry if entry.energy is None else entry._replace(energy=entry.energy - float(shift))
-        for entry, shift in zip(data, shifts, strict=True)
-    )
+            hint, given = nearest(symbol, table), ", ".join(table) or "none"
+            raise InputError(f"there is no reference energy for {symbol}.{hint} Given are {given}.")
+    values = [number(f"reference energy of {s}", table[s], "eV") for s in data.elements]
+    shifts = data.compositions() @ np.array(values)
+    moved = []
+    for entry, shift in zip(data, shifts.tolist(), strict=True):
+        energy = None if entry.energy is None else entry.energy - shift
+        moved.append(entry._replace(energy=energy))
     return Dataset(tuple(moved))

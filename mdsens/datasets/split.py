@@ -49,7 +49,8 @@ def split(
     Raises:
         InputError: shares that leave nothing to train on.
     """
-    shares = [number(n, x, at_least=0.0) for n, x in (("validation", validation), ("test", test))]
+    given = {"validation": validation, "test": test}
+    shares = [number(name, share, at_least=0.0) for name, share in given.items()]
     whole("seed", seed)
     keys = [_key(entry, seed, by_group) for entry in data]
     units = sorted(set(keys))
@@ -66,7 +67,8 @@ def split(
     part |= dict.fromkeys(units[n_validation : n_validation + n_test], "test")
     where = np.array([part[key] for key in keys])
     rows = {name: np.flatnonzero(where == name) for name in ("train", "validation", "test")}
-    return DatasetSplit(data[rows["train"]], data[rows["validation"]], data[rows["test"]], rows)
+    parts = {name: data[chosen] for name, chosen in rows.items()}
+    return DatasetSplit(**parts, rows=rows)
 
 
 def _key(entry: LabelledStructure, seed: int, by_group: bool) -> bytes:

@@ -107,6 +107,9 @@ def sensitivities(
     errors, residuals = _errors(problem, mode, first, derivative, newton)
     moves = {key: _cartesian_moves(problem.states[key], rows) for key, rows in first.moves.items()}
     units = [entry.unit for entry in find_entries(potential, problem.selection.names)]
+    certificates = {
+        key: _with_residual(state.certificate, residuals[key]) for key, state in problem.states.items()
+    }
     report = SensitivityReport(
         observables=problem.names,
         units=problem.units,
@@ -119,9 +122,7 @@ def sensitivities(
         relaxation=first.relaxation,
         errors=errors,
         mode=mode,
-        certificate={
-            key: _with_residual(state.certificate, residuals[key]) for key, state in problem.states.items()
-        },
+        certificate=certificates,
         relaxed=relaxed,
         moves=moves,
     )
@@ -143,10 +144,10 @@ def _starts(structure: Any) -> dict[str, Structure]:
         raise InputError(
             'no structures are given: pass one, or several by name, {"defect": ..., "bulk": ...}.'
         )
-    return {
-        key: s.structure if isinstance(s, Relaxed) else require_structure(s, key)
-        for key, s in by_name.items()
-    }
+    start = lambda key, given: (
+        given.structure if isinstance(given, Relaxed) else require_structure(given, key)
+    )
+    return {key: start(key, given) for key, given in by_name.items()}
 
 
 def _cells(cell: Any, starts: Mapping[str, Structure]) -> dict[str, Any]:
@@ -209,7 +210,8 @@ def _newton_step(problem: SensitivityProblem, state: Equilibrium):
 
 
 def _cartesian_moves(state: Equilibrium, rows: Any) -> np.ndarray:
-    return np.asarray(cartesian(state.landscape.coordinates, state.w, rows))[:, : state.n_atoms]
+    moves = cartesian(state.landscape.coordinates, state.w, rows)
+    return np.asarray(moves)[:, : state.n_atoms]
 
 
 def _with_residual(certificate: Certificate, residual: float) -> Certificate:

@@ -90,7 +90,8 @@ class Steps:
         p = self.problem
         views = {key: _seen(p.views[key], structure, potential) for key, structure in states.items()}
         origin = {key: jnp.zeros_like(state.w) for key, state in p.states.items()}
-        return np.asarray(observe(p.observables, p.selection, p.potential, views, jnp.asarray(theta), origin))
+        what = p.observables, p.selection, p.potential
+        return np.asarray(observe(*what, views, jnp.asarray(theta), origin))
 
 
 def _seen(old: View, structure: Structure, potential: Potential) -> View:
@@ -202,9 +203,10 @@ def re_relax(
     for k, name in enumerate(names):
         step = min(CHECK_STEP, FOLD_SHARE * float(steps.folds[k]))
         if step < CHECK_STEP:
+            fold = 100 * steps.folds[k]
             elsewhere.append(
-                f"{name}: the minimum is gone when it changes by about {100 * steps.folds[k]:.1g} %, where "
-                f"its softest mode loses its curvature; differences were taken over {100 * step:.1g} %"
+                f"{name}: the minimum is gone when it changes by about {fold:.1g} %, where its softest mode "
+                f"loses its curvature; differences were taken over {100 * step:.1g} %"
             )
         difference = relaxed_with(k, step) - relaxed_with(k, -step)
         derivative[:, k] = difference / (2 * step * steps.scales[k])
@@ -269,7 +271,8 @@ def largest_range(
             differences.
     """
     # second differences of values with 15 digits: what is below this is zero
-    noise = 4e-14 * np.abs(values[:, None]) / 4e-6 * (STEP / lengths) ** 2 + 1e-12
+    rounding = 4e-14 * np.abs(values[:, None])
+    noise = rounding / 4e-6 * (STEP / lengths) ** 2 + 1e-12
     curved = np.abs(second) > noise
     known = np.where(np.abs(first) > errors, np.abs(first), 0.0)
     slope = np.where(curved, np.abs(second), 1.0)

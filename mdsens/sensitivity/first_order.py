@@ -12,7 +12,7 @@ size.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -133,32 +133,29 @@ def differentiate(
 def _forward(problem: SensitivityProblem, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:
     rows, residuals = {}, {}
     for key, state in problem.states.items():
-        B = force_change(state.landscape, ws[key], problem.selection, problem.theta)
-        rows[key], residuals[key] = _corrected(problem, key, ws[key], -B, previous, False)
-    clamped, relaxation = _push(
-        problem.observables,
-        problem.selection,
-        problem.potential,
-        problem.views,
-        problem.theta,
-        dict(ws),
-        rows,
-    )
+        w = ws[key]
+        B = force_change(state.landscape, w, problem.selection, problem.theta)
+        rows[key], residuals[key] = _corrected(problem, key, w, -B, previous, False)
+    clamped, relaxation = _push(*_measured(problem), problem.theta, dict(ws), rows)
     return Parts(np.asarray(clamped).T, np.asarray(relaxation).T, rows, residuals, rows)
 
 
 def _reverse(problem: SensitivityProblem, ws: Mapping[str, Vector], previous: Parts | None) -> Parts:
-    clamped, slopes = _pull(
-        problem.observables, problem.selection, problem.potential, problem.views, problem.theta, dict(ws)
-    )
+    selection, theta = problem.selection, problem.theta
+    clamped, slopes = _pull(*_measured(problem), theta, dict(ws))
     rows, residuals = {}, {}
     relaxation = np.zeros(clamped.shape)
     for key, state in problem.states.items():
-        rows[key], residuals[key] = _corrected(problem, key, ws[key], slopes[key], previous, True)
-        relaxation -= np.asarray(
-            pull_parameters(state.landscape, ws[key], problem.selection, problem.theta, rows[key])
-        )
+        w, slope = ws[key], slopes[key]
+        rows[key], residuals[key] = _corrected(problem, key, w, slope, previous, True)
+        pulled = pull_parameters(state.landscape, w, selection, theta, rows[key])
+        relaxation -= np.asarray(pulled)
     return Parts(np.asarray(clamped), relaxation, rows, residuals, {})
+
+
+def _measured(problem: SensitivityProblem) -> tuple[Any, Any, Any, Any]:
+    """What is measured, on what: the first arguments of the compiled functions below."""
+    return problem.observables, problem.selection, problem.potential, problem.views
 
 
 def _corrected(
@@ -202,7 +199,8 @@ def force_change(landscape: Landscape, w: Vector, selection: Selection, theta: T
     forces = lambda theta: _with_parameters(landscape, selection, theta).gradient(w)
     # the rows of the result, not those of the argument, decide how many fit at once: carry them along
     still = jnp.zeros((theta.size, w.size))
-    return map_rows(lambda e, zero: zero + jax.jvp(forces, (theta,), (e,))[1], jnp.eye(theta.size), still)
+    along = lambda direction: jax.jvp(forces, (theta,), (direction,))[1]
+    return map_rows(lambda e, zero: zero + along(e), jnp.eye(theta.size), still)
 
 
 @eqx.filter_jit
@@ -242,7 +240,8 @@ def _remainder(gauge: Gauge, right: Block, product: Block) -> tuple[Block, Float
 def cartesian(coordinates: Coordinates, w: Vector, rows: Block) -> Float[Array, "rows atoms 3"]:
     """Moves dW as motions of the atoms, Å per unit, strain included."""
     positions = lambda w: coordinates.structure(w).positions
-    return jax.vmap(lambda row: jax.jvp(positions, (w,), (row,))[1])(rows)
+    along = lambda row: jax.jvp(positions, (w,), (row,))[1]
+    return jax.vmap(along)(rows)
 
 
 @eqx.filter_jit
@@ -253,7 +252,8 @@ def _push(observables, selection: Selection, potential, views, theta, ws, moves:
     units = jnp.eye(theta.size)
     directions = jnp.concatenate([units, jnp.zeros_like(units)])
     motions = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), still, dict(moves))
-    pushed = map_rows(lambda dt, dws: jax.jvp(function, (theta, ws), (dt, dws))[1], directions, motions)
+    along = lambda *tangents: jax.jvp(function, (theta, ws), tangents)[1]
+    pushed = map_rows(along, directions, motions)
     return pushed[: theta.size], pushed[theta.size :]
 
 

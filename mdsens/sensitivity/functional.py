@@ -82,7 +82,8 @@ class FunctionSensitivity:
         x = self.curve.x if at is None else np.asarray(at)
         felt = np.flatnonzero(np.any(self.by_value != 0, axis=0))
         offset = (x[:, None] - self.curve.x[felt]) / width
-        bumps = np.exp(-0.5 * offset**2) / (width * np.sqrt(2 * np.pi))
+        area = width * np.sqrt(2 * np.pi)
+        bumps = np.exp(-0.5 * offset**2) / area
         return self.by_value[:, felt] @ bumps.T
 
     def felt(self) -> tuple[float, float]:
@@ -142,8 +143,9 @@ class FunctionalReport:
             writer.writerow(("observable", "function", "x", "dO_df_k", "density"))
             for f in self.functions.values():
                 for i, k in np.argwhere(f.by_value != 0):
-                    row = (f.curve.x[k], f.by_value[i, k], f.density[i, k])
-                    writer.writerow((self.observables[i], f.curve.name, *(repr(float(v)) for v in row)))
+                    numbers = (f.curve.x[k], f.by_value[i, k], f.density[i, k])
+                    texts = [repr(float(number)) for number in numbers]
+                    writer.writerow((self.observables[i], f.curve.name, *texts))
 
     def plot(
         self, path: str | Path | None = None, *, width: float | None = None, overwrite: bool = False
@@ -170,12 +172,13 @@ class FunctionalReport:
 def _shown_range(f: FunctionSensitivity) -> np.ndarray:
     low, high = f.felt()
     room = 0.05 * (high - low) + 5 * f.curve.spacing
-    low, high = max(low - room, f.curve.x[0]), min(high + room, f.curve.x[-1])
-    return np.linspace(low, high, 800)
+    first, last = f.curve.x[0], f.curve.x[-1]
+    return np.linspace(max(low - room, first), min(high + room, last), 800)
 
 
 def _shown_width(f: FunctionSensitivity, x: np.ndarray, part: float) -> float:
-    return max(part * (x[-1] - x[0]), 2 * f.curve.spacing)
+    extent = x[-1] - x[0]
+    return max(part * extent, 2 * f.curve.spacing)
 
 
 def _summary(f: FunctionSensitivity, i: int) -> list[str]:
@@ -183,7 +186,8 @@ def _summary(f: FunctionSensitivity, i: int) -> list[str]:
     x = _shown_range(f)
     s = np.abs(f.smoothed(_shown_width(f, x, WIDTH_IN_RANGE), x)[i])
     total = float(np.sum(s) * (x[1] - x[0]))
-    return [f"{low:.4g}", f"{high:.4g}", f"{total:.4g}", f"{x[np.argmax(s)]:.4g}" if total else ""]
+    strongest = f"{x[np.argmax(s)]:.4g}" if total else ""
+    return [f"{low:.4g}", f"{high:.4g}", f"{total:.4g}", strongest]
 
 
 def _draw(axes: Any, f: FunctionSensitivity, names: Sequence[str], units: Sequence[str], part: float) -> None:
@@ -196,9 +200,10 @@ def _draw(axes: Any, f: FunctionSensitivity, names: Sequence[str], units: Sequen
         ax.set_ylabel(f"{name.replace('_', ' ')}\n({_per(unit, f.curve)})", fontsize=8)
         ax.tick_params(labelsize=8)
         ax.spines[["top", "right"]].set_visible(False)
-    unit = f.curve.argument_unit if f.curve.argument_unit != "1" else ""
-    axes[-1].set_xlabel(f"{f.curve.argument} ({unit})" if unit else f.curve.argument, fontsize=9)
-    title = f"by {f.curve.name}({f.curve.argument}), bumps of {width:.2g} {unit}"
+    argument, unit = f.curve.argument, f.curve.argument_unit
+    unit = "" if unit == "1" else unit
+    axes[-1].set_xlabel(f"{argument} ({unit})" if unit else argument, fontsize=9)
+    title = f"by {f.curve.name}({argument}), bumps of {width:.2g} {unit}"
     axes[0].set_title(title.rstrip(), fontsize=9)
 
 
@@ -207,7 +212,8 @@ def _per(unit: str, curve: Curve) -> str:
     below = [u for u in (curve.unit, curve.argument_unit) if u != "1"]
     if not below:
         return unit
-    return f"{unit} / {below[0]}" if len(below) == 1 else f"{unit} / ({' '.join(below)})"
+    product = " ".join(below)
+    return f"{unit} / ({product})" if below[1:] else f"{unit} / {product}"
 
 
 def functional_sensitivities(
@@ -239,10 +245,9 @@ def functional_sensitivities(
             raise state.certificate.error(key)
     slopes = checked_derivative(problem, differentiate(problem, "reverse", problem.origin, None))
     ends = np.cumsum([len(curve.knots) for curve in chosen])[:-1]
-    found = {
-        curve.name: FunctionSensitivity(curve, by_knot * curve.factor)
-        for curve, by_knot in zip(chosen, np.split(slopes, ends, axis=1), strict=True)
-    }
+    found = {}
+    for curve, by_knot in zip(chosen, np.split(slopes, ends, axis=1), strict=True):
+        found[curve.name] = FunctionSensitivity(curve, by_knot * curve.factor)
     return FunctionalReport(problem.names, problem.units, problem.values(), found)
 
 
@@ -257,7 +262,8 @@ def change_function(potential: Potential, name: str, change: FunctionOfX) -> Pot
     known = {curve.name: curve for curve in chosen_curves(require_potential(potential), None)}
     curve = known[_known(name, known)]
     before = parameter_values(potential)
-    knots = np.array([before[name] for name in curve.knots]) + curve.factor * _values(change, curve)
+    old = np.array([before[name] for name in curve.knots])
+    knots = old + curve.factor * _values(change, curve)
     return replace_by_vector(potential, curve.knots, jnp.asarray(knots))
 
 

@@ -49,7 +49,8 @@ class Selection(NamedTuple):
     def values(self, potential: Potential) -> np.ndarray:
         """Their values in a potential."""
         entries = find_entries(potential, self.names)
-        arrays = {path: np.asarray(follow_path(potential, path)) for path in {e.path for e in entries}}
+        paths = {entry.path for entry in entries}
+        arrays = {path: np.asarray(follow_path(potential, path)) for path in paths}
         return np.array([arrays[e.path][e.index] for e in entries])
 
 

@@ -24,7 +24,8 @@ def parameters(bench: Bench) -> Iterator[Check]:
         bench.left_out.append("parameters: the potential has none")
         return
     v = jnp.asarray(bench.random.normal(size=(bench.structure.n_atoms, 3)))
-    change = jax.tree.map(lambda t: jnp.asarray(_size(t) * bench.random.normal(size=t.shape)), theta)
+    random = lambda t: jnp.asarray(_size(t) * bench.random.normal(size=t.shape))
+    change = jax.tree.map(random, theta)
     found = probe(bench.potential, bench.structure, bench.neighbors, v, change)
     yield from _forward_and_reverse(found, v, change)
     yield _change_of_forces(bench, found, change)
@@ -45,7 +46,8 @@ def _changed(bench: Bench, change: Potential) -> Path:
     theta, form = eqx.partition(bench.potential, eqx.is_inexact_array)
 
     def at(s: float) -> tuple[Potential, Structure]:
-        moved = jax.tree.map(lambda t, d: jnp.asarray(np.asarray(t) + s * np.asarray(d)), theta, change)
+        moved_by = lambda t, d: jnp.asarray(np.asarray(t) + s * np.asarray(d))
+        moved = jax.tree.map(moved_by, theta, change)
         return eqx.combine(moved, form), bench.structure
 
     return at
@@ -77,7 +79,8 @@ def _change_of_energy(bench: Bench, exact: Probe) -> Check:
         some = sorted(bench.random.choice(len(entries), 40, replace=False))
     found, allowed = [], bench.rtol * bench.energy
     for entry in (entries[k] for k in some):
-        size = float(_size(np.asarray(follow_path(bench.potential, entry.path))[entry.index]))
+        values = np.asarray(follow_path(bench.potential, entry.path))
+        size = float(_size(values[entry.index]))
         slope, used = bench.slope(_changed(bench, _unit_change(bench.potential, entry, size)), 3e-4)
         slope_by = np.asarray(follow_path(exact.reverse, entry.path))
         wanted = size * float(slope_by[entry.index])

@@ -35,13 +35,12 @@ class ConformanceReport(NamedTuple):
         return all(check.holds for check in self.checks)
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.potential}: {'conforms' if self.holds else 'does not conform'}",
-            *map(str, self.checks),
-        ]
-        return "\n".join(
-            [*lines, *(f"-      {text}" for text in self.left_out), f"-      at the cutoff: {self.at_cutoff}"]
-        )
+        verdict = "conforms" if self.holds else "does not conform"
+        lines = [f"{self.potential}: {verdict}"]
+        lines += map(str, self.checks)
+        lines += [f"-      {text}" for text in self.left_out]
+        lines.append(f"-      at the cutoff: {self.at_cutoff}")
+        return "\n".join(lines)
 
 
 def check_potential(
@@ -79,7 +78,9 @@ def check_potential(
     check_parameters(potential)
     check_elements(potential, structure)
     bench = Bench(potential, structure, rtol, seed)
-    checks = [*derivatives(bench), *parameters(bench), *invariances(bench), *locality(bench)]
+    checks = []
+    for part in (derivatives, parameters, invariances, locality):
+        checks += part(bench)
     at_cutoff = "not looked at"
     if clusters:
         checks += check_awkward_points(potential, structure)

@@ -23,9 +23,8 @@ def central_difference(f: Callable[[Any], Any], x: Any, step: float = 1e-4, *, o
         order: 2 (error step²; two calls a number) or 4 (error step⁴; four calls).
     """
     leaves, tree = jax.tree.flatten(x)
-    slopes = [
-        [_slope_by(f, x, k, index, step, order) for index in _entries(leaf)] for k, leaf in enumerate(leaves)
-    ]
+    slope_by = lambda k, index: _slope_by(f, x, k, index, step, order)
+    slopes = [[slope_by(k, index) for index in _entries(leaf)] for k, leaf in enumerate(leaves)]
     form = jax.tree.structure(next(slope for of_leaf in slopes for slope in of_leaf))
     outputs = [[jax.tree.leaves(slope) for slope in of_leaf] for of_leaf in slopes]
 
@@ -71,9 +70,8 @@ def _is_float(leaf: Any) -> bool:
 
 def slope_at_zero(f: Callable[[float], Any], step: float, order: int = 4) -> Any:
     """Derivative of f(s) at s = 0, for trees of numbers."""
-    ends = [(w, f(n * step), f(-n * step)) for n, w in WEIGHTS[order].items()]
-    parts = [
-        jax.tree.map(lambda a, b, w=w: w * (np.asarray(a) - np.asarray(b)) / step, up, down)
-        for w, up, down in ends
-    ]
+    parts = []
+    for n, weight in WEIGHTS[order].items():
+        part = lambda up, down, w=weight: w * (np.asarray(up) - np.asarray(down)) / step
+        parts.append(jax.tree.map(part, f(n * step), f(-n * step)))
     return jax.tree.map(lambda *terms: sum(terms), *parts)

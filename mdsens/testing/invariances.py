@@ -136,7 +136,8 @@ def locality(bench: Bench) -> Iterator[Check]:
         return
     claim = "atoms out of range of each other feel nothing of each other, as a local form says"
     d = np.linalg.norm(np.asarray(bench.neighbors.vectors(structure)), axis=-1)
-    ratio = np.where(bench.neighbors.valid, potential.ranges(structure, bench.neighbors) / d, 0.0)
+    ranges = potential.ranges(structure, bench.neighbors)
+    ratio = np.where(bench.neighbors.valid, ranges / d, 0.0)
     if not ratio.max() * bench.shortest <= 1.001 * bench.cutoff:
         yield Check(claim, np.inf, 0.0, "eV/Å²", "`ranges` reach beyond the cutoff: set local = False")
         return

@@ -30,9 +30,9 @@ class Check(NamedTuple):
 
     def __str__(self) -> str:
         verdict = "holds" if self.holds else "FAILS"
-        return f"{verdict}  {self.claim}: off by {self.error:.1e} {self.unit}, allowed {self.allowed:.1e}" + (
-            f" ({self.where})" if self.where else ""
-        )
+        where = f" ({self.where})" if self.where else ""
+        off = f"off by {self.error:.1e} {self.unit}, allowed {self.allowed:.1e}"
+        return f"{verdict}  {self.claim}: {off}{where}"
 
 
 def skin_for(cutoff: float, part: float) -> float:
@@ -42,7 +42,8 @@ def skin_for(cutoff: float, part: float) -> float:
 
 def largest(found: list[tuple[float, str]]) -> tuple[float, str]:
     """The largest deviation and where it is; NaN is larger than any."""
-    return max(found, key=lambda f: np.inf if np.isnan(f[0]) else f[0])
+    size = lambda error: np.inf if np.isnan(error) else error
+    return max(found, key=lambda one: size(one[0]))
 
 
 class Probe(NamedTuple):
@@ -72,33 +73,35 @@ def probe(
     def force(theta, x):
         return -jax.grad(energy, 1)(theta, x)
 
-    forward, forces_forward = jax.jvp(lambda t: (energy(t, x), force(t, x)), (theta,), (d,))[1]
+    both = lambda theta: (energy(theta, x), force(theta, x))
+    work = lambda theta: jnp.sum(v * force(theta, x))
+    forward, forces_forward = jax.jvp(both, (theta,), (d,))[1]
+    change = jax.jvp(lambda x: force(theta, x), (x,), (v,))[1]
     return Probe(
         *evaluate(potential, structure, neighbors),
-        product=-jax.jvp(lambda x: force(theta, x), (x,), (v,))[1],
+        product=-change,
         reverse=jax.grad(energy)(theta, x),
         forward=forward,
         forces_forward=forces_forward,
-        forces_reverse=jax.grad(lambda t: jnp.sum(v * force(t, x)))(theta),
+        forces_reverse=jax.grad(work)(theta),
     )
 
 
 def filled(potential: Potential, number: float) -> Potential:
     """A change of parameters, all by one number."""
-    return jax.tree.map(
-        lambda t: jnp.asarray(np.full(t.shape, number)), eqx.filter(potential, eqx.is_inexact_array)
-    )
+    theta = eqx.filter(potential, eqx.is_inexact_array)
+    return jax.tree.map(lambda t: jnp.asarray(np.full(t.shape, number)), theta)
 
 
 def dot(a: Any, b: Any) -> tuple[float, float]:
     """Scalar product of two trees, and the sum of the sizes of its terms."""
-    terms = [
-        np.asarray(x) * np.asarray(y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    ]
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    terms = [np.asarray(x) * np.asarray(y) for x, y in pairs]
     total = float(sum(t.sum() for t in terms))
     return total, float(sum(np.abs(t).sum() for t in terms))
 
 
 def of_atoms(claim: str, error: np.ndarray, allowed: float, unit: str) -> Check:
     """A claim on numbers of each atom; the worst atom is named."""
-    return Check(claim, float(error.max()), allowed, unit, f"atom {error.max(1).argmax()}")
+    worst = error.max(1).argmax()
+    return Check(claim, float(error.max()), allowed, unit, f"atom {worst}")
