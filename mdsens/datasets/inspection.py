@@ -3,9 +3,12 @@
 Two structures are the same if their atoms have the same surroundings. The surroundings of an atom are sums
 over its neighbors of smooth functions of distance, apart for each element: they know nothing of the order
 of atoms, of shifts, rotations, and of which image of an atom was written down. Digits that a file rounds
-off change them little, an atom that is 0.01 Å elsewhere changes them visibly.
+off change them little, an atom that is 0.01 Å elsewhere changes them visibly. Two that have the same ones
+are compared once more with functions of three times the range: parts of a molecule that is torn apart, 6 or
+7 Å from each other, are not the same.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,7 +23,9 @@ from mdsens.structure import Structure
 REACH = 5.0  # Å: how far surroundings go
 CENTERS = np.linspace(1.0, 4.5, 8)  # Å, of the functions of distance
 WIDTH = 0.5  # Å
-SAME = 1e-3  # in the sums
+FARTHER = 3.0  # times all these lengths: what tells apart fragments that are out of each other's reach
+MOST_ATOMS = 1000  # up to which is looked farther
+SAME = 3e-4  # in the sums, see `_agree`
 ENERGIES_AGREE = 1e-3  # eV per atom, of the same structure
 FAR = 8.0  # robust standard deviations that are suspicious
 SPREAD = 1.4826  # standard deviation over median absolute deviation of a normal distribution
@@ -79,18 +84,32 @@ def inspect(data: Dataset) -> DatasetReport:
 
 def find_duplicates(data: Dataset) -> list[Duplicate]:
     """Pairs of entries with the same atoms; of several equal ones each with the first."""
-    sums = [surroundings(structure) for structure in data.structures]
+    structures = data.structures
+    sums = [surroundings(structure) for structure in structures]
+    farther = functools.cache(lambda k: surroundings(structures[k], FARTHER))
+
+    def equal(first: int, second: int) -> bool:
+        n = structures[first].n_atoms
+        near = _agree(sums[first], sums[second], n)
+        return near and (n > MOST_ATOMS or _agree(farther(first), farther(second), n))
+
     found: list[Duplicate] = []
     firsts: dict[tuple, list[int]] = {}
     for k, entry in enumerate(data):
         alike = firsts.setdefault(_kind(entry.structure), [])
-        equal = (f for f in alike if np.abs(sums[f] - sums[k]).max() < SAME)
-        same = next(equal, None)
+        same = next((first for first in alike if equal(first, k)), None)
         if same is None:
             alike.append(k)
         else:
             found.append(Duplicate(same, k, _difference(data[same], entry)))
     return found
+
+
+def _agree(one: np.ndarray, other: np.ndarray, n_atoms: int) -> bool:
+    # Rounded positions change sums over n atoms at random, by their part 1 / sqrt(n). For five decimals that
+    # is 1e-4 of it at most; one atom 0.01 Å elsewhere makes 1e-3 and more, up to some thousands of atoms.
+    allowed = SAME * (1 + np.abs(one) / np.sqrt(n_atoms))
+    return bool(np.all(np.abs(one - other) < allowed))
 
 
 def _kind(structure: Structure) -> tuple:
@@ -104,12 +123,16 @@ def _difference(one: LabelledStructure, other: LabelledStructure) -> float | Non
     return (other.energy - one.energy) / one.structure.n_atoms
 
 
-def surroundings(structure: Structure) -> Float[np.ndarray, "numbers"]:
-    """Numbers that are equal for the same atoms, whatever their order, place and orientation."""
-    neighbors = find_neighbors(structure, REACH)
+def surroundings(structure: Structure, scale: float = 1.0) -> Float[np.ndarray, "numbers"]:
+    """Numbers that are equal for the same atoms, whatever their order, place and orientation.
+
+    Args:
+        scale: times the lengths of the functions of distance.
+    """
+    neighbors = find_neighbors(structure, scale * REACH)
     valid = np.asarray(neighbors.valid)
     i, j, d = (np.asarray(a)[valid] for a in (neighbors.i, neighbors.j, neighbors.vectors(structure)))
-    r = np.linalg.norm(d, axis=1)[:, None]
+    r = np.linalg.norm(d, axis=1)[:, None] / scale
     species = np.asarray(structure.species)
     # smooth at REACH, so that a neighbor there changes nothing
     fading = (1 - (r / REACH) ** 2) ** 2
