@@ -29,7 +29,7 @@ from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential, require_potential
 from mdsens.potentials.parameters import find_entries
 from mdsens.precision import require_x64
-from mdsens.relaxation.relax import Relaxed, relax_changed
+from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.sensitivity.problem import SensitivityProblem, select
 from mdsens.structure import Structure, require_structure
 from mdsens.uncertainty.distribution import ParameterDistribution
@@ -146,13 +146,14 @@ def nearby_states(
         if not isinstance(one, Relaxed) or one.equilibrium.potential is not mean:
             say(f"relaxing {key}")
             start = one.structure if isinstance(one, Relaxed) else require_structure(one, key)
-            states[key] = relax_changed(
+            states[key] = relax(
                 mean,
                 start,
                 cell=_of(cell, key),
                 pressure=pressure,
                 fmax=fmax,
                 check_minimum=False,
+                check_structure=False,
                 **relax_options,
             )
         states[key].equilibrium.certificate.require_minimum(key)
