@@ -35,16 +35,21 @@ from mdsens.fitting import (  # noqa: E402
 from mdsens.fitting.show import floor_lines, identifiability_lines  # noqa: E402
 from mdsens.io.files import new_file  # noqa: E402
 
-# Lattice constant, elastic constants and Raman frequency: Landolt-Boernstein III/41A1a (2001), at room
-# temperature. Cohesive energy: Kittel, Introduction to Solid State Physics (2005). Vacancy: Dannefaer,
-# Mascher, Kerr, Phys. Rev. Lett. 56, 2195 (1986), 3.6 +- 0.2 eV.
+# Measured at room temperature, where the form is fitted as if at rest: zero-point motion and heat are left in.
+#     lattice constant     5.43102 Å at 22.5 °C (CODATA)
+#     elastic constants    at 25 °C: McSkimin, Andreatch, J. Appl. Phys. 35, 2161 (1964)
+#     optical phonon       520.2 +- 0.5 / cm at 300 K: Parker, Feldman, Ashkin, Phys. Rev. 155, 712 (1967)
+#     cohesive energy      at 0 K: Kittel, Introduction to Solid State Physics (2005); known to 0.08 eV, says
+#                          Farid, Godby, Phys. Rev. B 43, 14248 (1991), who find 4.62
+#     vacancy              3.6 +- 0.2 eV: Dannefaer, Mascher, Kerr, Phys. Rev. Lett. 56, 2195 (1986)
+# Tolerances are weights: what a form of nine parameters should be held to.
 TARGETS = [
     Target("lattice_constant", 5.431, 0.005, on="bulk"),
     Target("energy_per_atom", -4.63, 0.02, on="bulk"),
     Target("C11", 165.8, 2.0, on="bulk"),
     Target("C12", 63.9, 2.0, on="bulk"),
     Target("C44", 79.6, 2.0, on="bulk"),
-    Target("gamma_phonon", 15.53, 0.2, on="bulk"),
+    Target("gamma_phonon", 15.60, 0.2, on="bulk"),
     Target("formation_energy", 3.6, 0.2, on="vacancy", bulk="bulk"),
 ]
 FREE = [
