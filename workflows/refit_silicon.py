@@ -35,7 +35,7 @@ from mdsens.fitting import (  # noqa: E402
 from mdsens.fitting.show import floor_lines, identifiability_lines  # noqa: E402
 from mdsens.io.files import new_file  # noqa: E402
 
-# Measured at room temperature, where the form is fitted as if at rest: zero-point motion and heat are left in.
+# Measured at room temperature; the form is fitted as if at rest, zero-point motion and heat are left in.
 #     lattice constant     5.43102 Å at 22.5 °C (CODATA)
 #     elastic constants    at 25 °C: McSkimin, Andreatch, J. Appl. Phys. 35, 2161 (1964)
 #     optical phonon       520.2 +- 0.5 / cm at 300 K: Parker, Feldman, Ashkin, Phys. Rev. 155, 712 (1967)
