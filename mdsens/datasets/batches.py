@@ -84,6 +84,7 @@ def make_batches(
     reach: float | None = None,
     atoms_at_once: int = ATOMS_AT_ONCE,
     one_shape: bool = False,
+    rule: Callable[[int], int] | None = None,
 ) -> list[LabelledBatch]:
     """A data set in batches for a potential.
 
@@ -92,6 +93,8 @@ def make_batches(
         reach: of the lists, Å; by default the cutoff.
         atoms_at_once: about as many atoms, ghosts included, are in a batch.
         one_shape: all structures in one batch of one shape.
+        rule: number of atoms -> size; all structures of one size in one batch, as small as the largest of
+            them. By default sizes are closer (`size_for`), and batches hold `atoms_at_once`.
     Raises:
         InputError: an empty data set; elements without parameters; structures that are periodic in different
             ways, or of different sizes for a potential that is not local, in one shape.
@@ -103,9 +106,10 @@ def make_batches(
     reach = float(potential.cutoff) if reach is None else reach
     listed = [_listed(entry.structure, potential, reach) for entry in data]
     found: list[LabelledBatch] = []
-    for rows, size in _shapes(data, potential, one_shape):
+    for rows, size in _shapes(data, potential, one_shape, rule):
         shape = _common([listed[k].neighbors.capacity for k in rows])
-        at_once = len(rows) if one_shape else max(1, min(len(rows), atoms_at_once // size))
+        together = one_shape or rule is not None
+        at_once = len(rows) if together else max(1, min(len(rows), atoms_at_once // size))
         for part in _parts(rows, at_once):
             found.append(_batch(data, [listed[k] for k in part], part, size, shape, reach))
     return found
@@ -178,7 +182,11 @@ def sees_no_ghosts(potential: Potential) -> bool:
 
 
 def size_for(n: int) -> int:
-    """Atoms and ghosts in the arrays of n atoms."""
+    """Atoms and ghosts in the arrays of n atoms.
+
+    Closer than `mdsens.ghosts.size_for`: a data set is gone through often, and ghosts cost each time, where a
+    relaxation is compiled for a size and may never see it again.
+    """
     for size in SMALL:
         if n <= size:
             return size
@@ -186,7 +194,9 @@ def size_for(n: int) -> int:
     return -(-n // step) * step
 
 
-def _shapes(data: Dataset, potential: Potential, one_shape: bool) -> Iterator[tuple[list[int], int]]:
+def _shapes(
+    data: Dataset, potential: Potential, one_shape: bool, rule: Callable[[int], int] | None
+) -> Iterator[tuple[list[int], int]]:
     """Entries that share a shape, and its number of atoms."""
     sizes = [entry.structure.n_atoms for entry in data]
     kinds = [(e.structure.pbc, e.structure.charges is None, (*e.structure.columns,)) for e in data]
@@ -194,13 +204,15 @@ def _shapes(data: Dataset, potential: Potential, one_shape: bool) -> Iterator[tu
         _check_one_shape(potential, kinds, sizes)
         yield list(range(len(data))), max(sizes)
         return
+    size_of = rule or size_for
     groups: dict[Any, list[int]] = {}
     ghosts = sees_no_ghosts(potential)
     for k, (kind, n) in enumerate(zip(kinds, sizes, strict=True)):
-        size = size_for(n) if ghosts else n
+        size = size_of(n) if ghosts else n
         groups.setdefault((*kind, size), []).append(k)
     for (*_, size), rows in groups.items():
-        yield rows, size
+        largest = max(sizes[k] for k in rows)
+        yield rows, size if rule is None else largest
 
 
 def _check_one_shape(potential: Potential, kinds: list[Any], sizes: list[int]) -> None:

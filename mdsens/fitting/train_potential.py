@@ -3,8 +3,10 @@
     loss = sum over labels of  weight · mean of ((value - data) / tolerance)²
 
 over the structures of a batch, by the loop that trains everything here (`mdsens.training`): Adam, looks at
-data that are never trained on, the best state is kept, a run that goes on ends with the same bits. All
-structures have one shape, filled up with ghosts: a step is compiled once.
+data that are never trained on, the best state is kept, a run that goes on ends with the same bits.
+
+Structures go by size into a few groups (`mdsens.ghosts.size_for`), in which they are filled up with ghosts to
+the largest; a batch comes from one group, and a step is compiled once for each.
 
 What is trained is the arrays of the potential. The file of a training holds them by name; `load_trained` puts
 them back into a potential of the same form.
@@ -27,11 +29,12 @@ from mdsens.datasets.dataset import Dataset
 from mdsens.datasets.split import DatasetSplit
 from mdsens.errors import InputError
 from mdsens.fitting.force_matching import LabelTolerances
+from mdsens.ghosts import size_for
 from mdsens.io.modules import ModuleFormat, open_modules, read_module
 from mdsens.potentials.base import Potential, require_potential
 from mdsens.potentials.parameters import FieldPath, follow_path, parameter_arrays
 from mdsens.precision import require_x64
-from mdsens.training import Checkpoint, Schedule, Trained, TrainingProgress
+from mdsens.training import Checkpoint, RowGroups, Schedule, Trained, TrainingProgress
 from mdsens.training import train as run_training
 
 PARAMETER_FORMAT = ModuleFormat(
@@ -41,6 +44,7 @@ PARAMETER_FORMAT = ModuleFormat(
     "mdsens.fitting.load_trained",
     ("mdsens.fitting.train_potential",),
 )
+LABELS = ("energy_mse", "forces_mse", "stress_mse")
 LOOK = 64  # structures of which the held-out loss is taken together
 
 
@@ -137,7 +141,7 @@ def train_potential(
     parts = {"train": data.train, "validation": data.validation}
     for name, part in parts.items():
         _check_part(name, part, loss.tolerances)
-    whole = make_batches(data.train + data.validation, potential, one_shape=True)[0]
+    groups = make_batches(data.train + data.validation, potential, rule=size_for)
     n = len(data.train)
     model = PotentialParameters.of(potential, frozen)
     kept = None
@@ -147,8 +151,8 @@ def train_potential(
     result = run_training(
         model,
         loss,
-        jax.tree.map(lambda leaf: leaf[:n], whole),
-        jax.tree.map(lambda leaf: leaf[n:], whole),
+        _rows_of(groups, lambda entries: entries < n),
+        _rows_of(groups, lambda entries: entries >= n),
         schedule=schedule,
         optimizer=optimizer,
         look=loss.look,
@@ -213,26 +217,42 @@ class PotentialLoss(eqx.Module):
         }
         return squares, counts
 
-    def look(self, model: PotentialParameters, batch: LabelledBatch) -> tuple[float, dict[str, float]]:
+    def look(self, model: PotentialParameters, held_out: RowGroups) -> tuple[float, dict[str, float]]:
         """The loss of all held-out structures, taken in pieces."""
+        totals = np.zeros(2 * len(LABELS))
+        for batch in held_out.groups:
+            totals += self._totals(model, batch)
+        means = {}
+        for name, square, count in zip(LABELS, totals[::2], totals[1::2], strict=True):
+            means[name] = float(square / max(count, 1e-300))
+        return float(self.total(means)), means
+
+    def _totals(self, model: PotentialParameters, batch: LabelledBatch) -> np.ndarray:
+        """Sums of weighted squares and of weights, label after label."""
         leaves, tree = jax.tree.flatten(batch)
 
         def piece(*rows: np.ndarray) -> tuple[Array, ...]:
-            squares, counts = _sums(self, model, jax.tree.unflatten(tree, [jnp.asarray(row) for row in rows]))
-            return tuple(part[name] for name in sorted(squares) for part in (squares, counts))
+            here = jax.tree.unflatten(tree, [jnp.asarray(row) for row in rows])
+            squares, counts = _sums(self, model, here)
+            return tuple(part[name] for name in LABELS for part in (squares, counts))
 
         columns = map_pieces(piece, *(np.asarray(leaf) for leaf in leaves), at_once=LOOK)
-        names = ("energy_mse", "forces_mse", "stress_mse")
-        means = {
-            name: float(columns[2 * k].sum() / max(columns[2 * k + 1].sum(), 1e-300))
-            for k, name in enumerate(names)
-        }
-        return float(self.total(means)), means
+        return np.array([column.sum() for column in columns])
 
 
 @eqx.filter_jit
 def _sums(loss: PotentialLoss, model: PotentialParameters, batch: LabelledBatch) -> tuple[dict, dict]:
     return loss.sums(model, batch)
+
+
+def _rows_of(groups: list[LabelledBatch], chosen: Callable[[np.ndarray], np.ndarray]) -> RowGroups:
+    """The rows of each group whose entries are chosen; groups without any are left out."""
+    parts = []
+    for group in groups:
+        rows = np.flatnonzero(chosen(np.asarray(group.entry)))
+        if len(rows):
+            parts.append(jax.tree.map(lambda leaf, rows=rows: leaf[rows], group))
+    return RowGroups(tuple(parts))
 
 
 def _finished(potential: Potential, result: Trained) -> TrainedPotential:

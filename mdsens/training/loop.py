@@ -31,6 +31,15 @@ LossFunction = Callable[[Any, Any, PRNGKeyArray], tuple[Float[Array, ""], dict[s
 LookFunction = Callable[[Any, Any], tuple[float, dict[str, float]]]
 
 
+class RowGroups(NamedTuple):
+    """Rows of several shapes: groups of rows, each a pytree of arrays with a common leading axis.
+
+    A step sees rows of one group, and is compiled once for each.
+    """
+
+    groups: tuple[Any, ...]
+
+
 class TrainingProgress(NamedTuple):
     """Where a training stands after a look at the held-out rows.
 
@@ -94,8 +103,9 @@ def train(
         model: any pytree; an `equinox.Module` where there is a checkpoint.
         loss: loss(model, rows, key) -> (total, terms by name). An `equinox.Module` may hold arrays; a
             function is compiled once as it is.
-        data: pytree of arrays with one common leading axis, of which `loss` gets some rows.
-        held_out: the same for rows that are never trained on.
+        data: pytree of arrays with one common leading axis, of which `loss` gets some rows; or several of
+            them (`RowGroups`).
+        held_out: the same for rows that are never trained on; for `RowGroups` give `look` as well.
         schedule: steps, batches, how often to look, and the learning rate of the default optimizer.
         optimizer: of optax; by default Adam with clipped gradients (`Schedule.optimizer`).
         look: look(model, held_out) -> (total, terms), on the host; by default the loss of all held-out rows
@@ -184,14 +194,17 @@ class _Run:
         self.checkpoint = checkpoint
         if checkpoint is not None:
             instance("model", model, eqx.Module, "Only modules can be kept in a checkpoint.")
-        self.n_rows = _common_length(data)
-        _common_length(held_out)
-        if schedule.batch > self.n_rows:
+        groups = data.groups if isinstance(data, RowGroups) else (data,)
+        self.lengths = tuple(_common_length(group) for group in groups)
+        for group in held_out.groups if isinstance(held_out, RowGroups) else (held_out,):
+            _common_length(group)
+        n_rows = sum(self.lengths)
+        if schedule.batch > n_rows:
             raise InputError(
-                f"batch = {schedule.batch} is more than the {self.n_rows} frames to train on. Lower batch, "
+                f"batch = {schedule.batch} is more than the {n_rows} frames to train on. Lower batch, "
                 "or give more frames."
             )
-        self.data, self.held_out = jax.tree.map(jnp.asarray, data), held_out
+        self.groups, self.held_out = jax.tree.map(jnp.asarray, groups), held_out
         self.parameters, self.rest = eqx.partition(model, eqx.is_inexact_array)
 
     def begin(self, resume: bool, overwrite: bool) -> TrainingState:
@@ -205,7 +218,7 @@ class _Run:
 
     def advance(self, state: TrainingState) -> tuple[TrainingState, dict[str, Array]]:
         """One step further."""
-        rows = self.schedule.rows(state.step, self.n_rows)
+        group, rows = self.schedule.group_rows(state.step, self.lengths)
         step = jnp.asarray(state.step)
         parameters, optimizer, terms = train_step(
             self.loss,
@@ -213,7 +226,7 @@ class _Run:
             self.rest,
             state.parameters,
             state.optimizer,
-            self.data,
+            self.groups[group],
             rows,
             self.schedule.seed,
             step,

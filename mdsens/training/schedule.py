@@ -82,6 +82,25 @@ class Schedule(eqx.Module):
         orders = {epoch: generator.permutation(n_rows) for epoch, generator in generators.items()}
         return np.array([orders[k // n_rows][k % n_rows] for k in at.tolist()])
 
+    def group_rows(self, step: int, lengths: tuple[int, ...]) -> tuple[int, Int[np.ndarray, " batch"]]:
+        """Of rows in several groups, the group that step number `step` sees, and which of its rows.
+
+        A batch comes from one group, and is no larger than it. In an epoch each group gives all its rows,
+        in batches of which the last one is filled up with rows seen before; batches of all groups are mixed.
+        """
+        if len(lengths) == 1:
+            return 0, self.rows(step, lengths[0])
+        counts = [-(-n // min(self.batch, n)) for n in lengths]
+        epoch, k = divmod(step, sum(counts))
+        generator = np.random.default_rng([self.seed, epoch])
+        orders = [generator.permutation(n) for n in lengths]
+        owners = generator.permutation(np.repeat(np.arange(len(lengths)), counts))
+        group = int(owners[k])
+        done = int(np.sum(owners[:k] == group))
+        size = min(self.batch, lengths[group])
+        at = np.arange(done * size, (done + 1) * size) % lengths[group]
+        return group, orders[group][at]
+
     def is_look(self, done: int) -> bool:
         """Whether the held-out rows are looked at after so many steps, wherever a run is cut off."""
         return done % self.evaluate_every == 0 or done == self.steps

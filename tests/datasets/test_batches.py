@@ -32,6 +32,15 @@ def network() -> ms.Potential:
     return ms.GraphPotential(energies, params, cutoff=3.0, elements=("Si", "C"))
 
 
+def test_a_rule_puts_structures_into_groups_as_large_as_their_largest():
+    structures = [crystal(0, 5), crystal(1, 6), crystal(2, 1), crystal(3), crystal(4, 2)]
+    batches = make_batches(Dataset.create(structures), SILICON, rule=lambda n: 4 if n <= 4 else 16)
+    assert {batch.forces.shape[:2]: batch.entry.tolist() for batch in batches} == {
+        (2, 3): [0, 1],
+        (3, 8): [2, 3, 4],
+    }
+
+
 @pytest.mark.parametrize("potential", [SILICON, network()], ids=["shells", "network"])
 def test_ghosts_change_no_energy_no_force_and_no_stress(potential):
     # 7, 8 and 5 atoms in the shape of 8

@@ -102,6 +102,17 @@ def test_a_loss_that_is_nan_stops_with_the_last_good_parameters(data, tmp_path):
     assert caught.value.partial.best_step == 10
 
 
+def test_structures_of_different_sizes_are_trained_on_in_groups(data):
+    small = ms.Structure.from_ase(ase.build.bulk("Si"))
+    pairs = split(generate(SILICON, small, Rattle(0.1), count=6, seed=1), validation=0.3, test=0.2)
+    mixed = data._replace(train=data.train + pairs.train, validation=data.validation + pairs.validation)
+    schedule = Schedule(steps=4, batch=3, evaluate_every=4)
+    trained = train_potential(network(), mixed, schedule=schedule, tolerances=TOLERANCES)
+    # groups of 2 and of 8 atoms add up to the loss of all
+    loss = trained.history["held_out/loss"][-1]
+    np.testing.assert_allclose(loss, squares(trained.last, mixed.validation), rtol=1e-9)
+
+
 def test_data_that_cannot_be_trained_on_are_refused(data):
     with pytest.raises(InputError, match="Divide it first"):
         train_potential(network(), data.train)

@@ -28,6 +28,21 @@ def test_a_step_sees_the_same_rows_wherever_a_run_begins(batch, n_rows, step):
     assert len(one.rows(step, n_rows)) == batch
 
 
+def test_an_epoch_of_groups_sees_every_row_of_each():
+    schedule, lengths = Schedule(batch=4, seed=3), (9, 2, 4)
+    steps = 3 + 1 + 1  # batches of 4, of which the last of the first group is filled up
+    for epoch in (0, 1):
+        seen = {0: [], 1: [], 2: []}
+        for step in range(epoch * steps, (epoch + 1) * steps):
+            group, rows = schedule.group_rows(step, lengths)
+            assert len(rows) == min(4, lengths[group])
+            seen[group].extend(rows.tolist())
+        assert {group: set(rows) for group, rows in seen.items()} == {
+            g: set(range(n)) for g, n in enumerate(lengths)
+        }
+    assert_array_equal(schedule.group_rows(7, (9,))[1], schedule.rows(7, 9))
+
+
 def test_another_seed_is_another_order():
     rows = [tuple(Schedule(batch=50, seed=seed).rows(0, 50)) for seed in range(5)]
     assert len(set(rows)) == 5
