@@ -8,6 +8,7 @@ from mdsens.cli.barrier import barrier
 from mdsens.cli.data.app import app as data
 from mdsens.cli.fit import fit
 from mdsens.cli.flow.app import app as flow
+from mdsens.cli.follow import follow
 from mdsens.cli.md import md
 from mdsens.cli.outcome import EPILOG, Commands
 from mdsens.cli.potentials import potentials
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command(epilog=EPILOG)(relax)
 app.command(epilog=EPILOG)(sensitivity)
 app.command(epilog=EPILOG)(barrier)
+app.command(epilog=EPILOG)(follow)
 app.command(epilog=EPILOG)(fit)
 app.command(epilog=EPILOG)(md)
 app.command(epilog=EPILOG)(potentials)

@@ -52,6 +52,7 @@ def plot_branch(branch: Branch, path: str | Path | None = None, *, overwrite: bo
     axes[-1].axhline(0, color="gray", linewidth=0.8)
     axes[-1].set_ylabel("lowest curvature (eV/Å²)")
     axes[-1].set_xlabel(f"{branch.control} ({branch.unit})" if branch.unit else branch.control)
+    axes[-1].locator_params(axis="x", nbins=5)
     for event in branch.events:
         if event.kind in ("fold", "bifurcation"):
             for one in axes:
