@@ -435,6 +435,8 @@ def default_skin(potential: Potential) -> float:
 
 def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.ndarray:
     """Hessian at w times each row, in blocks of one size: one compiled product serves all callers."""
+    if not len(vectors):
+        return vectors
     block = BLOCK if len(w) <= DENSE_LIMIT else SMALL_BLOCK
     rows = np.pad(vectors, ((0, -len(vectors) % block), (0, 0)))
     blocks = [jnp.asarray(rows[k : k + block]) for k in range(0, len(rows), block)]

@@ -216,3 +216,13 @@ def test_a_cluster_has_no_elastic_constants():
     cluster = ms.Structure.create([[0, 0, 0], [1.1, 0, 0]], ["Ar", "Ar"])
     with pytest.raises(ms.errors.InputError, match="periodic in three directions"):
         elastic_constants(potential, cluster)
+
+
+def test_nothing_is_left_to_solve_for_in_a_one_atom_cell_of_a_form_without_blocks():
+    from ase.build import bulk
+
+    gupta = ms.load_potential("cu-gupta-1993")
+    state = ms.Equilibrium.at(gupta, ms.Structure.from_ase(bulk("Cu", "fcc", a=3.6)))
+    assert state.assembled is None
+    matrix, projector = state.hessian
+    assert not matrix.any() and not projector.any()
