@@ -4,6 +4,7 @@
 """
 
 from mdsens import (
+    batches,
     calculators,
     continuation,
     datasets,
@@ -20,6 +21,7 @@ from mdsens import (
     uncertainty,
     units,
 )
+from mdsens.batches import MeasuredBatch, RelaxedBatch, observables_batch, relax_batch, sensitivity_batch
 from mdsens.continuation.branch import Branch
 from mdsens.continuation.expansion import Expansion, expand
 from mdsens.continuation.follow import follow
@@ -123,6 +125,7 @@ __all__ = [
     "LBFGS",
     "LennardJones",
     "MappedPotential",
+    "MeasuredBatch",
     "MolecularCharges",
     "MolecularLennardJones",
     "Morse",
@@ -137,6 +140,7 @@ __all__ = [
     "Quantity",
     "ReactionPath",
     "Relaxed",
+    "RelaxedBatch",
     "RelaxedRecord",
     "SNAP",
     "Saddle",
@@ -157,6 +161,7 @@ __all__ = [
     "ZBL",
     "available_potentials",
     "barrier",
+    "batches",
     "calculators",
     "certify",
     "change_function",
@@ -187,6 +192,7 @@ __all__ = [
     "mapped",
     "mix_funcfl",
     "neighbors_of",
+    "observables_batch",
     "observables",
     "parameter",
     "parameter_entries",
@@ -200,11 +206,13 @@ __all__ = [
     "read_structure",
     "read_trajectory",
     "relax",
+    "relax_batch",
     "replace_parameters",
     "saddle",
     "saddles",
     "save_potential",
     "sensitivities",
+    "sensitivity_batch",
     "strain",
     "testing",
     "training",

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mdsens.cli.barrier import barrier
+from mdsens.cli.batch import batch
 from mdsens.cli.data.app import app as data
 from mdsens.cli.fit import fit
 from mdsens.cli.flow.app import app as flow
@@ -28,6 +29,7 @@ app.command(epilog=EPILOG)(relax)
 app.command(epilog=EPILOG)(sensitivity)
 app.command(epilog=EPILOG)(barrier)
 app.command(epilog=EPILOG)(follow)
+app.command(epilog=EPILOG)(batch)
 app.command(epilog=EPILOG)(fit)
 app.command(epilog=EPILOG)(md)
 app.command(epilog=EPILOG)(potentials)

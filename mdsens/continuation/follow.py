@@ -32,7 +32,7 @@ from mdsens.relaxation.equilibrium import Equilibrium, default_skin
 from mdsens.relaxation.landscape import Landscape, Vector
 from mdsens.relaxation.plan import AutoRelaxer
 from mdsens.relaxation.relax import Relaxed, relax, settle
-from mdsens.relaxation.walk import Options, Status
+from mdsens.relaxation.walk import Options, RelaxationProblem, Status
 from mdsens.sensitivity.problem import View, chosen_observables, view_of
 from mdsens.structure import Structure
 
@@ -351,7 +351,8 @@ class _Walk:
         neighbors = self.state.landscape.neighbors
         start = family.state(s, jnp.zeros_like(self.state.w), neighbors).landscape
         options = Options(AutoRelaxer(), settings.fmax, 10_000, None, True)
-        found = settle(start.potential, start.coordinates, start.target, options)
+        problem = RelaxationProblem(start.potential, start.coordinates, start.target, options)
+        found = settle(problem)
         if found.status is not Status.CONVERGED:
             return False
         move = np.asarray(found.equilibrium.w)[: 3 * self.state.n_atoms].reshape(-1, 3)

@@ -182,6 +182,8 @@ def _write(group: "h5py.Group", content: Mapping[str, Any]) -> None:
                 array = np.asarray(value)
                 if array.dtype.kind == "U":
                     array = array.astype(object)  # HDF5 knows texts of any length, and no fixed-width Unicode
+                elif array.dtype == object and all(isinstance(text, str) for text in array.flat):
+                    pass  # texts that were read
                 elif array.dtype.kind not in "biuf":
                     raise InputError(
                         f"'{group.name}{name}' is of type {type(value).__name__}: write numbers, texts, or "

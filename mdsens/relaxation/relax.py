@@ -150,6 +150,50 @@ def relax(
     require_structure(structure)
     if check_structure:
         check_elements(concrete(potential), concrete(structure))
+    problem = problem_of(
+        potential,
+        structure,
+        cell=cell,
+        pressure=pressure,
+        stress=stress,
+        fmax=fmax,
+        solver=solver,
+        max_steps=max_steps,
+        skin=skin,
+        linear_solver=linear_solver,
+        check_minimum=check_minimum,
+        capacity=capacity,
+    )
+    found = settle(problem, progress)
+    neighbors = found.equilibrium.landscape.neighbors
+    landscape = Landscape(potential, problem.coordinates, problem.target, neighbors)
+    w = solution(landscape, found=found, linear_solver=linear_solver, check=check_minimum)
+    relaxed = _relaxed(landscape, w, found)
+    if throw and found.status is not Status.CONVERGED:
+        raise _error(found, relaxed, problem.options.fmax, problem.options.max_steps)
+    return relaxed
+
+
+def problem_of(
+    potential: Potential,
+    structure: Structure,
+    *,
+    cell: CellOption = None,
+    pressure: float | Array = 0.0,
+    stress: Sequence[float] | Array | None = None,
+    fmax: float = 1e-8,
+    solver: AbstractRelaxer | None = None,
+    max_steps: int = 10_000,
+    skin: float | None = None,
+    linear_solver: AbstractLinearSolver | None = None,
+    check_minimum: bool = True,
+    capacity: Capacity | None = None,
+) -> RelaxationProblem:
+    """What `relax` solves, for the same arguments; the options are checked.
+
+    Raises:
+        InputError: an option that no relaxation, or not this one, can have.
+    """
     basis = strain_basis(cell, concrete(structure))
     structure = padded(potential, structure)
     target = _target(structure, len(basis), pressure, stress)
@@ -157,29 +201,14 @@ def relax(
     # Free coordinates only choose the minimum.
     positions = jnp.where(structure.fixed, structure.positions, jax.lax.stop_gradient(structure.positions))
     coordinates = Coordinates(structure.at(positions), jnp.asarray(basis), closed(basis))
-
-    found = settle(potential, coordinates, target, options, progress, capacity)
-    landscape = Landscape(potential, coordinates, target, found.equilibrium.landscape.neighbors)
-    w = solution(landscape, found=found, linear_solver=linear_solver, check=check_minimum)
-    relaxed = _relaxed(landscape, w, found)
-    if throw and found.status is not Status.CONVERGED:
-        raise _error(found, relaxed, options.fmax, options.max_steps)
-    return relaxed
+    return RelaxationProblem(potential, coordinates, target, options, capacity)
 
 
-def settle(
-    potential: Potential,
-    coordinates: Coordinates,
-    target: Float[Array, "3 3"],
-    options: Options,
-    progress: Callable[[RelaxationProgress], None] | None = None,
-    capacity: Capacity | None = None,
-) -> Found:
+def settle(problem: RelaxationProblem, progress: Callable[[RelaxationProgress], None] | None = None) -> Found:
     """Walk to the end, or remember: on the plain numbers behind any derivative that is being taken."""
-    potential, coordinates, target = concrete((potential, coordinates, target))
-    check_parameters(potential)
-    problem = RelaxationProblem(potential, coordinates, target, options, capacity)
-    return remember((potential, coordinates, target), options, lambda: run(problem, progress))
+    plain = problem.plain
+    check_parameters(plain.potential)
+    return remember(plain.inputs, plain.options, lambda: run(plain, progress))
 
 
 def follow(
@@ -199,7 +228,7 @@ def follow(
     if isinstance(state, SaddleEquilibrium):
         return follow_saddle(state, potential, coordinates, fmax, max_steps)
     options = Options(Always(NewtonCG()), fmax, max_steps, None, False)
-    found = settle(potential, coordinates, state.landscape.target, options)
+    found = settle(RelaxationProblem(potential, coordinates, state.landscape.target, options))
     if found.status is not Status.CONVERGED:
         landscape = found.equilibrium.landscape
         raise _error(found, _relaxed(landscape, found.equilibrium.w, found), fmax, max_steps)

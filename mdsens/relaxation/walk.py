@@ -17,7 +17,7 @@ from jaxtyping import Array
 from mdsens.errors import CellCollapseError, NonFiniteError
 from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential
-from mdsens.quantities import check_finite, evaluate, neighbors_of
+from mdsens.quantities import check_finite, concrete, evaluate, neighbors_of
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin, gauge_of, preconditioner_of, structure_at
 from mdsens.relaxation.landscape import Landscape, Vector
@@ -82,6 +82,17 @@ class RelaxationProblem:
     target: Array
     options: Options
     capacity: Capacity | None = None
+
+    @property
+    def inputs(self) -> tuple[Potential, Coordinates, Array]:
+        """The numbers that decide where the walk ends."""
+        return self.potential, self.coordinates, self.target
+
+    @property
+    def plain(self) -> "RelaxationProblem":
+        """The same of the plain numbers behind values that are being differentiated."""
+        potential, coordinates, target = concrete(self.inputs)
+        return RelaxationProblem(potential, coordinates, target, self.options, self.capacity)
 
     @property
     def cutoff(self) -> float:
@@ -161,29 +172,23 @@ class Walk:
         """Where it is, for people."""
         return RelaxationProgress(self.steps, float(self.walker.value), self.fmax, self.stress)
 
-    def step(self, watched: bool = False) -> Self:
+    def step(self, watched: bool = False) -> "Walk":
         """One phase of the plan, until the host looks again, the list is used up, or no way leads down.
 
         Args:
             watched: somebody watches: look more often at the beginning of each phase.
         """
+        aim = self.aimed(watched)
+        numbers = jnp.asarray(aim.goal), jnp.asarray(aim.limit), jnp.asarray(aim.margin)
+        return aim.arrived(*advance(aim.stepper, aim.scene, aim.walker, *numbers))
+
+    def aimed(self, watched: bool = False) -> "Aim":
+        """What the device is to do next; `step` is this, `advance`, and `Aim.arrived`."""
         options = self.problem.options
         phase = options.plan.phase(self.residual, options.fmax, self.failures)
         walk = self._led_by(phase.stepper, 1 if watched else CHUNK)
         limit = min(phase.steps, walk.look, options.max_steps - walk.steps)
-        margin = USED_UP * self.problem.skin
-        arguments = jnp.asarray(phase.goal), jnp.asarray(limit), jnp.asarray(margin)
-        walker, taken = advance(phase.stepper, walk.scene, walk.walker, *arguments)
-        stuck = bool(walker.stuck)
-        walk = dataclasses.replace(
-            walk, walker=walker, steps=walk.steps + int(taken), look=min(2 * walk.look, CHUNK)
-        )
-        if float(_room(walk.scene, walker.w)) <= margin:
-            walk = walk._with_new_list()
-        walk = walk._measured()
-        # a walk that found no way down, or came back to where it was, has failed
-        failed = stuck and not walk.residual <= 0.5 * self.residual
-        return dataclasses.replace(walk, failures=self.failures + 1 if failed else 0)
+        return Aim(walk, self.residual, phase.stepper, phase.goal, limit, USED_UP * self.problem.skin)
 
     def settle(self) -> Equilibrium:
         """The state reached, with the list, rattlers and rigid motions that are found here."""
@@ -218,6 +223,45 @@ class Walk:
 
 
 @dataclasses.dataclass(frozen=True)
+class Aim:
+    """A walk with its next phase: the arguments of `advance`, and what to make of its result.
+
+    Attributes:
+        walk: ready for the phase. residual: before it, eV/Å.
+        stepper, goal, limit, margin: as `advance` takes them.
+    """
+
+    walk: Walk
+    residual: float
+    stepper: AbstractStepper
+    goal: float
+    limit: int
+    margin: float
+
+    @property
+    def scene(self) -> Scene:
+        """Of the walk."""
+        return self.walk.scene
+
+    @property
+    def walker(self) -> Walker:
+        """Of the walk."""
+        return self.walk.walker
+
+    def arrived(self, walker: Walker, taken: Array) -> Walk:
+        """The walk after the phase, with a new list if the old one is used up."""
+        stuck = bool(walker.stuck)
+        steps, look = self.walk.steps + int(taken), min(2 * self.walk.look, CHUNK)
+        walk = dataclasses.replace(self.walk, walker=walker, steps=steps, look=look)
+        if float(_room(walk.scene, walker.w)) <= self.margin:
+            walk = walk._with_new_list()
+        walk = walk._measured()
+        # a walk that found no way down, or came back to where it was, has failed
+        failed = stuck and not walk.residual <= 0.5 * self.residual
+        return dataclasses.replace(walk, failures=self.walk.failures + 1 if failed else 0)
+
+
+@dataclasses.dataclass(frozen=True)
 class Found:
     """Where a walk ended.
 
@@ -247,8 +291,18 @@ def run(problem: RelaxationProblem, progress: Callable[[RelaxationProgress], Non
         if walk.status is not None:
             break
         walk = walk.step(watched=progress is not None)
+    return ended(walk)
+
+
+def ended(walk: Walk) -> Found:
+    """What a walk that goes no further has found."""
     equilibrium, status = walk.settle(), walk.status
-    if status is Status.CONVERGED and problem.options.check_minimum and equilibrium.certificate.is_saddle:
+    assert status is not None
+    if (
+        status is Status.CONVERGED
+        and walk.problem.options.check_minimum
+        and equilibrium.certificate.is_saddle
+    ):
         status = Status.SADDLE
     return Found(equilibrium, status, walk.steps, walk.fmax, walk.stress)
 

@@ -77,11 +77,19 @@ def first_order(
             derivative that is not finite. SaddlePointError: a state with a mode that has no curvature.
     """
     problem = SensitivityProblem.of(states, observables, parameters, linear_solver)
+    jacobian = jacobian_of(problem, mode)
+    return problem.values(), jacobian
+
+
+def jacobian_of(
+    problem: SensitivityProblem, mode: str | None = None
+) -> Float[np.ndarray, "numbers parameters"]:
+    """dO/dtheta of a problem, at its states; `first_order` says how, and what it raises."""
     for key, state in problem.states.items():
         if state.certificate.is_singular:
             raise state.certificate.error(key)
     parts = differentiate(problem, chosen_mode(problem, mode), problem.origin, None)
-    return problem.values(), checked_derivative(problem, parts)
+    return checked_derivative(problem, parts)
 
 
 def chosen_mode(problem: SensitivityProblem, mode: str | None) -> str:
