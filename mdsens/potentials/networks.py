@@ -168,18 +168,17 @@ def _given_vectors(vectors: Array, *_: Any) -> Array:
     return vectors
 
 
-def from_apax(model: Any, params: Any, elements: tuple[str, ...], cutoff: float) -> GraphPotential:
+def from_apax(model: Any, params: Any, elements: tuple[str, ...]) -> GraphPotential:
     """A Gaussian-moment, equivariant or So3krates network of apax.
 
         from apax.config.model_config import GMNNConfig
         builder = GMNNConfig(**settings).get_builder()(settings)
-        potential = from_apax(builder.build_energy_model(), params, ("Si", "O"), cutoff=5.0)
+        potential = from_apax(builder.build_energy_model(), params, ("Si", "O"))
 
     Args:
         model: its `EnergyModel`, built with float64 (descriptor_dtype and readout_dtype "fp64").
         params: weights, as flax keeps them; those of several members of an ensemble are no potential.
         elements: chemical symbols that it was trained for; apax has weights for all elements of the table.
-        cutoff: r_max of its radial functions, Å.
     Source: Zills et al., J. Chem. Inf. Model. 65, 8066 (2025); package apax (MIT).
 
     Raises:
@@ -194,7 +193,8 @@ def from_apax(model: Any, params: Any, elements: tuple[str, ...], cutoff: float)
     from ase.data import atomic_numbers
 
     numbers = tuple(atomic_numbers[symbol] for symbol in elements if symbol in atomic_numbers)
-    return GraphPotential(_Apax(model, numbers), params, cutoff, elements)
+    radial = getattr(model.representation, "radial_fn", model.representation)
+    return GraphPotential(_Apax(model, numbers), params, radial.basis_fn.r_max, elements)
 
 
 class _Apax:

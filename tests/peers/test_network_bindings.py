@@ -85,7 +85,8 @@ def network_of_apax():
 
 def test_a_network_of_apax_has_the_energy_of_its_own_model_in_a_cluster(crystal):
     model, params = network_of_apax()
-    potential = ms.from_apax(model, params, KINDS, CUTOFF)
+    potential = ms.from_apax(model, params, KINDS)
+    assert float(potential.cutoff) == CUTOFF
     cluster = ms.Structure.create(crystal.positions, crystal.species)
     x = np.asarray(cluster.positions)
     i, j = np.nonzero(~np.eye(8, dtype=bool))
@@ -110,4 +111,4 @@ def test_corrections_beside_a_network_of_apax_are_refused():
     from types import SimpleNamespace
 
     with pytest.raises(InputError, match="adds empirical corrections"):
-        ms.from_apax(SimpleNamespace(corrections=["zbl"]), {}, KINDS, CUTOFF)
+        ms.from_apax(SimpleNamespace(corrections=["zbl"]), {}, KINDS)

@@ -72,3 +72,24 @@ def test_all_coefficients_at_once_move_the_atoms_as_re_relaxation_does(tungsten)
         wanted = (4 * slope(1e-4) - slope(2e-4)) / 3
         found = jacobian @ direction
         assert np.linalg.norm(found - wanted) < 1e-6 * np.linalg.norm(wanted)
+
+
+def test_crystal_and_its_derivatives_by_coefficients_are_those_of_lammps(tungsten):
+    case = references.table("snap")["snap-w-crystal"]
+    relaxed = ms.relax(tungsten, references.structure(case), cell="isotropic", fmax=1e-11)
+    quantities = ["lattice_constant", "energy_per_atom", "C11", "C12", "C44"]
+    names = [name for name in ms.parameter_values(tungsten) if "beta" in name]
+    observables = ms.observables.named(quantities, "structure")
+    values, jacobian = ms.first_order(relaxed, observables, names)
+    beta, units = np.asarray(tungsten.parts[1].beta), np.array([1.0, 1.0, *[ms.units.GPA] * 3])
+    for k, quantity in enumerate(quantities):
+        expected = case["values"][quantity]["value"]
+        # constants are differences of stress in the table, with steps of 2e-4 in the strain
+        np.testing.assert_allclose(values[k] * units[k], expected, rtol=1e-9 if k < 2 else 1e-6)
+        for name, row in case["sensitivities"][quantity].items():
+            number = int(name.removeprefix("c"))
+            found = jacobian[k, number] * beta[number] * units[k]
+            error = 1e-8 * abs(expected) if k < 2 else 1e-5 * abs(expected)
+            np.testing.assert_allclose(
+                found, row["value"], rtol=1e-6, atol=error, err_msg=f"{quantity}, {name}"
+            )
