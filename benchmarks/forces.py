@@ -2,7 +2,7 @@
 
     python benchmarks/forces.py                      # Lennard-Jones and Stillinger-Weber, 4e3 and 3.2e4 atoms
     python benchmarks/forces.py --sizes 500 4000 32000 --figure docs/figures/forces.png
-    python benchmarks/forces.py --forms eam tersoff snap --sizes 4000     # their files come with LAMMPS
+    python benchmarks/forces.py --forms eam tersoff snap --sizes 4000   # their files come with LAMMPS
 
 All see the same rattled crystal with a skin of 0.5 Å, in float64, and none rebuilds its list meanwhile. Times
 are the least of many: other work on the machine only ever adds. Where it never stops, `--processor-time`

@@ -174,21 +174,6 @@ def molecule() -> Figure:
     return figure
 
 
-def layer_of(name: str) -> str:
-    """The layer that a weight belongs to, by the first numbered part of its name."""
-    parts = name.split(".")
-    numbered = [k for k, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: numbered[0] + 1]) if numbered else parts[0]
-
-
-def norms_by_layer(gradient: ms.GraphPotential) -> dict[str, float]:
-    squares: dict[str, float] = {}
-    for name, weight in gradient.weights.items():
-        layer = layer_of(name)
-        squares[layer] = squares.get(layer, 0.0) + float(jnp.sum(weight**2))
-    return {layer: float(np.sqrt(square)) for layer, square in squares.items()}
-
-
 def network(weights: Path) -> Figure:
     from ase.build import bulk
 
@@ -199,11 +184,12 @@ def network(weights: Path) -> Figure:
         return jnp.cbrt(4 * ms.volume(relaxed.structure))
 
     value, gradient = jax.value_and_grad(lattice_constant)(ms.from_nequix(weights))
-    return draw_layers(norms_by_layer(gradient), float(value), gradient)
+    return draw_layers(gradient, float(value))
 
 
-def draw_layers(norms: dict[str, float], value: float, gradient: ms.GraphPotential) -> Figure:
+def draw_layers(gradient: ms.GraphPotential, value: float) -> Figure:
     count = sum(weight.size for weight in gradient.weights.values())
+    norms = gradient.norms_by_layer()
     figure, axes = panels(6.0, 2.6)
     axes.barh(list(norms), list(norms.values()))
     axes.invert_yaxis()

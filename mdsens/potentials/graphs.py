@@ -163,6 +163,35 @@ class GraphPotential(Potential):
         amplitudes = dict.fromkeys(directions, 0.0)
         return GraphPotential(network, amplitudes, self.cutoff_radius, self.elements, source=self.source)
 
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """Names of the arrays of weights in each layer: up to the first number in the name, or to its dot."""
+        found: dict[str, tuple[str, ...]] = {}
+        for name in self.weights:
+            layer = _layer_of(name)
+            found[layer] = (*found.get(layer, ()), name)
+        return found
+
+    def norms_by_layer(self) -> dict[str, float]:
+        """Root of the sum of squares of the weights in each layer; of a gradient, how much a layer counts."""
+        norms = {}
+        for layer, names in self.layers().items():
+            squares = sum(float(jnp.sum(self.weights[name] ** 2)) for name in names)
+            norms[layer] = float(np.sqrt(squares))
+        return norms
+
+    def along_layers(self) -> "GraphPotential":
+        """The same potential with one amplitude for each layer, by which its weights grow: w (1 + amplitude).
+
+        A derivative by an amplitude is d O / d ln w, summed over the layer.
+        """
+        grown = {layer: self._only(names) for layer, names in self.layers().items()}
+        return self.along(**grown)
+
+    def _only(self, names: tuple[str, ...]) -> "GraphPotential":
+        """With these weights, and zeros in place of the others."""
+        kept = {name: w if name in names else jnp.zeros_like(w) for name, w in self.weights.items()}
+        return eqx.tree_at(lambda p: p.weights, self, kept)
+
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
         energies = self._evaluated(structure, neighbors)
         return energies if energies.ndim == 0 else jnp.sum(energies[:-1])
@@ -219,6 +248,12 @@ def _taken_apart(params: Any) -> tuple[dict[str, Array], "Rest"]:
     if not weights:
         raise InputError("params hold no floating array: a potential without weights has no derivatives.")
     return weights, Rest(tree, tuple(slots))
+
+
+def _layer_of(name: str) -> str:
+    parts = name.split(".")
+    numbered = [k for k, part in enumerate(parts) if part.isdigit() or part.split("_")[-1].isdigit()]
+    return ".".join(parts[: numbered[0] + 1]) if numbered else parts[0]
 
 
 def _is_weight(leaf: Any) -> bool:

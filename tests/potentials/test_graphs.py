@@ -77,6 +77,29 @@ def test_weights_are_named_by_their_place_and_float32_becomes_float64(potential)
     assert again.rest == potential.rest and hash(again.rest) == hash(potential.rest)  # compiles once
 
 
+def test_weights_are_grouped_by_the_layer_in_their_names():
+    names = {"layers": [{"w": 3.0, "b": 4.0}, {"w": 1.0}], "params": {"dense_0": {"w": 2.0}}, "shift": 5.0}
+    grouped = GraphPotential(network, names, CUTOFF, ())
+    assert grouped.layers() == {
+        "layers.0": ("layers.0.b", "layers.0.w"),
+        "layers.1": ("layers.1.w",),
+        "params.dense_0": ("params.dense_0.w",),
+        "shift": ("shift",),
+    }
+    norms = {"layers.0": 5.0, "layers.1": 1.0, "params.dense_0": 2.0, "shift": 5.0}
+    assert grouped.norms_by_layer() == norms
+
+
+def test_a_layer_that_grows_changes_the_energy_by_all_of_its_weights(potential, crystal):
+    neighbors = ms.find_neighbors(crystal, CUTOFF)
+    energy = lambda p: p.energy(crystal, neighbors)
+    by_weights, by_layers = (jax.grad(energy)(p) for p in (potential, potential.along_layers()))
+    assert set(by_layers.weights) == set(potential.layers())
+    for layer, names in potential.layers().items():
+        wanted = sum(jnp.vdot(potential.weights[name], by_weights.weights[name]) for name in names)
+        assert_allclose(by_layers.weights[layer], wanted, rtol=1e-12, atol=1e-14)
+
+
 def test_a_table_of_a_million_weights_shows_the_ends_of_each_array():
     weights = {"first": np.zeros((1000, 900)), "last": np.ones(3)}
     large = GraphPotential(network, weights, CUTOFF, ())

@@ -28,12 +28,12 @@ def test_torsions_have_the_sign_and_size_of_geometry(gallery):
     assert_allclose(np.abs(gallery.torsion(flat)), 180.0)
 
 
-def test_weights_are_gathered_by_the_layer_in_their_names(gallery):
-    assert gallery.layer_of("layers.2.linear.weight") == "layers.2"
-    assert gallery.layer_of("embedding.w") == "embedding"
+def test_layers_of_a_gradient_are_drawn_with_its_value(gallery):
     weights = {"a": [np.array([3.0, 0.0]), np.array([4.0])], "b": np.array([1.0])}
-    potential = ms.GraphPotential(print, weights, 3.0, ())
-    assert gallery.norms_by_layer(potential) == {"a.0": 3.0, "a.1": 4.0, "b": 1.0}
+    figure = gallery.draw_layers(ms.GraphPotential(print, weights, 3.0, ()), 5.5)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a.0", "a.1", "b"]
+    assert "a = 5.5000" in axes.get_title() and "4 weights" in axes.get_title()
 
 
 def test_the_force_field_of_the_molecule_is_that_of_its_formula(gallery):
