@@ -44,6 +44,8 @@ def network_of_mlip(name):
     small = {"num_layers": 1, "num_channels": 4}
     if name == "Nequip":
         small = {"num_layers": 1, "node_irreps": "4x0e+4x1o", "num_rbf": 4, "l_max": 1}
+    if name == "Visnet":
+        small["num_heads"] = 2
     network = form(form.Config(**small), info)
     return models.ForceField.from_mlip_network(network, seed=0)
 
