@@ -162,6 +162,19 @@ def test_exact_products_of_a_program_are_used_and_agree_with_differences():
     assert np.isnan(ms.certify(ms.relax(exact, dimer, solver=NEWTON)).difference_error)
 
 
+def test_a_report_on_a_program_has_its_parameters_and_says_how_they_were_found():
+    dimer = ms.Structure.create([[0, 0, 0], [1.2, 0.4, 0.3]], ["Ar", "Ar"])
+    potential = ms.from_program(Spring(), parameters={"k": 2.0, "L": 1.1})
+    length = lambda _, states: (jnp.linalg.norm(jnp.diff(states["structure"].structure.positions, axis=0)),)
+    apart = ms.Observable(names=("length",), units=("Å",), function=length)
+    report = ms.sensitivities([apart], potential, dimer, second_order=False)
+    order = [report.parameters.index(name) for name in ("k", "L")]
+    assert_allclose(report.values, [1.1], rtol=1e-8)
+    # the spring at rest is as long as L, however stiff; a stretched one would not be at rest
+    assert_allclose((report.clamped + report.relaxation)[0, order], [0.0, 1.0], atol=1e-6)
+    assert report.certificate["structure"].difference_error < 1e-6
+
+
 class Fake(Calculator):
     """Springs to fixed places, with faults."""
 
