@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from far_charges import FarCharges, four
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy.testing import assert_allclose
 
 import mdsens as ms
@@ -114,21 +114,21 @@ class Bumper(ms.Potential):
     """phi(r) = k (1 - r / 2)³ up to r = 2, with as much of each fault as asked for (compiled once)."""
 
     k: Float[Array, ""] = parameter("eV", lower=0.0)
-    faults: Float[Array, "faults"] = eqx.field(converter=jnp.asarray)
+    faults: Int[Array, "faults"] = eqx.field(converter=jnp.asarray)  # whole numbers are no parameters
     root_at_cutoff: bool = eqx.field(static=True, default=False)
     elements: tuple[str, ...] = eqx.field(static=True, default=())
     source: str = eqx.field(static=True, default="")
 
     @classmethod
     def with_fault(cls, name):
-        return cls(1.0, [1e-5 * (name == fault) for fault in FAULTS])
+        return cls(1.0, [int(name == fault) for fault in FAULTS])
 
     @property
     def cutoff(self):
         return jnp.asarray(2.0)
 
     def energy(self, structure, neighbors):
-        force, theta, field, direction, first, per_atom, beyond = self.faults
+        force, theta, field, direction, first, per_atom, beyond = 1e-5 * self.faults
         d = neighbors.vectors(structure)
         r = jnp.sqrt(jnp.sum(d * d, axis=-1))
         k = self.k + theta * (
