@@ -51,11 +51,7 @@ class Gauge(eqx.Module):
     @property
     def matrix(self) -> np.ndarray:
         """P as a matrix, made on the host (for concrete values)."""
-        free, rigid = np.asarray(self.free, float), np.asarray(self.rigid)
-        n = rigid.shape[1]
-        P = np.diag(free)
-        P[:n, :n] -= rigid.T @ (rigid * free[:n])
-        return P
+        return self.project_rows(np.eye(len(self.free)))
 
     @property
     def rank(self) -> int:

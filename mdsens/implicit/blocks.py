@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mdsens.arrays import places_in_rows
+from mdsens.neighbors.shapes import COARSE_ATOMS, coarse_slots
 
 Vector = Float[Array, "unknowns"]
 
@@ -36,16 +37,23 @@ class BlockMatrix(eqx.Module):
         n_points: int,
     ) -> Self:
         """The sum of blocks at (i, j), any number of them at one place; both (i, j) and (j, i) are given."""
+        from scipy.sparse import csr_matrix
+
         keys = i.astype(np.int64) * n_points + j
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         first = np.flatnonzero(np.diff(keys, prepend=-1))
-        total = np.add.reduceat(blocks[order], first, axis=0)
+        # a product with ones adds up blocks wherever they stand
+        ones, ends = np.ones(len(order)), np.append(first, len(order))
+        adding = csr_matrix((ones, order, ends), shape=(len(first), len(order)))
+        total = (adding @ blocks.reshape(-1, 9)).reshape(-1, 3, 3)
         row, column = np.divmod(keys[first], n_points)
         counts = np.bincount(row, minlength=n_points)
         place = places_in_rows(counts)
-        # in steps of four, so that few widths are ever compiled
-        width = -(-int(counts.max(initial=1)) // 4) * 4
+        # in steps, so that few widths are ever compiled
+        longest = int(counts.max(initial=1))
+        few = n_points <= COARSE_ATOMS
+        width = coarse_slots(longest, 0) if few else -(-longest // 4) * 4
         columns = np.zeros((n_points, width), np.int32)
         columns[row, place] = column
         placed = np.zeros((3, 3, n_points, width))

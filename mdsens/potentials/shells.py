@@ -29,11 +29,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mdsens.arrays import on_device
 from mdsens.neighbors import Neighbors, beyond
+from mdsens.neighbors.shapes import COARSE_ATOMS
 from mdsens.potentials.base import HessianBlocks, Potential, pair_table
 from mdsens.structure import Structure
 
 PAIRS_IN_A_BLOCK = 8192  # whose arrays a core's cache holds: 64 KiB each, some tens of them at a time
+PAIRS_BENT = 2048  # the same for second derivatives, which need more arrays
 BLOCKS_IN_A_STAGE = 32  # after these, what belongs to other atoms is handed over to them
 
 Row = Float[Array, "atoms width"]  # a number for each neighbor
@@ -164,14 +167,16 @@ def closest(
 
 
 MOST_CURVATURES = 30_000_000  # numbers of all shells together, 240 MB: beyond, products serve better
+SHORTEST = 5  # places: XLA's code for shorter rows is slower
 FEW_ATOMS = 400  # up to which a full matrix is made of a Hessian anyway
 WIDEST_ROW = 100  # blocks in a row of it: above, a product costs as much as the potential's own
-IN_CACHE = 500_000  # blocks in all: more are read from memory at each product, and then rows must be shorter
+IN_CACHE = 500_000  # blocks in all: more are read from memory at each product,
+WIDEST_ROW_READ = 40  # and then rows must be shorter
 
 
 def too_wide(n_atoms: int, row: int) -> bool:
     """Whether a Hessian with so many blocks in a row is better not written down."""
-    widest = WIDEST_ROW if n_atoms * row <= IN_CACHE else WIDEST_ROW // 4
+    widest = WIDEST_ROW if n_atoms * row <= IN_CACHE else WIDEST_ROW_READ
     return n_atoms > FEW_ATOMS and row > widest
 
 
@@ -224,38 +229,57 @@ class ShellPotential(Potential):
         d_ij = x_j - x_i. So with K = d²e/dd dd of a shell, the atoms a and b in it have K_ab between them and
         the center has minus the sum over either.
         """
-        n, width = neighbors.near.shape
         if type(self).energy is not ShellPotential.energy:  # a form with more than its shells
             return None
-        # neighbors of neighbors are at least four times as many
-        row, curvatures = (width, width) if self.reciprocal else (4 * width, width * width)
-        if 9 * n * curvatures > MOST_CURVATURES or too_wide(n, row):
-            return None
+        n, width = neighbors.near.shape
+        there = np.asarray(neighbors.near) < neighbors.nobody
         around = self._surroundings(structure, neighbors)
-        near = np.asarray(neighbors.near)
-        owner = np.asarray(neighbors.extended(jnp.arange(n)))
-        owners = owner[near]
-        valid = near < neighbors.nobody
         if self.reciprocal:
-            # e is half the energy of each pair, and the other half stands in the shell of the neighbor
-            K = 2 * np.asarray(_pair_curvatures(self, structure, around))[valid]
-            i, j = np.nonzero(valid)[0], owners[valid]
-            rows, columns = np.concatenate([i, i]), np.concatenate([i, j])
-            return HessianBlocks(rows, columns, np.concatenate([K, -K]))
-        K = np.asarray(self.shell_curvatures(structure, around))
-        members = np.concatenate([np.arange(n)[:, None], owners], axis=1)
-        there = np.concatenate([np.ones((n, 1), bool), valid], axis=1)
-        K = _with_center(K)
-        pairs = there[:, :, None] & there[:, None, :]
-        i = np.broadcast_to(members[:, :, None], pairs.shape)[pairs]
-        j = np.broadcast_to(members[:, None, :], pairs.shape)[pairs]
-        return HessianBlocks(i, j, K[pairs])
+            large = too_wide(n, width) or 9 * n * width > MOST_CURVATURES
+            return None if large else self._blocks_of_pairs(structure, around)
+        # neighbors of neighbors are at least four times as many
+        if too_wide(n, 4 * int(np.sum(there) / n)):
+            return None
+        groups = _by_length(there)
+        if 9 * sum(len(rows) * long**2 for rows, long in groups) > MOST_CURVATURES:
+            return None
+        parts = [self._blocks_of_shells(structure, around, *group) for group in groups]
+        return HessianBlocks(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+    def _blocks_of_pairs(self, structure: Structure, around: "Surroundings") -> HessianBlocks:
+        near = np.asarray(around.neighbors.near)
+        valid = near < around.neighbors.nobody
+        # e is half the energy of each pair, and the other half stands in the shell of the neighbor
+        K = 2 * np.asarray(_pair_curvatures(self, structure, around))[valid]
+        i, j = np.nonzero(valid)[0], around.owners()[near[valid]]
+        columns = np.concatenate([i, j])
+        return HessianBlocks(np.concatenate([i, i]), columns, np.concatenate([K, -K]))
+
+    def _blocks_of_shells(
+        self, structure: Structure, around: "Surroundings", chosen: np.ndarray, width: int
+    ) -> HessianBlocks:
+        rows = around.some_rows(structure.positions, chosen, width)
+        K = self.shell_curvatures(structure, around, rows)
+        to_center, of_center = map(np.asarray, _with_center(K))
+        near = np.asarray(rows.near)
+        valid = near < around.neighbors.nobody
+        owners = around.owners()[near]
+        both = valid[:, :, None] & valid[:, None, :]
+        first = np.broadcast_to(owners[:, :, None], both.shape)[both]
+        second = np.broadcast_to(owners[:, None, :], both.shape)[both]
+        centers = np.broadcast_to(chosen[:, None], valid.shape)[valid]
+        others, between = owners[valid], to_center[valid]
+        return HessianBlocks(
+            np.concatenate([first, centers, others, chosen]),
+            np.concatenate([second, others, centers, chosen]),
+            np.concatenate([np.asarray(K)[both], between, between.swapaxes(1, 2), of_center]),
+        )
 
     def shell_curvatures(
-        self, structure: Structure, around: "Surroundings"
+        self, structure: Structure, around: "Surroundings", rows: "Rows"
     ) -> Float[Array, "atoms width width 3 3"]:
-        """d²e/dd dd between all neighbors of each atom, eV/Å²; a form may know a shorter way."""
-        return _shell_curvatures(self, structure, around)
+        """d²e/dd dd between all neighbors of some atoms, eV/Å²; a form may know a shorter way."""
+        return _shell_curvatures(self, structure, around, rows)
 
     def _surroundings(self, structure: Structure, neighbors: Neighbors) -> "Surroundings":
         types = self.types(structure) if len(self.elements) > 1 else None
@@ -312,27 +336,48 @@ class Surroundings(NamedTuple):
         real = jnp.ones(near.shape[0], bool) if self.real is None else self.real
         return Rows(positions, near, types, real)
 
-    def staged(self, positions: Float[Array, "atoms 3"]) -> Rows:
-        """All atoms in stages of blocks, (stages, blocks, atoms, ...), the last rows padded."""
-        stages, blocks, atoms = _division(*self.neighbors.near.shape)
-        spare = stages * blocks * atoms - len(positions)
+    def some_rows(self, positions: Float[Array, "atoms 3"], chosen: np.ndarray, width: int) -> Rows:
+        """The beginnings of some rows, on the host.
+
+        Those of atoms with more neighbors are left empty, and those of atoms chosen a second time in a row.
+        """
+        whole = np.asarray(self.neighbors.near)[chosen]
+        nobody = self.neighbors.nobody
+        fits = np.all(whole[:, width:] == nobody, axis=1) & (np.diff(chosen, prepend=-1) > 0)
+        near = np.where(fits[:, None], whole[:, :width], nobody)
+        types = None if self.types is None else on_device(np.asarray(self.types)[chosen])
+        real = fits if self.real is None else fits & np.asarray(self.real)[chosen]
+        return Rows(on_device(np.asarray(positions)[chosen]), on_device(near), types, on_device(real))
+
+    def owners(self) -> Int[np.ndarray, "extended"]:
+        """The atoms that all atoms, images and nobody are of, on the host."""
+        atoms = np.arange(self.neighbors.n_atoms)
+        return np.concatenate([atoms, np.asarray(self.neighbors.owner), atoms[:1]])
+
+    def staged(self, rows: Rows, pairs: int = PAIRS_IN_A_BLOCK) -> Rows:
+        """Rows in stages of blocks, (stages, blocks, atoms, ...), the last ones padded.
+
+        Args:
+            pairs: places in a block.
+        """
+        stages, blocks, atoms = _division(*rows.near.shape, pairs)
+        spare = stages * blocks * atoms - len(rows.positions)
 
         def cut(values: Array, fill: Any) -> Array:
             further = [(0, 0)] * (values.ndim - 1)
             filled = jnp.pad(values, [(0, spare), *further], constant_values=fill)
             return filled.reshape(stages, blocks, atoms, *values.shape[1:])
 
-        rows = self.all_rows(positions)
         types = None if rows.types is None else cut(rows.types, 0)
         near = cut(rows.near, self.neighbors.nobody)
-        return Rows(cut(positions, 0.0), near, types, cut(rows.real, False))
+        return Rows(cut(rows.positions, 0.0), near, types, cut(rows.real, False))
 
 
-def _division(n_atoms: int, width: int) -> tuple[int, int, int]:
+def _division(n_atoms: int, width: int, pairs: int) -> tuple[int, int, int]:
     # stages, blocks in a stage, atoms in a block: blocks of equal size, so that few rows are padding
     if jax.default_backend() != "cpu":
         return 1, 1, n_atoms
-    blocks = -(-n_atoms * max(width, 1) // PAIRS_IN_A_BLOCK)
+    blocks = -(-n_atoms * max(width, 1) // pairs)
     stages = -(-blocks // BLOCKS_IN_A_STAGE)
     blocks = -(-blocks // stages)
     return stages, blocks, -(-n_atoms // (stages * blocks))
@@ -352,7 +397,7 @@ def _total(
     def block(rows: Rows) -> Float[Array, ""]:
         return _block_energy(potential, around.shells(points, rows), rows.real)
 
-    return jnp.sum(_each(functools.partial(_each, block), around.staged(positions)))
+    return jnp.sum(_each(functools.partial(_each, block), around.staged(around.all_rows(positions))))
 
 
 @_total.def_jvp
@@ -410,7 +455,7 @@ def _value_and_gradient(moving: Moving, still: Moving, around: Surroundings) -> 
         return received, _summed(blocks)
 
     nobody_yet = tuple(jnp.zeros_like(p) for p in points) if scattered else None
-    received, stages = _scan(stage, nobody_yet, around.staged(positions))
+    received, stages = _scan(stage, nobody_yet, around.staged(around.all_rows(positions)))
     total = _summed(stages)
     if total.g is None:
         return total.value, (total.slopes, None, total.of_cell)
@@ -496,15 +541,15 @@ def _pair_curvatures(
         axes = (one, none, none), (none, one, none), (none, none, one)
         return jnp.stack([_change_along(gradient, d, axis) for axis in axes], axis=-1)
 
-    return _of_slopes(block, potential, structure, around)
+    return _of_slopes(block, potential, structure, around, around.all_rows(structure.positions))
 
 
 @eqx.filter_jit
 def _shell_curvatures(
-    potential: ShellPotential, structure: Structure, around: Surroundings
+    potential: ShellPotential, structure: Structure, around: Surroundings, rows: Rows
 ) -> Float[Array, "atoms width width 3 3"]:
     """d²e/dd dd between all neighbors of an atom: along one direction of one place after the other."""
-    width = around.neighbors.width
+    width = rows.near.shape[1]
     grid = jnp.meshgrid(jnp.arange(width), jnp.arange(3), indexing="ij")
     places = jnp.stack(grid, axis=-1)
 
@@ -522,15 +567,17 @@ def _shell_curvatures(
         columns = columns.reshape(width, 3, *shape, 3)
         return jnp.moveaxis(columns, (0, 1, 2, 3, 4), (2, 4, 0, 1, 3))
 
-    return _of_slopes(block, potential, structure, around)
+    return _of_slopes(block, potential, structure, around, rows)
 
 
 def _change_along(gradient: Any, d: Any, direction: Any) -> Float[Array, "atoms width 3"]:
     return jnp.stack(jax.jvp(gradient, (d,), (direction,))[1], axis=-1)
 
 
-def _of_slopes(function: Any, potential: ShellPotential, structure: Structure, around: Surroundings) -> Array:
-    """A function of (de/dd, d), block by block."""
+def _of_slopes(
+    function: Any, potential: ShellPotential, structure: Structure, around: Surroundings, rows: Rows
+) -> Array:
+    """A function of (de/dd, d) of some atoms, block by block."""
     points = around.extended_positions(structure.positions, structure.cell)
 
     def block(rows: Rows) -> Array:
@@ -538,12 +585,36 @@ def _of_slopes(function: Any, potential: ShellPotential, structure: Structure, a
         energy = lambda d: _block_energy(potential, shells._replace(d=d), rows.real)
         return function(jax.grad(energy), shells.d)
 
-    blocks = _each(functools.partial(_each, block), around.staged(structure.positions))
-    return blocks.reshape(-1, *blocks.shape[3:])[: structure.n_atoms]
+    blocks = _each(functools.partial(_each, block), around.staged(rows, PAIRS_BENT))
+    return blocks.reshape(-1, *blocks.shape[3:])[: len(rows.near)]
 
 
-def _with_center(K: np.ndarray) -> np.ndarray:
-    # the center as member 0 of its own shell: nothing changes if all move together
-    to_center = -K.sum(axis=1, keepdims=True)
-    K = np.concatenate([to_center, K], axis=1)
-    return np.concatenate([-K.sum(axis=2, keepdims=True), K], axis=2)
+@jax.jit
+def _with_center(
+    K: Float[Array, "atoms width width 3 3"],
+) -> tuple[Float[Array, "atoms width 3 3"], Float[Array, "atoms 3 3"]]:
+    """What stands between the center and each neighbor, and the center and itself."""
+    # nothing changes if all move together
+    to_center = -jnp.sum(K, axis=1)
+    return to_center, -jnp.sum(to_center, axis=1)
+
+
+def _by_length(there: Bool[np.ndarray, "atoms width"]) -> list[tuple[np.ndarray, int]]:
+    """Atoms whose rows are worked off together, and how much of their rows: (indices, width)."""
+    # The work on a row grows with the cube of its length, and few atoms of many have the longest. So these
+    # go by themselves, the last one as often as it takes to a power of two.
+    n, width = there.shape
+    if n <= COARSE_ATOMS:
+        return [(np.arange(n), width)]
+    lengths = np.max(np.where(there, np.arange(1, width + 1), 0), axis=1, initial=0)
+    longest = int(np.max(lengths, initial=1))
+    longer = [int(np.sum(lengths > short)) for short in range(longest + 1)]
+    padded = [0 if count == 0 else 1 << (count - 1).bit_length() for count in longer]
+    least = min(SHORTEST, longest)
+    work = [n * short**3 + padded[short] * longest**3 for short in range(least, longest + 1)]
+    short = least + int(np.argmin(work))
+    groups = [(np.arange(n), short)]
+    if padded[short]:
+        spare = padded[short] - longer[short]
+        groups.append((np.pad(np.flatnonzero(lengths > short), (0, spare), "edge"), longest))
+    return groups

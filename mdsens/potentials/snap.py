@@ -38,7 +38,7 @@ from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.base import parameter
 from mdsens.potentials.hypersphere import IDENTITY, Hypersphere, hypersphere
-from mdsens.potentials.shells import ShellPotential, Shells, Surroundings
+from mdsens.potentials.shells import Rows, ShellPotential, Shells, Surroundings
 from mdsens.structure import Structure
 
 Triple = tuple[int, int, int]
@@ -191,12 +191,12 @@ class SNAP(ShellPotential):
     # e is the sum over points of a cubic form T f f f / 6, so P = T f, and de/df = P f / 2. H is formed once
     # for all neighbors.
     def shell_curvatures(
-        self, structure: Structure, around: Surroundings
+        self, structure: Structure, around: Surroundings, rows: Rows
     ) -> Float[Array, "atoms width width 3 3"]:
-        """d²e/dd dd between all neighbors of each atom, eV/Å²."""
+        """d²e/dd dd between all neighbors of some atoms, eV/Å²."""
         if self.quadratic or self.chem:
-            return super().shell_curvatures(structure, around)
-        return _curvatures(self, structure, around)
+            return super().shell_curvatures(structure, around, rows)
+        return _curvatures(self, structure, around, rows)
 
     def _curvature(self, shell: Shells) -> Float[Array, "width width 3 3"]:
         """The same for one atom, whose neighbors stand below each other: (width, 1)."""
@@ -293,10 +293,10 @@ def _row_of_blocks(sphere: Hypersphere, P: Any, n: int) -> Float[Array, "harmoni
 
 @eqx.filter_jit
 def _curvatures(
-    potential: SNAP, structure: Structure, around: Surroundings
+    potential: SNAP, structure: Structure, around: Surroundings, rows: Rows
 ) -> Float[Array, "atoms width width 3 3"]:
     points = around.extended_positions(structure.positions, structure.cell)
-    shells = around.shells(points, around.all_rows(structure.positions))
+    shells = around.shells(points, rows)
     alone = jax.tree.map(lambda leaf: leaf[:, None], shells)  # an atom at a time
 
     def one(shell: Shells) -> Float[Array, "width width 3 3"]:

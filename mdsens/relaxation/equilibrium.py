@@ -49,6 +49,7 @@ from mdsens.relaxation.precondition import (
     WaveBox,
     build_preconditioner,
     grid_of,
+    longest_waves,
     test_vectors,
 )
 from mdsens.structure import Structure
@@ -232,7 +233,7 @@ class Equilibrium:
     @functools.cached_property
     def preconditioner(self) -> ElasticPreconditioner:
         """An approximate inverse of the Hessian, for solves that iterate."""
-        return preconditioner_of(self.landscape, self.w, grid_of(self.structure))
+        return preconditioner_of(self.landscape, self.w, grid_of(self.structure), self.assembled)
 
     @functools.cached_property
     def assembled(self) -> BorderedMatrix | None:
@@ -268,7 +269,12 @@ class Equilibrium:
         """Lowest and highest curvature, eV/Å²."""
         if self.hessian:
             return self._dense_spectrum(*self.hessian)
-        return _iterative_spectrum(self._product, self.gauge, self.preconditioner, len(self.w))
+        return self._iterative_spectrum(self._product)
+
+    def _iterative_spectrum(self, product: Any) -> Spectrum:
+        here = structure_at(self.landscape.coordinates, self.w)
+        waves = longest_waves(here, WaveBox.around(here), self.landscape.n_strains)
+        return _iterative_spectrum(product, self.gauge, self.preconditioner, waves)
 
     @property
     def _product(self) -> Any:
@@ -284,7 +290,7 @@ class Equilibrium:
             deflated = matrix + shift * np.outer(ends.mode, ends.mode)
             return float(self._dense_spectrum(deflated, projector).lowest)
         product = Deflated(self._product, jnp.asarray(ends.mode), jnp.asarray(shift))
-        return float(_iterative_spectrum(product, self.gauge, self.preconditioner, len(self.w)).lowest)
+        return float(self._iterative_spectrum(product).lowest)
 
     def _dense_spectrum(self, hessian: np.ndarray, projector: np.ndarray) -> Spectrum:
         # the work grows with the cube of the size: without the rows and columns of ghosts
@@ -297,26 +303,15 @@ class Equilibrium:
 
     @property
     def symmetric(self) -> bool:
-        """Whether H is symmetric: not under a target stress with shear.
-
-        Nor for strains that are not `closed`.
-        """
-        return self.landscape.n_strains == 0 or not (self._sheared or self._crooked)
-
-    @property
-    def _sheared(self) -> bool:
-        target = np.asarray(self.landscape.target)
-        return bool(np.any(target != target[0, 0] * np.eye(3)))
-
-    @property
-    def _crooked(self) -> bool:
-        return not self.landscape.coordinates.conservative
+        """Whether H is symmetric, see `Landscape.symmetric`."""
+        return self.landscape.symmetric
 
     def operator(self, chosen: AbstractLinearSolver | None = None) -> Operator:
         """H and its solver: the one asked for; by default the factorised Hessian, or one that iterates."""
         method = chosen or self.factor or self._iterative
         if isinstance(method, ConjugateGradient) and not self.symmetric:
-            method = GMRES() if self._crooked else NearlySymmetric(method, self.landscape.n_strains)
+            crooked = not self.landscape.coordinates.conservative
+            method = GMRES() if crooked else NearlySymmetric(method, self.landscape.n_strains)
         direct = isinstance(method, Factorized)
         return Operator(self.gauge, None if direct else self.preconditioner, method, self.symmetric)
 
@@ -443,15 +438,30 @@ def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.nd
     return np.concatenate([np.asarray(products(landscape, w, b)) for b in blocks])[: len(vectors)]
 
 
-def preconditioner_of(landscape: Landscape, w: Vector, grid: tuple[int, int, int]) -> ElasticPreconditioner:
-    """The preconditioner that fits the Hessian at w."""
+def preconditioner_of(
+    landscape: Landscape, w: Vector, grid: tuple[int, int, int], matrix: BorderedMatrix | None = None
+) -> ElasticPreconditioner:
+    """The preconditioner that fits the Hessian at w.
+
+    Args:
+        matrix: this Hessian, where it is written down.
+    """
     structure = structure_at(landscape.coordinates, w)
     box = WaveBox.around(structure)
     tests = test_vectors(structure, box, landscape.n_strains)
-    return build_preconditioner(structure, box, grid, tests, hessian_times(landscape, w, np.asarray(tests)))
+    if matrix is None:
+        products = hessian_times(landscape, w, np.asarray(tests))
+    else:
+        products = _matrix_times(matrix, tests)
+    return build_preconditioner(structure, box, grid, tests, products)
 
 
 # --- compiled once for each size ------------------------------------------------------------------
+
+
+@eqx.filter_jit
+def _matrix_times(matrix: BorderedMatrix, rows: Rows) -> Rows:
+    return map_rows(matrix, rows)
 
 
 @eqx.filter_jit
@@ -496,9 +506,9 @@ def _unstrained(coordinates: Coordinates, w: Vector, matrix: Any, projector: Any
 
 @eqx.filter_jit
 def _iterative_spectrum(
-    product: Any, gauge: Gauge, preconditioner: ElasticPreconditioner, size: int
+    product: Any, gauge: Gauge, preconditioner: ElasticPreconditioner, guesses: Rows
 ) -> Spectrum:
-    return iterative_spectrum(product, size, gauge.project, preconditioner)
+    return iterative_spectrum(product, guesses.shape[1], gauge.project, preconditioner, guesses)
 
 
 @eqx.filter_jit

@@ -92,11 +92,15 @@ class Landscape(eqx.Module):
         found = self.potential.hessian_blocks(structure, tight)
         if found is None:
             return None
-        # x = (x0 + u) F: between u_i and u_j stands F H_ij F^T
-        F = np.asarray(self.coordinates.split(w)[1])
-        core = BlockMatrix.of(found.i, found.j, F @ found.blocks @ F.T, structure.n_atoms)
+        blocks = found.blocks
+        if self.n_strains:  # x = (x0 + u) F: between u_i and u_j stands F H_ij F^T
+            F = np.asarray(self.coordinates.split(w)[1])
+            blocks = F @ blocks @ F.T
+        core = BlockMatrix.of(found.i, found.j, blocks, structure.n_atoms)
         if too_wide(structure.n_atoms, core.columns.shape[1]):
             return None
+        if self.n_strains == 0:
+            return BorderedMatrix(core, jnp.zeros((0, w.size)))
         strains = jnp.eye(self.n_strains, w.size, k=w.size - self.n_strains)
         return BorderedMatrix(core, products(self, w, strains))
 
@@ -115,6 +119,18 @@ class Landscape(eqx.Module):
     def n_strains(self) -> int:
         """How many strains are free."""
         return self.coordinates.basis.shape[0]
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether the Hessian is symmetric: not under a target stress with shear (plain numbers).
+
+        Nor for strains that are not `closed`.
+        """
+        if self.n_strains == 0:
+            return True
+        target = np.asarray(self.target)
+        sheared = np.any(target != target[0, 0] * np.eye(3))
+        return self.coordinates.conservative and not sheared
 
     def residual(self, w: Vector, gradient: Vector) -> tuple[Array, Array]:
         """Largest force on an atom (eV/Å), and largest stress off target (eV/Å³)."""

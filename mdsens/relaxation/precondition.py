@@ -13,6 +13,7 @@ Compare Packwood et al., J. Chem. Phys. 144, 164109 (2016), who invert a sparse 
 instead.
 """
 
+from collections.abc import Callable
 from typing import Self
 
 import equinox as eqx
@@ -112,14 +113,30 @@ def test_vectors(structure: Structure, frame: WaveBox, strains: int) -> Float[Ar
     """
     n = structure.n_atoms
     signs = jax.random.rademacher(jax.random.key(3), (1, 3 * n), float)
-    waves = jnp.einsum("nb,ac->bcna", jnp.sin(2 * jnp.pi * frame.fractional(structure)), jnp.eye(3)).reshape(
-        9, 3 * n
-    )
-    tests = jnp.concatenate([signs, waves])
-    if structure.real is not None:
-        tests = jnp.where(jnp.repeat(structure.real, 3), tests, 0.0)
+    waves = _waves(jnp.sin, structure, frame)
+    tests = _of_real_atoms(jnp.concatenate([signs, waves]), structure)
     tests = jnp.pad(tests, ((0, strains), (0, strains)))
     return tests.at[N_TESTS + jnp.arange(strains), 3 * n + jnp.arange(strains)].set(1.0)
+
+
+@eqx.filter_jit
+def longest_waves(structure: Structure, frame: WaveBox, strains: int) -> Float[Array, "18 unknowns"]:
+    """e_a sin(2 pi s_b) and e_a cos(2 pi s_b): the softest modes of a solid are near to some of them."""
+    waves = [_waves(shape, structure, frame) for shape in (jnp.sin, jnp.cos)]
+    return jnp.pad(_of_real_atoms(jnp.concatenate(waves), structure), ((0, 0), (0, strains)))
+
+
+def _waves(
+    shape: Callable[[Array], Array], structure: Structure, frame: WaveBox
+) -> Float[Array, "9 coordinates"]:
+    along = shape(2 * jnp.pi * frame.fractional(structure))
+    return jnp.einsum("nb,ac->bcna", along, jnp.eye(3)).reshape(9, -1)
+
+
+def _of_real_atoms(rows: Float[Array, "rows coordinates"], structure: Structure) -> Array:
+    if structure.real is None:
+        return rows
+    return jnp.where(jnp.repeat(structure.real, 3), rows, 0.0)
 
 
 @eqx.filter_jit

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from mdsens.gauge import Gauge
+from mdsens.implicit.blocks import BorderedMatrix
 from mdsens.relaxation.landscape import Landscape, Vector
 from mdsens.relaxation.precondition import ElasticPreconditioner
 
@@ -25,12 +26,14 @@ class Scene(eqx.Module):
         gauge: what may move.
         preconditioner: an approximate inverse of the Hessian; None where nobody asks for one.
         stride: longest move of an atom in one step, Å, as the distances of this system have it.
+        matrix: the Hessian written down, of a point nearby; None where products of the potential serve.
     """
 
     landscape: Landscape
     gauge: Gauge
     preconditioner: ElasticPreconditioner | None
     stride: Array
+    matrix: BorderedMatrix | None = None
 
     def value_and_gradient(self, w: Vector) -> tuple[Array, Vector]:
         value, gradient = self.landscape.value_and_gradient(w)
@@ -39,6 +42,10 @@ class Scene(eqx.Module):
     def precondition(self, v: Vector) -> Vector:
         """The preconditioner's product; v itself without one."""
         return v if self.preconditioner is None else self.preconditioner(v)
+
+    def product(self, w: Vector, v: Vector) -> Vector:
+        """The Hessian at w times v, or that of the point nearby that `matrix` is of."""
+        return self.landscape.product(w, v) if self.matrix is None else self.matrix(v)
 
     def change(self, start: "Walker", w: Vector, value: Array) -> Array:
         """How much the merit, `value` at w, has changed from where the walk is.
@@ -87,6 +94,8 @@ class Walker(eqx.Module):
     gradient: Vector
     memory: Any
     stuck: Array  # True: no step downhill was found
+    # True: the matrix of the scene is that of a point too far from here
+    stale: Array = eqx.field(default_factory=lambda: jnp.array(False))
 
 
 class AbstractStepper(eqx.Module):
@@ -95,10 +104,12 @@ class AbstractStepper(eqx.Module):
     Attributes:
         needs_hessian: steps need products with the Hessian.
         wants_preconditioner: steps are better with a preconditioner, where the potential can give one.
+        wants_matrix: steps multiply with the Hessian many times, so that it is better written down once.
     """
 
     needs_hessian: ClassVar[bool] = False
     wants_preconditioner: ClassVar[bool] = False
+    wants_matrix: ClassVar[bool] = False
 
     @abstractmethod
     def start(self, w: Vector) -> Any:
@@ -128,6 +139,8 @@ def advance(
 ) -> tuple[Walker, Array]:
     """Walk until the residual is below fmax, max_steps are done, the list is used up, or no way leads down.
 
+    Or the matrix of the scene is outdated.
+
     At least one step is taken, so that a walk whose list is always used up still gets somewhere.
 
     Args:
@@ -141,7 +154,8 @@ def advance(
         walker, steps = state
         converged = measure(scene, walker.w, walker.gradient)[2] <= fmax
         used_up = scene.room(walker.w) <= margin
-        return (steps == 0) | (~converged & ~used_up & ~walker.stuck & (steps < max_steps))
+        goes_on = ~walker.stuck & ~walker.stale & (steps < max_steps)
+        return (steps == 0) | (~converged & ~used_up & goes_on)
 
     def step(state):
         walker, steps = state

@@ -134,6 +134,8 @@ class Walk:
         stepper: the one walking now; None before the first step.
         steps: taken so far. look: steps until the host looks again.
         failures: walks in a row that found no way down.
+        assembled_at: steps taken when the matrix of the scene was written down; outdated: it no longer leads
+            on.
         fmax, stress, residual: largest force (eV/Å), largest stress off target (eV/Å³), and both as one
             number (eV/Å).
     """
@@ -145,6 +147,8 @@ class Walk:
     steps: int = 0
     look: int = CHUNK
     failures: int = 0
+    assembled_at: int = 0
+    outdated: bool = False
     fmax: float = np.inf
     stress: float = np.inf
     residual: float = np.inf
@@ -196,22 +200,35 @@ class Walk:
         return Equilibrium.settled(self.problem.landscape(self.walker.w, capacity), self.walker.w)
 
     def _led_by(self, stepper: AbstractStepper, look: int) -> Self:
-        walker = dataclasses.replace(self.walker, stuck=jnp.array(False))
+        no = jnp.array(False)
+        walk = dataclasses.replace(self, walker=dataclasses.replace(self.walker, stuck=no, stale=no))
         if stepper == self.stepper:
-            return dataclasses.replace(self, walker=walker)
-        preconditioner = None
-        if stepper.wants_preconditioner and self.problem.potential.twice_differentiable:
-            # the Hessian here is what the new stepper will meet
-            grid = grid_of(self.problem.coordinates.reference)
-            preconditioner = preconditioner_of(self.scene.landscape, walker.w, grid)
-        scene = dataclasses.replace(self.scene, preconditioner=preconditioner)
-        walker = dataclasses.replace(walker, memory=stepper.start(walker.w))
-        return dataclasses.replace(self, stepper=stepper, scene=scene, walker=walker, look=look)
+            return walk._assembled(stepper) if self.outdated else walk
+        walk = walk._assembled(stepper)
+        scene = dataclasses.replace(walk.scene, preconditioner=walk._preconditioner(stepper))
+        walker = dataclasses.replace(walk.walker, memory=stepper.start(self.walker.w))
+        return dataclasses.replace(walk, stepper=stepper, scene=scene, walker=walker, look=look)
+
+    def _assembled(self, stepper: AbstractStepper) -> Self:
+        """With the Hessian of where the walk is, if the stepper wants it written down and it can be."""
+        landscape = self.scene.landscape
+        possible = self.problem.potential.twice_differentiable and landscape.symmetric
+        matrix = landscape.assembled(self.walker.w) if stepper.wants_matrix and possible else None
+        scene = dataclasses.replace(self.scene, matrix=matrix)
+        return dataclasses.replace(self, scene=scene, assembled_at=self.steps, outdated=False)
+
+    def _preconditioner(self, stepper: AbstractStepper) -> ElasticPreconditioner | None:
+        """Of the Hessian that the stepper will meet."""
+        if not (stepper.wants_preconditioner and self.problem.potential.twice_differentiable):
+            return None
+        grid = grid_of(self.problem.coordinates.reference)
+        return preconditioner_of(self.scene.landscape, self.walker.w, grid, self.scene.matrix)
 
     def _with_new_list(self) -> Self:
         _check_volume(self.problem.coordinates, self.walker.w)
         capacity = self.scene.landscape.neighbors.capacity
         scene = self.problem.scene(self.walker.w, capacity, self.scene.preconditioner)
+        scene = dataclasses.replace(scene, matrix=self.scene.matrix)
         value, gradient = value_and_gradient(scene, self.walker.w)
         walker = dataclasses.replace(self.walker, value=value, gradient=gradient, stuck=jnp.array(False))
         return dataclasses.replace(self, scene=scene, walker=walker)
@@ -252,12 +269,16 @@ class Aim:
         """The walk after the phase, with a new list if the old one is used up."""
         stuck = bool(walker.stuck)
         steps, look = self.walk.steps + int(taken), min(2 * self.walk.look, CHUNK)
-        walk = dataclasses.replace(self.walk, walker=walker, steps=steps, look=look)
+        assembled = self.scene.matrix is not None
+        # Where the matrix that led here was not that of the last point but one, a new one may lead on.
+        aged = assembled and steps > self.walk.assembled_at + 1
+        outdated = assembled and (stuck or bool(walker.stale))
+        walk = dataclasses.replace(self.walk, walker=walker, steps=steps, look=look, outdated=outdated)
         if float(_room(walk.scene, walker.w)) <= self.margin:
             walk = walk._with_new_list()
         walk = walk._measured()
         # a walk that found no way down, or came back to where it was, has failed
-        failed = stuck and not walk.residual <= 0.5 * self.residual
+        failed = stuck and not aged and not walk.residual <= 0.5 * self.residual
         return dataclasses.replace(walk, failures=self.walk.failures + 1 if failed else 0)
 
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from states import cluster
 
 import mdsens as ms
-from mdsens.implicit.spectrum import dense_spectrum, iterative_spectrum
+from mdsens.implicit.spectrum import dense_spectrum, iterative_spectrum, lobpcg
 from mdsens.relaxation import equilibrium, memory
 
 N = 120
@@ -50,6 +50,32 @@ def test_the_lowest_eigenvalue_is_found_and_lies_within_the_residual(lowest):
     assert products.residual <= 1e-3 * abs(values[0])
     assert_allclose(products.highest, 40.0, rtol=1e-2)
     assert_allclose(jnp.linalg.norm(products.mode), 1.0, rtol=1e-9)
+
+
+@pytest.mark.parametrize("hidden", [-0.1, 0.05, 0.09])
+def test_a_soft_mode_is_found_beside_guesses_that_hold_nothing_of_it(hidden):
+    # the guesses are eigenvectors themselves: from them alone no step would lead out of their span
+    values = np.r_[hidden, np.full(12, 0.1), np.linspace(0.5, 40.0, N - 13)]
+    A = jnp.asarray(Q @ np.diag(values) @ Q.T)
+    guesses = jnp.asarray(Q[:, 1:13].T)
+    found = iterative_spectrum(lambda v: A @ v, N, guesses=guesses)
+    assert_allclose(found.lowest, hidden, rtol=1e-5)
+    assert_allclose(abs(found.mode @ Q[:, 0]), 1.0, rtol=1e-5)
+
+
+def test_good_guesses_are_the_answer():
+    A = jnp.asarray(Q @ np.diag(np.linspace(0.1, 40.0, N)) @ Q.T)
+    lowest, mode, residual = lobpcg(
+        lambda v: A @ v, N, lambda v: v, lambda v: v, jnp.asarray(Q[:, :3].T), max_steps=0
+    )
+    assert_allclose(lowest, 0.1, rtol=1e-12)
+    assert_allclose(abs(mode @ Q[:, 0]), 1.0, rtol=1e-12)
+    assert residual < 1e-10
+
+
+def test_a_matrix_of_one_number_is_its_own_spectrum():
+    found = dense_spectrum(np.array([[3.0]]), np.eye(1), 1)
+    assert (found.lowest, found.highest, found.mode) == (3.0, 3.0, 1.0)
 
 
 def test_what_is_projected_out_is_not_found():

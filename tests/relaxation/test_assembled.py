@@ -50,6 +50,36 @@ def test_the_hessian_written_down_gives_the_products_of_the_potential(case):
     assert_allclose(vectors @ matrix.dense(), exact, rtol=0, atol=1e-12 * np.abs(exact).max())
 
 
+def test_rows_of_few_and_of_many_neighbors_give_one_matrix(monkeypatch):
+    from mdsens.potentials import shells
+
+    potential, structure = CASES["angles"]()
+    # an atom more has five neighbors, those around it too, and all others four
+    atoms = structure.to_ase()
+    atoms.append("Si")
+    atoms.positions[-1] = atoms.positions[0] + [-1.6, 1.6, 1.6]
+    state = Equilibrium.at(potential, ms.Structure.from_ase(atoms))
+    together = state.landscape.assembled(state.w).dense()
+    monkeypatch.setattr(shells, "COARSE_ATOMS", 1)
+    monkeypatch.setattr(shells, "SHORTEST", 1)
+    apart = state.landscape.assembled(state.w).dense()
+    assert_allclose(apart, together, rtol=0, atol=1e-12 * np.abs(together).max())
+
+
+def test_few_long_rows_go_by_themselves(monkeypatch):
+    from mdsens.potentials import shells
+
+    lengths = np.array([4] * 60 + [9] * 3)
+    there = np.arange(12) < lengths[:, None]
+    ((rows, width),) = shells._by_length(there)
+    assert_allclose(rows, np.arange(63))
+    assert width == 12
+    monkeypatch.setattr(shells, "COARSE_ATOMS", 10)
+    (all_rows, short), (few, long) = shells._by_length(there)
+    assert (len(all_rows), short, long) == (63, 5, 9)
+    assert_allclose(few, [60, 61, 62, 62])  # as many as a power of two
+
+
 def test_blocks_at_one_place_add_up_and_padding_adds_nothing():
     rng = np.random.default_rng(0)
     i, j = rng.integers(0, 5, (2, 40))
