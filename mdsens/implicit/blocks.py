@@ -4,6 +4,7 @@ Rows are padded to one length, so that a product is one look-up and one sum, in 
 pattern of the same shape.
 """
 
+from collections.abc import Callable
 from typing import Self
 
 import equinox as eqx
@@ -12,9 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mdsens.arrays import places_in_rows
-from mdsens.neighbors.shapes import COARSE_ATOMS, coarse_slots
 
 Vector = Float[Array, "unknowns"]
+
+
+def in_steps_of_four(needed: int) -> int:
+    """The next multiple of four."""
+    return -(-needed // 4) * 4
 
 
 class BlockMatrix(eqx.Module):
@@ -35,8 +40,13 @@ class BlockMatrix(eqx.Module):
         j: Int[np.ndarray, "entries"],
         blocks: Float[np.ndarray, "entries 3 3"],
         n_points: int,
+        width_for: Callable[[int], int] = in_steps_of_four,
     ) -> Self:
-        """The sum of blocks at (i, j), any number of them at one place; both (i, j) and (j, i) are given."""
+        """The sum of blocks at (i, j), any number of them at one place; both (i, j) and (j, i) are given.
+
+        Args:
+            width_for: places in a row, from those needed: few different ones, as each is compiled.
+        """
         from scipy.sparse import csr_matrix
 
         keys = i.astype(np.int64) * n_points + j
@@ -50,10 +60,7 @@ class BlockMatrix(eqx.Module):
         row, column = np.divmod(keys[first], n_points)
         counts = np.bincount(row, minlength=n_points)
         place = places_in_rows(counts)
-        # in steps, so that few widths are ever compiled
-        longest = int(counts.max(initial=1))
-        few = n_points <= COARSE_ATOMS
-        width = coarse_slots(longest, 0) if few else -(-longest // 4) * 4
+        width = width_for(int(counts.max(initial=1)))
         columns = np.zeros((n_points, width), np.int32)
         columns[row, place] = column
         placed = np.zeros((3, 3, n_points, width))

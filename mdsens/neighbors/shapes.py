@@ -57,7 +57,7 @@ def slots(needed: int, kept: int) -> int:
     return int(np.ceil(1.02 * needed / step)) * step
 
 
-def coarse_slots(needed: int, kept: int) -> int:
+def coarse_slots(needed: int, kept: int = 0) -> int:
     """The next of WIDTHS."""
     if needed <= kept:
         return kept

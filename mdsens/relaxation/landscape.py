@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.batching import AT_ONCE, map_rows
-from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix
+from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix, in_steps_of_four
 from mdsens.neighbors import Neighbors, find_neighbors
+from mdsens.neighbors.shapes import COARSE_ATOMS, coarse_slots
 from mdsens.potentials.base import Potential
 from mdsens.potentials.shells import too_wide
 from mdsens.relaxation.coordinates import Coordinates
@@ -96,7 +97,9 @@ class Landscape(eqx.Module):
         if self.n_strains:  # x = (x0 + u) F: between u_i and u_j stands F H_ij F^T
             F = np.asarray(self.coordinates.split(w)[1])
             blocks = F @ blocks @ F.T
-        core = BlockMatrix.of(found.i, found.j, blocks, structure.n_atoms)
+        n_atoms = structure.n_atoms
+        width_for = coarse_slots if n_atoms <= COARSE_ATOMS else in_steps_of_four
+        core = BlockMatrix.of(found.i, found.j, blocks, n_atoms, width_for)
         if too_wide(structure.n_atoms, core.columns.shape[1]):
             return None
         if self.n_strains == 0:
