@@ -12,6 +12,7 @@ from mdsens.cli.flow.app import app as flow
 from mdsens.cli.follow import follow
 from mdsens.cli.md import md
 from mdsens.cli.outcome import EPILOG, Commands
+from mdsens.cli.phonons import phonons
 from mdsens.cli.potentials import potentials
 from mdsens.cli.relax import relax
 from mdsens.cli.sensitivity import sensitivity
@@ -32,6 +33,7 @@ app.command(epilog=EPILOG)(follow)
 app.command(epilog=EPILOG)(batch)
 app.command(epilog=EPILOG)(fit)
 app.command(epilog=EPILOG)(md)
+app.command(epilog=EPILOG)(phonons)
 app.command(epilog=EPILOG)(potentials)
 app.add_typer(data, name="data")
 app.add_typer(flow, name="flow")

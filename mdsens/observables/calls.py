@@ -60,7 +60,8 @@ def observable_of_call(text: str, known: Mapping[str, Callable[..., Observable]]
             raise InputError(f"{text}: {name} has no argument '{argument}'.{alike} It takes {listed}.")
     if len(first) > len(arguments):
         raise InputError(f"{text}: {name} takes {', '.join(arguments)}, and {len(first)} are given.")
-    if "state" in arguments:
+    # an observable of its own state, a slab or a defect, stays with it
+    if "state" in arguments and arguments["state"].default == "structure":
         named = {"state": state, **named}
     try:
         return renamed(made(*first, **named), text)
@@ -97,6 +98,9 @@ def _value(node: ast.AST, text: str) -> Any:
             return -_value(operand, text)
         case ast.BinOp(op=ast.Div(), left=left, right=right):
             return _quotient(_value(left, text), _value(right, text), text)
+        case ast.Dict(keys=keys, values=values) if all(isinstance(key, ast.Constant) for key in keys):
+            names = [key.value for key in keys if isinstance(key, ast.Constant)]
+            return {k: _value(v, text) for k, v in zip(names, values, strict=True)}
         case ast.Name(id=name):
             return name
     raise InputError(f"'{ast.unparse(node)}' in '{text}': write numbers, fractions, texts, or lists of them.")

@@ -30,9 +30,10 @@ from mdsens.errors import InputError
 from mdsens.implicit.groups import group_means, groups_of
 from mdsens.observables.force_constants import Images, Repetition, wide_supercell
 from mdsens.observables.observable import Observable, State, States
+from mdsens.observables.polar import field_of_wave, require_ions
 from mdsens.observables.primitive import PrimitiveCell
 from mdsens.observables.supercells import Supercell
-from mdsens.observables.wave_vectors import Wave, wave_vector, written
+from mdsens.observables.wave_vectors import Wave, three, wave_vector, written
 from mdsens.potentials.base import Potential
 from mdsens.relaxation.equilibrium import DENSE_LIMIT, Equilibrium
 from mdsens.structure import Structure
@@ -52,10 +53,12 @@ class Modes:
         q: the wave. numbers: of the modes, from 1; None: all.
         groups: first and last (from 0) of each group of equal modes, known after `FindModes`.
         shifts: groups that are shifts of the whole crystal.
+        direction: along which q = 0 is approached, in the field of the wave; None: without that field.
     """
 
     q: Wave
     numbers: tuple[int, ...] | None
+    direction: tuple[float, float, float] | None = None
     groups: Groups = ()
     shifts: tuple[int, ...] = ()
 
@@ -65,6 +68,8 @@ class Modes:
         chosen = "" if self.numbers is None else f", modes={list(self.numbers)}"
         if self.numbers is not None and len(self.numbers) == 1:
             chosen = f", mode={self.numbers[0]}"
+        if self.direction is not None:
+            chosen += f", direction={list(self.direction)}"
         return f"(q={written(self.q)}{chosen})"
 
     @property
@@ -105,7 +110,11 @@ class Phonon:
         """The dynamical matrix."""
         repetition = _known(self.repetition)
         phi = repetition.force_constants(potential, state)
-        return repetition.dynamical_matrix(phi, state.structure, self.modes.fractions)
+        matrix = repetition.dynamical_matrix(phi, state.structure, self.modes.fractions)
+        if self.modes.direction is None:
+            return matrix
+        direction = self.modes.direction
+        return matrix + field_of_wave(potential, state.structure, repetition.primitive, direction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +156,8 @@ class FindModes:
     def __call__(self, states: Mapping[str, Equilibrium]) -> Observable:
         state, modes = states[self.function.state], self.function.modes
         what = self.observable.names[0]
+        if modes.direction is not None:
+            require_ions(state.potential, what)
         primitive = _primitive(state, what)
         if 3 * primitive.n_atoms > DENSE_LIMIT:
             raise InputError(
@@ -166,7 +177,11 @@ class FindModes:
 
 
 def phonon(
-    q: Any, mode: int | None = None, modes: Sequence[int] | None = None, state: str = "structure"
+    q: Any,
+    mode: int | None = None,
+    modes: Sequence[int] | None = None,
+    state: str = "structure",
+    direction: Any = None,
 ) -> Observable:
     """Frequencies of a vibration with a wave vector, THz; negative if imaginary.
 
@@ -179,12 +194,14 @@ def phonon(
         modes: numbers of equal modes: their mean. By default all modes of the wave, in an array; equal ones
             have the derivative of their mean.
         state: name of the state.
+        direction: for ions at q = 0: along which the wave is long, in fractions of the reciprocal cell. Its
+            field then lifts the longitudinal modes (`mdsens.observables.polar`).
     Raises:
         InputError: q repeats with no supercell; when bound to states: a mode that belongs to a group of equal
             ones and is asked for alone, or that is not there; a shift of the crystal asked for; a potential
             made for particular atoms.
     """
-    chosen = Modes(wave_vector(q), _numbers(mode, modes))
+    chosen = Modes(wave_vector(q), mode_numbers(mode, modes), direction=_direction(q, direction))
     plain = Observable((f"phonon{chosen.title}",), ("THz",), Phonon(state, chosen), (state,))
     return dataclasses.replace(plain, bind=FindModes(plain, Phonon(state, chosen)))
 
@@ -202,7 +219,7 @@ def phonon_velocity(
         InputError: as `phonon`; when bound to states: interactions without end (Coulomb sums), an unstable
             mode, or modes at rest among those asked for.
     """
-    chosen = Modes(wave_vector(q), _numbers(mode, modes))
+    chosen = Modes(wave_vector(q), mode_numbers(mode, modes))
     function = PhononVelocity(state, chosen)
     plain = Observable((f"phonon_velocity{chosen.title}",), ("km/s",), function, (state,))
     return dataclasses.replace(plain, bind=FindModes(plain, function))
@@ -216,6 +233,19 @@ def frequencies(squares: Float[Array, "groups"], shifts: tuple[int, ...] = ()) -
     return jnp.where(still, 0.0, THZ * signed)
 
 
+def _direction(q: Any, direction: Any) -> tuple[float, float, float] | None:
+    if direction is None:
+        return None
+    wave = wave_vector(q)
+    x, y, z = (float(n) for n in three("direction", direction))
+    if any(wave) or not (x or y or z):
+        raise InputError(
+            f"direction = {short(direction)} at q = {written(wave)}: a direction says how q = [0, 0, 0] is "
+            "approached, and is not zero itself."
+        )
+    return x, y, z
+
+
 # --- what is looked at once -----------------------------------------------------------------------
 
 
@@ -225,7 +255,12 @@ def _known(value: Any) -> Any:
     return value
 
 
-def _numbers(mode: int | None, modes: Sequence[int] | None) -> tuple[int, ...] | None:
+def mode_numbers(mode: int | None, modes: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The modes that are asked for, in order; None: all.
+
+    Raises:
+        InputError: both are given, or no numbers of 1 or more.
+    """
     if mode is not None and modes is not None:
         raise InputError("mode and modes are both given: give one of them.")
     if mode is not None:

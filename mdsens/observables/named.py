@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from mdsens.checks import nearest, number
 from mdsens.errors import InputError
+from mdsens.observables.averages import AVERAGES, energy_constants
 from mdsens.observables.barriers import passage_by_name
 from mdsens.observables.calls import is_call, observable_of_call
 from mdsens.observables.crystal import Conventional, conventional, require_cubic
@@ -28,9 +29,23 @@ from mdsens.observables.elastic import (
     measure_elastic,
     require_bulk,
 )
+from mdsens.observables.geometry import angle, distance, tetrahedrality
 from mdsens.observables.observable import Observable, State, States
 from mdsens.observables.phonons import gamma_phonon
+from mdsens.observables.planes import (
+    cohesive_energy,
+    elastic_dipole,
+    stacking_fault_energy,
+    surface_energy,
+)
+from mdsens.observables.quasiharmonic import grueneisen, thermal_expansion, thermal_volume
+from mdsens.observables.thermal import (
+    vibrational_entropy,
+    vibrational_free_energy,
+    vibrational_heat_capacity,
+)
 from mdsens.potentials.base import Potential
+from mdsens.quantities import evaluate
 from mdsens.structure import volume
 from mdsens.units import GPA
 
@@ -203,7 +218,9 @@ def cell_parameters(components: Sequence[str] = (*EDGES, *ANGLES), state: str = 
 # --- elastic constants
 # -----------------------------------------------------------------------------------------------
 
-CONSTANT = re.compile(r"(C[1-6][1-6]|C(11|12|44)_cubic|K)(_clamped)?")
+CONSTANT = re.compile(
+    r"(C[1-6][1-6](_energy)?|C(11|12|44)_cubic|K|[KG]_(voigt|reuss|hill)|(E|nu)_hill)(_clamped)?"
+)
 CUBIC_CONSTANTS = ("C11_cubic", "C12_cubic", "C44_cubic")
 VOIGT_PAIRS = np.array([[0, 5, 4], [5, 1, 3], [4, 3, 2]])  # Voigt index of each pair of directions
 
@@ -217,18 +234,36 @@ class Elastic:
     axes: tuple[tuple[float, float, float], ...] | None = None
 
     def __call__(self, potential: Potential, states: States) -> tuple[Array, ...]:
-        clamped, relaxed = _both(potential, states[self.state])
-        matrices = [clamped if name.endswith("_clamped") else relaxed for name in self.components]
-        names = [name.removesuffix("_clamped") for name in self.components]
-        parts = (self._component(C, name) for C, name in zip(matrices, names, strict=True))
-        return tuple(GPA * part for part in parts)
+        state = states[self.state]
+        clamped, relaxed = _both(potential, state)
+        by_energy = any("_energy" in name for name in self.components)
+        stress = evaluate(potential, *state).stress if by_energy else jnp.zeros((3, 3))
+        results = []
+        for component in self.components:
+            name = component.removesuffix("_clamped")
+            C = clamped if component.endswith("_clamped") else relaxed
+            if name.endswith("_energy"):
+                C = energy_constants(C, stress)
+            results.append(_scale(name) * self._component(C, name))
+        return tuple(results)
 
     def _component(self, C: Float[Array, "6 6"], name: str) -> Float[Array, ""]:
         if name == "K":
             return bulk_modulus(C)
+        if name in AVERAGES:
+            return AVERAGES[name](C)
         if name in CUBIC_CONSTANTS:
-            return cubic_constants(_turned(C, np.asarray(self.axes)))[CUBIC_CONSTANTS.index(name)]
+            turned = _turned(C, np.asarray(self.axes))
+            return cubic_constants(turned)[CUBIC_CONSTANTS.index(name)]
         return C[int(name[1]) - 1, int(name[2]) - 1]
+
+
+def _scale(name: str) -> float:
+    return 1.0 if name == "nu_hill" else GPA
+
+
+def _unit(component: str) -> str:
+    return "" if component.startswith("nu_hill") else "GPa"
 
 
 def _both(potential: Potential, state: State) -> tuple[Float[Array, "6 6"], Float[Array, "6 6"]]:
@@ -274,8 +309,12 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
     Args:
         components: "C11" ... "C66", entries of the matrix in the axes x, y, z of the cell as given (Voigt
             order xx yy zz yz xz xy); "C11_cubic", "C12_cubic", "C44_cubic", those of a cubic crystal in its
-            own axes; "K", the bulk modulus of any crystal. With the ending "_clamped" for ions that do not
-            relax under the strain.
+            own axes; "K", the bulk modulus of any crystal; "K_voigt", "K_reuss", "K_hill", "G_voigt",
+            "G_reuss", "G_hill", averages over all orientations, with "E_hill" and "nu_hill", Young's modulus
+            and Poisson's ratio. Under a stress these are the change of the stress with the strain;
+            "C11_energy" ... are second derivatives of the energy by the Lagrangian strain (see
+            `mdsens.observables.averages`). With the ending "_clamped" for ions that do not relax under the
+            strain.
     Raises:
         InputError: another name; when bound to states: a slab, a wire or a cluster, or a crystal that is not
         cubic.
@@ -288,7 +327,8 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
                 "with _clamped for clamped ions."
             )
     function = Elastic(tuple(components), state)
-    plain = Observable(tuple(components), ("GPa",) * len(components), function, (state,), ghosts=True)
+    units = tuple(_unit(component) for component in components)
+    plain = Observable(components, units, function, (state,), ghosts=True)
     return dataclasses.replace(plain, bind=FindAxes(plain, function))
 
 
@@ -297,6 +337,22 @@ def elastic(components: Sequence[str] = ("C11", "C12", "C44"), state: str = "str
 
 def _formation_in(state: str) -> Observable:
     return formation("defect", state)
+
+
+def _surface_in(state: str) -> Observable:
+    return surface_energy(bulk=state)
+
+
+def _fault_in(state: str) -> Observable:
+    return stacking_fault_energy(bulk=state)
+
+
+def _dipole_in(state: str) -> Observable:
+    return elastic_dipole()
+
+
+def _cohesive_in(state: str) -> Observable:
+    return cohesive_energy(state=state)
 
 
 def _edge_or_angle(name: str, state: str) -> Observable:
@@ -311,13 +367,31 @@ NAMED: dict[str, Callable[[str], Observable]] = {
     **{name: functools.partial(_edge_or_angle, name) for name in (*EDGES, *ANGLES)},
     "formation": _formation_in,
     "gamma_phonon": gamma_phonon,
+    "cohesive_energy": _cohesive_in,
+    "surface_energy": _surface_in,
+    "stacking_fault_energy": _fault_in,
+    "elastic_dipole": _dipole_in,
 }
 
 CALLS: dict[str, Callable[..., Observable]] = {
     "phonon": phonon,
     "phonon_velocity": phonon_velocity,
+    "grueneisen": grueneisen,
+    "vibrational_free_energy": vibrational_free_energy,
+    "vibrational_entropy": vibrational_entropy,
+    "vibrational_heat_capacity": vibrational_heat_capacity,
+    "thermal_volume": thermal_volume,
+    "thermal_expansion": thermal_expansion,
     "gamma_phonon": gamma_phonon,
     "lattice_constant": lattice_constant,
+    "distance": distance,
+    "angle": angle,
+    "tetrahedrality": tetrahedrality,
+    "cohesive_energy": cohesive_energy,
+    "surface_energy": surface_energy,
+    "stacking_fault_energy": stacking_fault_energy,
+    "elastic_dipole": elastic_dipole,
+    "formation": formation,
 }
 
 TEXTS = {
@@ -330,10 +404,21 @@ TEXTS = {
     "C11 ... C66": "elastic constants in the axes of the cell as given, GPa",
     "C11_cubic, C12_cubic, C44_cubic": "elastic constants of a cubic crystal in its own axes, GPa",
     "K": "bulk modulus, GPa",
+    "K_voigt ... G_hill, E_hill, nu_hill": "averages over all orientations: GPa, and Poisson's ratio",
+    "C11_energy ...": "second derivatives of the energy by the Lagrangian strain, GPa",
     "C11_clamped ...": "the same with ions that follow the strain",
     "gamma_phonon": "highest frequency at the wave vector zero of the given cell, THz",
     "phonon(q=[1/2, 0, 1/2], mode=...)": "frequency of a wave, q in fractions of the primitive cell, THz",
     "phonon_velocity(q=..., mode=...)": "group velocity of a wave along x, y, z, km/s",
+    "grueneisen(q=..., mode=...)": "Grueneisen parameter of a wave",
+    "vibrational_free_energy(T=300, mesh=4)": "of the given cell, eV; ..._entropy, ..._heat_capacity: eV/K",
+    "thermal_volume(T=300, mesh=4)": "volume of the given cell at a temperature, Å³",
+    "thermal_expansion(T=300, mesh=4)": "coefficient of expansion, 1/K; axes=True: along each axis",
+    "cohesive_energy": "energy to pull the crystal apart, eV per atom",
+    "distance(0, 1)": "of two atoms, Å; angle(0, 1, 2): at the middle one, °; tetrahedrality(0)",
+    "surface_energy": "of each surface of the state 'slab', J/m²",
+    "stacking_fault_energy": "of the fault in the state 'fault', J/m²",
+    "elastic_dipole": "tensor of the state 'defect', eV",
     "formation": "formation energy (eV) and volume (Å³) of the state 'defect'",
     "barrier": "energy from the state 'initial' up to 'saddle', eV; backward_barrier: from 'final'",
     "attempt_frequency": "Vineyard's, THz; backward_attempt_frequency: from 'final'",

@@ -30,7 +30,7 @@ def wave_vector(q: Any) -> Wave:
         InputError: no three numbers, or a wave that repeats with no supercell in reach; the nearest that do
             are named.
     """
-    values = [_component(x) for x in _three(q)]
+    values = three("q", q)
     a, b, c = (Fraction(x).limit_denominator(LARGEST) for x in values)
     cells = math.lcm(a.denominator, b.denominator, c.denominator)
     pairs = zip(values, (a, b, c), strict=True)
@@ -60,12 +60,17 @@ def _nearest(values: Sequence[Fraction]) -> list[tuple[Fraction, ...]]:
     return found
 
 
-def _three(q: Any) -> list[Any]:
+def three(name: str, q: Any) -> list[Fraction]:
+    """Three numbers as they are.
+
+    Raises:
+        InputError: something else.
+    """
     if isinstance(q, str) or not isinstance(q, Sequence | np.ndarray) or len(q) != 3:
         raise InputError(
-            f"q = {short(q)}: give three fractions of the reciprocal cell, such as [0.5, 0, 0.5]."
+            f"{name} = {short(q)}: give three fractions of the reciprocal cell, such as [0.5, 0, 0.5]."
         )
-    return list(q)
+    return [_component(x) for x in q]
 
 
 def _component(value: Any) -> Fraction:
