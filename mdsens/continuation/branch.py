@@ -117,38 +117,44 @@ class Branch:
         """The branch as content of an HDF5 file."""
         from mdsens.io.hdf5 import Quantity
 
-        axes = "points, observables"
-        of_points = lambda name: np.array([getattr(point, name) for point in self.points])
-        positions = np.array([np.asarray(point.structure.positions) for point in self.points])
-        cells = np.array([np.asarray(point.structure.cell) for point in self.points])
-        content: dict[str, Any] = {
+        texts = {
             "control": self.control,
             "observables": list(self.observables),
             "units": list(self.units),
-            "s": Quantity(self.s, self.unit or "1", "points"),
-            "values": Quantity(self.values, "1", axes),
-            "slopes": Quantity(of_points("slopes"), "1", axes),
-            "bends": Quantity(of_points("bends"), "1", axes),
-            "lowest_curvature": Quantity(of_points("lowest"), "eV/Å²", "points"),
-            "radius": Quantity(of_points("radius"), self.unit or "1", "points"),
-            "contacts": of_points("contacts"),
-            "start": self.points[0].structure,
-            "positions": Quantity(positions, "Å", "points, atoms, xyz"),
-            "cells": Quantity(cells, "Å", "points, vectors, xyz"),
             "finished": self.finished,
+            "start": self.points[0].structure,
         }
-        if self.events:
-            content["events"] = {
-                "kind": [event.kind for event in self.events],
-                "s": np.array([event.s for event in self.events]),
-                "text": [event.text for event in self.events],
-            }
-        if self.fold is not None:
-            content["fold"] = {
-                "s": self.fold.s,
-                "structure": self.fold.structure,
-                "mode": Quantity(self.fold.mode, "1", "atoms, xyz"),
-                "force": self.fold.force,
-                "bend": Quantity(self.fold.bend, "eV/Å³"),
-            }
+        unit = self.unit or "1"
+        numbers: dict[str, Any] = {"contacts": self._of_points("contacts")}
+        numbers["s"] = Quantity(self.s, unit, "points")
+        numbers["radius"] = Quantity(self._of_points("radius"), unit, "points")
+        numbers["lowest_curvature"] = Quantity(self._of_points("lowest"), "eV/Å²", "points")
+        for name in ("values", "slopes", "bends"):
+            numbers[name] = Quantity(self._of_points(name), "1", "points, observables")
+        structures = [point.structure for point in self.points]
+        positions = np.array([np.asarray(one.positions) for one in structures])
+        cells = np.array([np.asarray(one.cell) for one in structures])
+        numbers["positions"] = Quantity(positions, "Å", "points, atoms, xyz")
+        numbers["cells"] = Quantity(cells, "Å", "points, vectors, xyz")
+        return {**texts, **numbers, "events": self._events_content(), "fold": self._fold_content()}
+
+    def _of_points(self, name: str) -> np.ndarray:
+        return np.array([getattr(point, name) for point in self.points])
+
+    def _events_content(self) -> dict[str, Any] | None:
+        if not self.events:
+            return None
+        kinds = [event.kind for event in self.events]
+        texts = [event.text for event in self.events]
+        return {"kind": kinds, "text": texts, "s": np.array([event.s for event in self.events])}
+
+    def _fold_content(self) -> dict[str, Any] | None:
+        from mdsens.io.hdf5 import Quantity
+
+        if self.fold is None:
+            return None
+        content: dict[str, Any] = {"s": self.fold.s, "force": self.fold.force}
+        content["structure"] = self.fold.structure
+        content["mode"] = Quantity(self.fold.mode, "1", "atoms, xyz")
+        content["bend"] = Quantity(self.fold.bend, "eV/Å³")
         return content

@@ -128,9 +128,11 @@ class Expansion:
         table = Table(title="O, dO/dln(θ), d²O/dln(θ)²", title_justify="left")
         for title in ("observable", "value", *self.parameters):
             table.add_column(escape(title), justify="left" if title == "observable" else "right")
-        bends = self.log_second
+        slopes = self.first * self.theta
+        bends = np.diagonal(self.log_second, axis1=1, axis2=2)
         for k, name in enumerate(self.observables):
-            cells = [f"{a:.4g}, {bends[k, i, i]:.4g}" for i, a in enumerate(self.first[k] * self.theta)]
+            pairs = zip(slopes[k], bends[k], strict=True)
+            cells = [f"{slope:.4g}, {bend:.4g}" for slope, bend in pairs]
             table.add_row(name, f"{self.values[k]:.6g} {self.units[k]}", *cells)
         return table
 
@@ -172,18 +174,19 @@ def expand(
     measuring = problem.observables, problem.selection, problem.potential, problem.views
     pairs = jnp.asarray(i), jnp.asarray(j)
     first, second = _observed(*measuring, problem.theta, problem.origin, moves, bends, *pairs)
+    of_pairs = _square(np.asarray(second), i, j)
     return Expansion(
-        problem.names,
-        problem.units,
-        problem.selection.names,
-        np.asarray(problem.theta),
-        problem.values(),
-        np.asarray(first).T,
-        np.moveaxis(_square(np.asarray(second), i, j), -1, 0),
-        {key: np.asarray(rows) for key, rows in moves.items()},
-        {key: _square(np.asarray(rows), i, j) for key, rows in bends.items()},
-        {key: np.asarray(w) for key, w in problem.origin.items()},
-        {key: state.landscape.coordinates for key, state in problem.states.items()},
+        observables=problem.names,
+        units=problem.units,
+        parameters=problem.selection.names,
+        theta=np.asarray(problem.theta),
+        values=problem.values(),
+        first=np.asarray(first).T,
+        second=np.moveaxis(of_pairs, -1, 0),
+        moves=jax.tree.map(np.asarray, moves),
+        bends={key: _square(np.asarray(rows), i, j) for key, rows in bends.items()},
+        origin=jax.tree.map(np.asarray, problem.origin),
+        coordinates={key: state.landscape.coordinates for key, state in problem.states.items()},
     )
 
 

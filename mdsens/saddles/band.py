@@ -126,7 +126,8 @@ def band_forces(
     """Forces that the images walk by, and the part of them that must vanish at the end (without springs)."""
     t = tangents(energies, x)
     slope = jnp.sum(gradients * t, axis=(1, 2))
-    stretch = _norm(x[2:] - x[1:-1]) - _norm(x[1:-1] - x[:-2])
+    lengths = _norm(x[1:] - x[:-1])
+    stretch = lengths[1:] - lengths[:-1]
     across = -gradients + _scaled(slope, t)
     # the climbing image must come to rest altogether
     turned = across + _scaled(slope, t)
@@ -184,10 +185,11 @@ def _room(scene: BandScene, x: Inner) -> Array:
 def _fire(scene: BandScene, walker: BandWalker, climb: Array) -> BandWalker:
     x, _, force, _, v, dt, a, downhill = walker
     along = jnp.sum(force * v) > 0
-    size = jnp.sqrt(jnp.sum(v**2) / jnp.maximum(jnp.sum(force**2), 1e-300))
-    turned = (1 - a) * v + a * size * force
+    speed, strength = jnp.linalg.norm(v), jnp.linalg.norm(force)
+    turned = (1 - a) * v + a * speed / jnp.maximum(strength, 1e-300) * force
     faster = along & (downhill > 5)
-    dt = jnp.where(faster, jnp.minimum(1.1 * dt, DT_MAX), jnp.where(along, dt, 0.5 * dt))
+    longer, shorter = jnp.minimum(1.1 * dt, DT_MAX), 0.5 * dt
+    dt = jnp.where(faster, longer, jnp.where(along, dt, shorter))
     a = jnp.where(faster, 0.99 * a, jnp.where(along, a, 0.1))
     # the first step starts from rest: neither downhill nor uphill
     dt = jnp.where(jnp.any(v != 0), dt, walker.dt)

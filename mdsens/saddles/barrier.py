@@ -37,6 +37,7 @@ from mdsens.saddles.saddle import Saddle, climb_options, require_second_derivati
 from mdsens.structure import Structure, require_structure
 
 END_FMAX = 1e-10  # eV/Å: ends are minima to this
+DEEPER = 0.01  # eV: an image so far below both ends is worth a word
 FAR = 1.0  # Å: a saddle point farther than this from the climbing image is another one
 
 
@@ -113,8 +114,8 @@ def barrier(
 ) -> Barrier:
     """The saddle point between two minima, by a climbing band and Newton steps. The cell is held.
 
-    Both ends are relaxed first (a state that is relaxed already stays). Differentiable like `relax`, in all
-    three states. Not inside `jax.jit` or `jax.vmap`.
+    Both ends are relaxed first, with the cell held (a state that was relaxed so already stays).
+    Differentiable like `relax`, in all three states. Not inside `jax.jit` or `jax.vmap`.
 
     Args:
         start, end: structures with the same atoms in the same order in the same cell.
@@ -178,10 +179,15 @@ def _minimum(
     structure: Structure,
     linear_solver: AbstractLinearSolver | None,
 ) -> Relaxed:
-    if isinstance(given, Relaxed) and given.potential is potential:
+    # where strains are free the minimum would answer a change by its cell, and the saddle point would not
+    if isinstance(given, Relaxed) and _is_held(given) and given.potential is potential:
         given.equilibrium.require("an end of the path", given)
         return given
     return relax(potential, structure, fmax=END_FMAX, linear_solver=linear_solver)
+
+
+def _is_held(state: Relaxed) -> bool:
+    return len(state.basis) == 0
 
 
 def _first_guess(
@@ -210,12 +216,23 @@ def _climbing_image(path: ReactionPath, start: Structure) -> tuple[np.ndarray, n
         side = "start" if k == 0 else "end"
         inner = len(path.positions) - 2
         raise SaddlePointError(
-            f"no image of the path is higher than its {side}: there is no barrier that {inner} "
-            "images see. Give more images, or look at the path (error.partial).",
+            f"no image of the path is higher than its {side}: there is no barrier that {inner} images see. "
+            f"{_lowest_in_between(path)}Give more images, or look at the path (error.partial).",
             path,
         )
     along = path.positions[k + 1] - path.positions[k - 1]
     return path.positions[k], np.where(np.asarray(start.fixed), 0.0, along)
+
+
+def _lowest_in_between(path: ReactionPath) -> str:
+    k = int(np.argmin(path.energies))
+    depth = float(min(path.energies[0], path.energies[-1]) - path.energies[k])
+    if depth < DEEPER:
+        return ""
+    return (
+        f"Image {k} lies {depth:.2f} eV below both ends, near another minimum: relax it, and take that for "
+        "an end. "
+    )
 
 
 def _held_as(structure: Structure, positions: np.ndarray) -> Any:

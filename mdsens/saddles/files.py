@@ -8,6 +8,7 @@ import numpy as np
 
 from mdsens.errors import FileFormatError, InputError
 from mdsens.io.hdf5 import Quantity, read_hdf5, write_hdf5
+from mdsens.relaxation.relax import Relaxed
 from mdsens.saddles.barrier import Barrier
 from mdsens.saddles.path import ReactionPath
 from mdsens.structure import Structure
@@ -15,15 +16,12 @@ from mdsens.structure import Structure
 
 def path_content(path: ReactionPath) -> dict[str, Any]:
     """A path as content of an HDF5 file."""
-    return {
-        "start": path.start,
-        "positions": Quantity(path.positions, "Å", "images, atoms, xyz"),
-        "energies": Quantity(path.energies, "eV", "images"),
-        "distances": Quantity(path.distances, "Å", "images"),
-        "fmax": Quantity(path.fmax, "eV/Å"),
-        "climbing": path.climbing,
-        "steps": path.steps,
-    }
+    content: dict[str, Any] = {"start": path.start, "climbing": path.climbing, "steps": path.steps}
+    content["positions"] = Quantity(path.positions, "Å", "images, atoms, xyz")
+    content["energies"] = Quantity(path.energies, "eV", "images")
+    content["distances"] = Quantity(path.distances, "Å", "images")
+    content["fmax"] = Quantity(path.fmax, "eV/Å")
+    return content
 
 
 def write_path(
@@ -52,23 +50,18 @@ def write_barrier(file: str | Path, barrier: Barrier, *, overwrite: bool = False
     Raises:
         OutputExistsError: the file exists, and `overwrite` is False.
     """
-    states = {
-        name: {
-            "structure": state.structure,
-            "energy": Quantity(float(state.energy), "eV"),
-            "fmax": Quantity(float(state.fmax), "eV/Å"),
-        }
-        for name, state in barrier.states.items()
-    }
-    content = {
-        "path": path_content(barrier.path),
-        "states": states,
-        "mode": Quantity(barrier.saddle.mode, "1", "atoms, xyz"),
-        "barrier": Quantity(float(barrier.forward), "eV"),
-        "backward_barrier": Quantity(float(barrier.backward), "eV"),
-        **more,
-    }
+    content: dict[str, Any] = {"path": path_content(barrier.path), **more}
+    content["states"] = {name: _state_content(state) for name, state in barrier.states.items()}
+    content["mode"] = Quantity(barrier.saddle.mode, "1", "atoms, xyz")
+    content["barrier"] = Quantity(float(barrier.forward), "eV")
+    content["backward_barrier"] = Quantity(float(barrier.backward), "eV")
     write_hdf5(file, content, kind="barrier", overwrite=overwrite)
+
+
+def _state_content(state: Relaxed) -> dict[str, Any]:
+    energy, fmax = float(state.energy), float(state.fmax)
+    forces = Quantity(fmax, "eV/Å")
+    return {"structure": state.structure, "energy": Quantity(energy, "eV"), "fmax": forces}
 
 
 def read_path(file: str | Path, *, settings: Mapping[str, Any] | None = None) -> ReactionPath:
@@ -84,14 +77,9 @@ def read_path(file: str | Path, *, settings: Mapping[str, Any] | None = None) ->
     if not isinstance(kept, dict) or "positions" not in kept or not isinstance(kept.get("start"), Structure):
         raise FileFormatError(f"'{file}' holds no path: mdsens barrier writes one, and write_path.")
     _check_settings(file, content.get("settings", {}), settings or {})
-    return ReactionPath(
-        kept["start"],
-        np.asarray(kept["positions"].value),
-        np.asarray(kept["energies"].value),
-        float(kept["fmax"].value),
-        int(kept["climbing"]),
-        int(kept["steps"]),
-    )
+    positions, energies = (np.asarray(kept[name].value) for name in ("positions", "energies"))
+    fmax, climbing, steps = float(kept["fmax"].value), int(kept["climbing"]), int(kept["steps"])
+    return ReactionPath(kept["start"], positions, energies, fmax, climbing, steps)
 
 
 def _check_settings(file: str | Path, written: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

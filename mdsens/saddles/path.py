@@ -14,7 +14,7 @@ Source: Smidstrup, Pedersen, Stokbro, Jónsson, J. Chem. Phys. 140, 214106 (2014
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -171,21 +171,24 @@ def in_order(start: Structure, end: Structure) -> Structure:
             "start and end are made of different atoms: no order makes one path of them. Compare "
             "start.symbols and end.symbols."
         )
-    apart = np.asarray(end.positions)[None] - np.asarray(start.positions)[:, None]
-    apart = apart + lattice_shift(start, apart)
-    cost = np.sum(apart**2, axis=2)
-    different = np.asarray(start.species)[:, None] != np.asarray(end.species)[None]
-    order = linear_sum_assignment(cost + 1e6 * different)[1]
+    order = linear_sum_assignment(_costs(start, end))[1]
     sort = lambda values: on_device(np.asarray(values)[order])
-    return dataclasses.replace(
-        end,
-        positions=sort(end.positions),
-        species=sort(end.species),
-        masses=sort(end.masses),
-        fixed=sort(end.fixed),
-        charges=None if end.charges is None else sort(end.charges),
-        columns={name: sort(values) for name, values in end.columns.items()},
-    )
+    names = ["positions", "species", "masses", "fixed"]
+    if end.charges is not None:
+        names.append("charges")
+    arrays: dict[str, Any] = {name: sort(getattr(end, name)) for name in names}
+    columns = {name: sort(values) for name, values in end.columns.items()}
+    return dataclasses.replace(end, **arrays, columns=columns)
+
+
+def _costs(start: Structure, end: Structure) -> np.ndarray:
+    """What it costs to let each atom of the start be each of the end: the square of its way, Å²."""
+    first, last = np.asarray(start.positions), np.asarray(end.positions)
+    apart = last[None] - first[:, None]
+    apart = apart + lattice_shift(start, apart)
+    one, other = np.asarray(start.species), np.asarray(end.species)
+    forbidden = one[:, None] != other[None]
+    return np.sum(apart**2, axis=2) + 1e6 * forbidden
 
 
 def require_different(start: Structure, end: Structure) -> None:

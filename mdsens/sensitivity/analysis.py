@@ -15,6 +15,7 @@ from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.equilibrium import Equilibrium
 from mdsens.relaxation.landscape import Vector
 from mdsens.relaxation.relax import Relaxed, relax
+from mdsens.saddles.saddle import Saddle
 from mdsens.sensitivity.finite_steps import Steps, fold_distances, largest_range, re_relax, second_differences
 from mdsens.sensitivity.first_order import (
     Parts,
@@ -79,20 +80,23 @@ def sensitivities(
     cells = _cells(cell, starts)
     options: dict[str, Any] = dict(pressure=pressure, fmax=fmax, **relax_options)
     unchecked: dict[str, Any] = options | {"check_minimum": False}
-    again = lambda key, changed: relax(
-        changed, starts[key], cell=cells[key], check_structure=False, **unchecked
-    )
+
+    def again(key: str, changed: Potential) -> Relaxed:
+        given = relaxed[key]
+        if isinstance(given, Saddle):
+            return given.again(changed, fmax=fmax)
+        return relax(changed, starts[key], cell=cells[key], check_structure=False, **unchecked)
+
     # mistakes in what is asked for are found before anything is relaxed
     select(potential, parameters)
     chosen_observables(observables, tuple(starts))
 
-    relaxed = {}
+    relaxed: dict[str, Relaxed] = {}
     for key, start in starts.items():
         say(f"relaxing {key} ({start.n_atoms} atoms)")
         given = structure[key] if isinstance(structure, Mapping) else structure
-        relaxed[key] = given
-        if not isinstance(given, Relaxed):
-            relaxed[key] = relax(potential, start, cell=cells[key], **unchecked)
+        known = isinstance(given, Relaxed)
+        relaxed[key] = given if known else relax(potential, start, cell=cells[key], **unchecked)
         relaxed[key].equilibrium.require(key)
 
     say("differentiating")

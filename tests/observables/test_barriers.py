@@ -96,6 +96,12 @@ def test_sensitivities_report_passages_with_error_bars(over):
     assert_allclose(elasticities[:2], [1.0, 0.5], rtol=1e-9)
 
 
+def test_a_check_converges_saddle_points_anew(over):
+    report = ms.sensitivities("barrier", passes.morse(), over.states, second_order=False, check=True)
+    assert report.check is not None and report.check.elsewhere == ()
+    assert_allclose(report.check.derivative, report.derivative, rtol=1e-6)
+
+
 def test_masses_enter_the_attempt_frequency_by_their_root(over):
     potential = over.saddle.potential
     initial, saddle = (heavy(state.structure) for state in (over.initial, over.saddle))

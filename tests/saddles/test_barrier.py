@@ -5,11 +5,13 @@ import jax
 import numpy as np
 import passes
 import pytest
+from continuation_crystal import crystal, nearest_only
 from numpy.testing import assert_allclose
 
 import mdsens as ms
-from mdsens.errors import InputError
+from mdsens.errors import InputError, SaddlePointError
 from mdsens.saddles import in_order, interpolate
+from mdsens.saddles.barrier import _climbing_image, _minimum
 
 ENDS = passes.structure(passes.UP), passes.structure(-passes.UP)
 
@@ -89,6 +91,15 @@ def test_the_path_starts_and_ends_at_the_minima_and_climbs_in_between(over):
     assert_allclose(path.energies.max() - path.energies[0], float(over.forward), atol=2e-3)
 
 
+def test_ends_relaxed_with_their_cell_are_relaxed_again_with_it_held():
+    # else a minimum would answer a change of the potential by its cell, and the saddle point would not
+    potential = nearest_only()
+    free = ms.relax(potential, crystal(), cell="isotropic")
+    held = _minimum(potential, free, free.structure, None)
+    assert len(held.basis) == 0 and len(free.basis) == 1
+    assert _minimum(potential, held, held.structure, None) is held
+
+
 def test_saddle_between_two_minima_is_that_of_the_barrier(over):
     assert_allclose(ms.saddle(passes.morse(), *ENDS, images=4).energy, over.saddle.energy, rtol=1e-12)
 
@@ -159,6 +170,16 @@ def test_ends_that_make_no_path_are_refused(end, words):
 def test_wrong_options_of_a_band_are_named(options, words):
     with pytest.raises(InputError, match=words):
         ms.barrier(passes.morse(), *ENDS, **options)
+
+
+def test_a_path_through_a_deeper_minimum_says_where_it_lies():
+    images = np.zeros((4, 3, 3))
+    path = ms.ReactionPath(ENDS[0], images, np.array([0.0, -1.0, -1.5, 0.1]), 0.02, 2, 50)
+    with pytest.raises(
+        SaddlePointError, match=r"higher than its end.*Image 2 lies 1.50 eV below both"
+    ) as caught:
+        _climbing_image(path, ENDS[0])
+    assert caught.value.partial is path
 
 
 def test_other_atoms_have_no_order():

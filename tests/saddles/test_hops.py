@@ -62,15 +62,27 @@ def test_a_vacancy_hops_in_mishins_copper():
     assert 1 < float(hop.attempt_frequency) < 30
 
 
+def drawn_in(structure: ms.Structure, place: np.ndarray) -> ms.Structure:
+    """The four neighbors of a vacancy moved into it: its minimum, 1.5 eV below the one without."""
+    atoms = structure.to_ase()
+    probe = atoms.copy()
+    probe.append(ase.Atom("Si", place))
+    vectors = probe.get_distances(len(atoms), range(len(atoms)), mic=True, vector=True)
+    near = np.argsort(np.linalg.norm(vectors, axis=1))[:4]
+    atoms.positions[near] -= 0.2 * vectors[near]
+    atoms.rattle(0.02, seed=1)
+    return ms.Structure.from_ase(atoms)
+
+
 @pytest.mark.validation
 def test_a_vacancy_hops_in_stillinger_and_webers_silicon():
     potential = ms.load_potential("si-stillinger-weber-1985")
-    start, end = vacancy_hop(ase.build.bulk("Si", cubic=True, a=5.431) * (2, 2, 2))
-    # the unrelaxed vacancy is a stationary point of this form: leave it
-    rattled = [s.to_ase() for s in (start, end)]
-    for k, atoms in enumerate(rattled):
-        atoms.rattle(0.05, seed=k)
-    hop = ms.barrier(potential, *(ms.Structure.from_ase(atoms) for atoms in rattled), images=5)
+    host = ase.build.bulk("Si", cubic=True, a=5.431) * (2, 2, 2)
+    hopping = int(np.argsort(host.get_all_distances(mic=True)[0])[1])
+    ends = vacancy_hop(host)
+    places = host.positions[0], host.positions[hopping]
+    drawn = [drawn_in(end, place) for end, place in zip(ends, places, strict=True)]
+    hop = ms.barrier(potential, *drawn, images=5)
     # Maroudas, Brown, Phys. Rev. B 47, 15562 (1993) and others: 0.4 to 0.5 eV
     assert 0.3 < float(hop.forward) < 0.6
     check_derivatives(hop, ["epsilon", "lambda", "gamma"], 1e-5)
