@@ -16,6 +16,7 @@ from mdsens.cli.phonons import phonons
 from mdsens.cli.potentials import potentials
 from mdsens.cli.relax import relax
 from mdsens.cli.sensitivity import sensitivity
+from mdsens.cli.uncertainty import uncertainty
 
 app = typer.Typer(
     name="mdsens",
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(relax)
 app.command(epilog=EPILOG)(sensitivity)
+app.command(epilog=EPILOG)(uncertainty)
 app.command(epilog=EPILOG)(barrier)
 app.command(epilog=EPILOG)(follow)
 app.command(epilog=EPILOG)(batch)

@@ -178,8 +178,8 @@ def sensitivity(
     start = options.fix_option(Structure.from_ase(atoms, form.columns), fix)
     if not functional and not differentiated:
         _require_few(form)
-    crystal = _read(bulk, bulk_format, species) if bulk else None
-    names = observables or _default_names(start, crystal)
+    crystal = read_beside(bulk, bulk_format, species) if bulk else None
+    names = observables or default_names(start, crystal)
     elements = options.named_values(references, "--references", "Cd=FILE")
     if "formation" in names and bulk is None:
         raise InputError(
@@ -187,8 +187,10 @@ def sensitivity(
         )
 
     console = Console()
-    chosen = _observables(names, crystal is not None, elements)
-    states = _states(start, crystal, elements, lambda file: _read(Path(file), reference_format, species))
+    chosen = chosen_observables(names, crystal is not None, elements)
+    states = _states(
+        start, crystal, elements, lambda file: read_beside(Path(file), reference_format, species)
+    )
     name = "defect" if bulk else "structure"
     like: dict[str, Any] = dict(like=atoms, format=output_format, overwrite=overwrite)
     if functional:
@@ -301,7 +303,8 @@ def _write_state(path: Path, state: "Relaxed", columns: dict[str, Any], like: di
     )
 
 
-def _default_names(start: "Structure", crystal: "Structure | None") -> list[str]:
+def default_names(start: "Structure", crystal: "Structure | None") -> list[str]:
+    """Observables of a defect, a crystal or a cluster, where none are named."""
     from mdsens.observables.crystal import conventional
 
     if crystal is not None:
@@ -310,7 +313,10 @@ def _default_names(start: "Structure", crystal: "Structure | None") -> list[str]
     return list(DEFAULTS if all(start.pbc) else DEFAULTS[:1])
 
 
-def _observables(names: list[str], with_crystal: bool, elements: "dict[str, str]") -> "list[Observable]":
+def chosen_observables(
+    names: list[str], with_crystal: bool, elements: "dict[str, str]"
+) -> "list[Observable]":
+    """Observables by name, of the structure or of the crystal beside it."""
     from mdsens.observables import formation, named
 
     if not with_crystal:
@@ -321,7 +327,8 @@ def _observables(names: list[str], with_crystal: bool, elements: "dict[str, str]
     return [*chosen, *([formation(references=references)] if "formation" in names else [])]
 
 
-def _read(path: Path, form: str | None, species: str | None) -> "Structure":
+def read_beside(path: Path, form: str | None, species: str | None) -> "Structure":
+    """A structure of another file than STRUCTURE."""
     from mdsens.io.structures import read_structure
 
     return read_structure(path, format=form, species=options.species_of(path, form, species))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from mdsens.io.hdf5 import Quantity, write_hdf5
+from mdsens.sensitivity.show import plain_text
 from mdsens.uncertainty import show
 from mdsens.uncertainty.distribution import ParameterDistribution
 
@@ -168,3 +169,6 @@ class PropagatedUncertainty:
 
     def __rich__(self) -> "Table":
         return self.table()
+
+    def __str__(self) -> str:
+        return plain_text(self.table(), 110)

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
+STRAIGHT = 1e-6  # second order by first that is rounding
+
 PropagatedUncertainty = Any  # `mdsens.uncertainty.result.PropagatedUncertainty`, which stands on this file
 
 
@@ -41,14 +43,16 @@ def error_table(found: PropagatedUncertainty) -> "Table":
 
 def _bend(found: PropagatedUncertainty, i: int) -> str:
     bend = found.nonlinearity[i]
-    return "-" if np.isnan(bend) else f"{bend:.1g}"
+    if np.isnan(bend):
+        return "-"
+    return f"{bend:.1g}" if bend > STRAIGHT else "0"
 
 
 def _largest(found: PropagatedUncertainty, i: int, most: int = 3) -> str:
     shares = found.contributions[i]
     if not np.isfinite(shares).all():
         return ""
-    order = np.argsort(-np.abs(shares))[:most]
+    order = [k for k in np.argsort(-np.abs(shares))[:most] if abs(shares[k]) > 0.005]
     parts = [f"{found.distribution.names[k]} {100 * shares[k]:.0f} %" for k in order]
     return ", ".join(parts)
 

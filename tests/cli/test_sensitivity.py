@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import mdsens as ms
 from mdsens.cli.main import app
-from mdsens.cli.sensitivity import _read, _states
+from mdsens.cli.sensitivity import _states, read_beside
 
 DIAMOND = str(Path(__file__).parents[2] / "data" / "si-diamond.extxyz")
 COMMON = ["sensitivity", DIAMOND, "--potential", "si-stillinger-weber-1985", "--cell", "isotropic"]
@@ -85,10 +85,12 @@ LAMMPS = "title\n\n1 atoms\n1 atom types\n0 5.4 xlo xhi\n0 5.4 ylo yhi\n0 5.4 zl
 
 def test_crystals_and_reservoirs_have_formats_and_species_of_their_own(tmp_path):
     (tmp_path / "start").write_text(LAMMPS)
-    argon = _read(tmp_path / "start", "lammps-data", "Ar")
+    argon = read_beside(tmp_path / "start", "lammps-data", "Ar")
     assert argon.symbols == ["Ar"]
     # what --species says of LAMMPS data does not disturb other files
-    assert _read(Path(DIAMOND), None, "Ar").symbols == ["Si"] * len(_read(Path(DIAMOND), None, None).symbols)
+    assert read_beside(Path(DIAMOND), None, "Ar").symbols == ["Si"] * len(
+        read_beside(Path(DIAMOND), None, None).symbols
+    )
     states = _states(argon, argon, {"Ar": str(tmp_path / "start"), "Kr": "-0.1"}, lambda _: argon)
     assert set(states) == {"defect", "bulk", "reservoir Ar"}
 
