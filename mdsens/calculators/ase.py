@@ -197,10 +197,8 @@ class MDSens(Calculator):
         old = self.atoms
         if old is None:
             return list(all_changes)
-        pairs: dict[str, tuple[Any, Any]] = {
-            "cell": (old.cell.array, atoms.cell.array),
-            "pbc": (old.pbc, atoms.pbc),
-        }
+        pairs: dict[str, tuple[Any, Any]] = {"pbc": (old.pbc, atoms.pbc)}
+        pairs["cell"] = (old.cell.array, atoms.cell.array)
         for name in {*all_changes, *self._potential.columns} - set(pairs):
             pairs[name] = (old.arrays.get(name), atoms.arrays.get(name))
         return [name for name, pair in pairs.items() if not np.array_equal(*pair)]
@@ -355,10 +353,8 @@ def _same_but_places(old: Structure, atoms: "Atoms") -> bool:
     same_vectors = np.array_equal(np.any(np.asarray(old.cell), 1), there)
     charges = None if old.charges is None else np.asarray(old.charges)[:n]
     same_charges = np.array_equal(np.asarray(charges), np.asarray(atoms.arrays.get(ASE_CHARGES)))
-    same_columns = all(
-        np.array_equal(np.asarray(values)[:n], np.asarray(atoms.arrays.get(name)))
-        for name, values in old.columns.items()
-    )
+    pairs = [(values, atoms.arrays.get(name)) for name, values in old.columns.items()]
+    same_columns = all(np.array_equal(np.asarray(mine)[:n], np.asarray(new)) for mine, new in pairs)
     return same_species and same_vectors and same_charges and same_columns
 
 

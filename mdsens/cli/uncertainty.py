@@ -167,6 +167,6 @@ def _comparison(found: "PropagatedUncertainty", drawn: "MonteCarlo") -> Any:
     of_means, of_errors = drawn.against(found)
     for i, name in enumerate(found.observables):
         mean = f"{drawn.means[i]:.6g} {drawn.units[i]}"
-        cells = (mean, f"{of_means[i]:+.1f} σ", f"{drawn.errors[i]:.2g}", f"{of_errors[i]:+.1f} σ")
-        table.add_row(name.replace("[", r"\["), *cells)
+        off, error_off = f"{of_means[i]:+.1f} σ", f"{of_errors[i]:+.1f} σ"
+        table.add_row(name.replace("[", r"\["), mean, off, f"{drawn.errors[i]:.2g}", error_off)
     return table

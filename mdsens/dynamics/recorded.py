@@ -59,7 +59,8 @@ class Recorded:
     def add(self, records: Record, n: int) -> None:
         """Take the first n over from the device."""
         if n:
-            self.parts.append(jax.tree.map(lambda array: np.array(array[:n]), records))
+            first = _cut(records, 0, n)
+            self.parts.append(jax.tree.map(np.array, first))
 
     def between(self, first: int, last: int) -> Record | None:
         """Records from `first` up to `last`, without it; None if there are none."""

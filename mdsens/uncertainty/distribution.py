@@ -108,10 +108,8 @@ class ParameterDistribution:
             InputError: unknown names, fewer than two draws.
         """
         if isinstance(samples, Mapping):
-            names, samples = (
-                tuple(samples),
-                np.stack([np.asarray(s, float) for s in samples.values()], axis=1),
-            )
+            columns = [np.asarray(column, float) for column in samples.values()]
+            names, samples = tuple(samples), np.stack(columns, axis=1)
         chosen, _ = _chosen(potential, names, None)
         draws = len(samples)
         if draws < 2:
@@ -206,9 +204,10 @@ def _root(matrix: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     off = np.abs(correlation - correlation.T)
     if off.max(initial=0.0) > 1e-8:
         i, j = np.unravel_index(np.argmax(off), off.shape)
+        one, other = names[i], names[j]
         raise InputError(
-            f"the covariance is not symmetric: {matrix[i, j]:.6g} of {names[i]} and {names[j]}, and "
-            f"{matrix[j, i]:.6g} of {names[j]} and {names[i]}."
+            f"the covariance is not symmetric: {matrix[i, j]:.6g} of {one} and {other}, and "
+            f"{matrix[j, i]:.6g} of {other} and {one}."
         )
     values, vectors = np.linalg.eigh((correlation + correlation.T) / 2)
     if values[0] < -ROUNDING * max(values[-1], 1.0):
@@ -219,7 +218,8 @@ def _root(matrix: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
             "distribution: give from_factor or from_samples what it was made of."
         )
     positive = values > ROUNDING * values[-1]
-    return scale[:, None] * vectors[:, positive] * np.sqrt(values[positive])
+    lengths = np.sqrt(values[positive])
+    return scale[:, None] * vectors[:, positive] * lengths
 
 
 def _in_words(direction: np.ndarray, names: tuple[str, ...]) -> str:

@@ -74,7 +74,7 @@ def _noise(residuals: np.ndarray, free: int) -> float:
 def _distribution(
     space: ParameterSpace, z: np.ndarray, found: Identifiability, scale: float, source: str
 ) -> ParameterDistribution:
-    lost = [name for name, error in zip(space.names, found.errors, strict=True) if np.isinf(error)]
+    lost = [space.names[k] for k in np.flatnonzero(np.isinf(found.errors))]
     if lost:
         worst = in_words(found.directions[-1], space.names)
         raise InputError(
@@ -132,7 +132,8 @@ class SloppySpectra:
         for k in range(len(self.names)):
             cells = []
             for one in self.found.values():
-                cells += [f"{one.singular[k]:.3g}", escape(in_words(one.directions[k], self.names))]
+                words = in_words(one.directions[k], self.names)
+                cells += [f"{one.singular[k]:.3g}", escape(words)]
             table.add_row(*cells)
         return table
 
@@ -170,8 +171,8 @@ def sloppiness(
     require_x64()
     space = start if isinstance(start, ParameterSpace) else ParameterSpace.of(start)
     bare = ParameterSpace(space.potential, space.variables, {})
-    jacobians = {
-        name: FitProblem.of(bare, terms).evaluate(bare.start, {}).jacobian for name, terms in kinds.items()
-    }
-    found = {name: Identifiability.of(space.names, jacobian) for name, jacobian in jacobians.items()}
+    found = {}
+    for name, terms in kinds.items():
+        value = FitProblem.of(bare, terms).evaluate(bare.start, {})
+        found[name] = Identifiability.of(space.names, value.jacobian)
     return SloppySpectra(space.names, found)

@@ -61,14 +61,22 @@ class MonteCarlo:
         """Standard errors of the standard deviations: s sqrt((kurtosis - 1) / 4 n)."""
         off = self.values - self.means
         spread = self.errors
-        kurtosis = np.mean(off**4, axis=0) / np.where(spread > 0, spread, 1.0) ** 4
-        return spread * np.sqrt(np.maximum(kurtosis - 1, 0.0) / (4 * len(self.values)))
+        scale = np.where(spread > 0, spread, 1.0)
+        kurtosis = np.mean((off / scale) ** 4, axis=0)
+        # of few draws it comes out too small: that of a normal distribution at least
+        excess = np.maximum(kurtosis, 3.0) - 1
+        return spread * np.sqrt(excess / (4 * len(self.values)))
 
     def against(self, found: PropagatedUncertainty) -> tuple[np.ndarray, np.ndarray]:
         """(Propagated - drawn) in standard errors of the draws: of the means, of the standard deviations."""
-        of_means = (found.means - self.means) / self.mean_errors
-        of_errors = (found.errors - self.errors) / self.error_errors
-        return of_means, of_errors
+        of_means = _in_errors(found.means - self.means, self.mean_errors)
+        return of_means, _in_errors(found.errors - self.errors, self.error_errors)
+
+
+def _in_errors(off: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Differences by their errors; what no draw moves is not off."""
+    there = errors > 0
+    return np.where(there, off / np.where(there, errors, 1.0), 0.0)
 
 
 def monte_carlo(

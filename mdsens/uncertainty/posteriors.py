@@ -12,6 +12,7 @@ Sources: for misspecification Swinburne, Perez, Mach. Learn.: Sci. Technol. (202
 doi:10.1088/2632-2153/ad9fce; the posterior of `ace_jax.fit.ard`.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,11 +76,10 @@ def _factor(posterior: Any) -> np.ndarray:
         )
     import scipy.linalg
 
-    root = scipy.linalg.solve_triangular(np.asarray(posterior.chol, float), np.eye(len(dinv)), lower=True)
+    cholesky = np.asarray(posterior.chol, float)
+    root = scipy.linalg.solve_triangular(cholesky, np.eye(len(dinv)), lower=True)
     return float(posterior.kappa) * dinv[:, None] * root.T
 
 
 def _named(found: ParameterDistribution, source: str) -> ParameterDistribution:
-    import dataclasses
-
     return dataclasses.replace(found, source=source)

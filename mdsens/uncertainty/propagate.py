@@ -193,8 +193,9 @@ def _nonlinearity(nearby: Nearby, first: _FirstOrder) -> Float[np.ndarray, "numb
             found[i] = np.inf if error > 0 else np.nan
             continue
         along = first.reach[i] / error
-        ends = [nearby.values_at(step * along)[i] for step in (STEP, -STEP)]
-        bend = (ends[0] - 2 * nearby.values[i] + ends[1]) / STEP**2
+        ahead = nearby.values_at(STEP * along)[i]
+        behind = nearby.values_at(-STEP * along)[i]
+        bend = (ahead - 2 * nearby.values[i] + behind) / STEP**2
         found[i] = abs(bend) / (2 * error)
     return found
 
@@ -217,11 +218,12 @@ def _directions(nearby: Nearby, first: _FirstOrder, most: int) -> tuple[np.ndarr
     sizes = np.where(nearby.distribution.mean == 0, 1.0, np.abs(nearby.distribution.mean))
     relative = L / sizes[:, None]
     # what moves the numbers comes first, then what is least known
-    _, moved, moving = np.linalg.svd(nearby.jacobian @ L / _scale(first.errors), full_matrices=False)
+    moves = nearby.jacobian @ L / _scale(first.errors)
+    _, moved, moving = np.linalg.svd(moves, full_matrices=False)
     moving = moving[moved > 1e-9 * moved.max(initial=0.0)]
     _, unknown = np.linalg.eigh(relative.T @ relative)
-    Q, _ = np.linalg.qr(np.concatenate([moving.T, unknown[:, ::-1]], axis=1))
-    Q = Q[:, :most]
+    columns = np.concatenate([moving.T, unknown[:, ::-1]], axis=1)
+    Q = np.linalg.qr(columns)[0][:, :most]
     total = float(np.sum(relative**2))
     covered = float(np.sum((relative @ Q) ** 2)) / total if total else 1.0
     return L @ Q, covered

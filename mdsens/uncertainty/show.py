@@ -37,7 +37,8 @@ def error_table(found: PropagatedUncertainty) -> "Table":
         table.add_column(header, justify=side, no_wrap=header == "observable")
     for i, name in enumerate(found.observables):
         value, error = with_error(found.means[i], found.errors[i])
-        table.add_row(escape(name), value, error, found.units[i], _bend(found, i), escape(_largest(found, i)))
+        source = escape(_largest(found, i))
+        table.add_row(escape(name), value, error, found.units[i], _bend(found, i), source)
     return table
 
 
@@ -52,9 +53,9 @@ def _largest(found: PropagatedUncertainty, i: int, most: int = 3) -> str:
     shares = found.contributions[i]
     if not np.isfinite(shares).all():
         return ""
-    order = [k for k in np.argsort(-np.abs(shares))[:most] if abs(shares[k]) > 0.005]
-    parts = [f"{found.distribution.names[k]} {100 * shares[k]:.0f} %" for k in order]
-    return ", ".join(parts)
+    order = np.argsort(-np.abs(shares))[:most]
+    names = found.distribution.names
+    return ", ".join(f"{names[k]} {100 * shares[k]:.0f} %" for k in order if abs(shares[k]) > 0.005)
 
 
 def contribution_table(found: PropagatedUncertainty, most: int) -> "Table":
@@ -68,7 +69,8 @@ def contribution_table(found: PropagatedUncertainty, most: int) -> "Table":
     for k in order:
         table.add_column(escape(found.distribution.names[k]), justify="right")
     for i, name in enumerate(found.observables):
-        table.add_row(escape(name), *(f"{100 * found.contributions[i, k]:.1f}" for k in order))
+        shares = 100 * found.contributions[i, order]
+        table.add_row(escape(name), *(f"{share:.1f}" for share in shares))
     return table
 
 
@@ -96,7 +98,8 @@ def figure(found: PropagatedUncertainty, path: str | Path | None, overwrite: boo
     from matplotlib.figure import Figure
 
     order, n = _foremost(found, 12), len(found.observables)
-    drawing = Figure(figsize=(6.0 + 0.5 * n + 0.3 * len(order), 2.4 + 0.35 * n), layout="constrained")
+    width, height = 6.0 + 0.5 * n + 0.3 * len(order), 2.4 + 0.35 * n
+    drawing = Figure(figsize=(width, height), layout="constrained")
     left, right = drawing.subplots(1, 2, width_ratios=(n + 3, len(order) + 3))
     image = left.imshow(found.correlation, cmap="RdBu_r", vmin=-1, vmax=1)
     _label(left, found.observables, found.observables, "correlation of the errors")

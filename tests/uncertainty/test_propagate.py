@@ -1,5 +1,7 @@
 """Errors of observables out of errors of parameters, where they are known in closed form."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import triangle
@@ -8,7 +10,7 @@ from triangle import ARGON, COVARIANCE, EPSILON, ERRORS, OBSERVED, SIDE, SIGMA, 
 
 import mdsens as ms
 from mdsens.errors import InputError
-from mdsens.uncertainty import ParameterDistribution, monte_carlo, propagate
+from mdsens.uncertainty import MonteCarlo, ParameterDistribution, monte_carlo, propagate
 
 DENSITY_OF = -3 * EPSILON / (SIDE * SIGMA) ** 3
 
@@ -88,6 +90,15 @@ def test_draws_that_are_relaxed_again_are_those_of_the_closed_form(relaxed, seco
     made = second.with_samples(40, 3)
     assert_allclose(made.samples[:, :2], exact[:, :2], rtol=1e-8)
     assert_allclose(made.samples[:, 2], exact[:, 2], rtol=2e-3)
+
+
+def test_three_draws_are_enough_for_an_error_of_their_error():
+    alike = MonteCarlo(("a", "b"), ("eV", "eV"), np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]]), {})
+    assert_allclose(alike.errors, [1, 0])
+    # at least s / sqrt(2 n); b does not move
+    assert_allclose(alike.error_errors, [1 / np.sqrt(6), 0])
+    found = SimpleNamespace(means=np.array([1.0, 1.0]), errors=np.array([2.0, 0.0]))
+    assert_allclose(alike.against(found), [[0, 0], [np.sqrt(6), 0]])
 
 
 def test_independent_errors_are_those_of_a_diagonal_matrix(relaxed):

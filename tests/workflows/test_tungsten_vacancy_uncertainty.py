@@ -23,6 +23,7 @@ def test_coefficients_alone_are_free():
     assert script.vacancy(2).n_atoms == 15
 
 
+@pytest.mark.validation
 def test_the_script_runs_and_energies_hang_on_the_only_energy(tmp_path, monkeypatch):
     # Girifalco and Weizer, Phys. Rev. 114, 687 (1959)
     morse = ms.Morse(0.9906, 1.4116, 3.032, elements=("W",), cutoff_radius=7.0, cut=ms.Smooth())
