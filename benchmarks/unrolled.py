@@ -11,7 +11,7 @@ steps of FIRE (jax-md),
     implicit    solves H y = dL/dx once at the very same positions, whatever k.
 
 Both are compared with the gradient at the minimum. (By epsilon it is zero: an energy moves nobody.) Times are
-the best of several after compilation. Memory is what the compiled program asks for beside its arguments; of
+processor time, the best of several after compilation. Memory is what the compiled program asks for beside its arguments; of
 the implicit gradient it is all that the state keeps, Hessian and factor among it.
 """
 
@@ -193,12 +193,12 @@ def kept(task: Task, x: jax.Array) -> float:
 
 
 def best(action: Callable[[], Any], repetitions: int = 5) -> float:
-    """Least seconds of several."""
+    """Least processor seconds of several: other work on the machine hardly counts."""
     times = []
     for _ in range(repetitions):
-        start = time.perf_counter()
+        start = time.process_time()
         jax.block_until_ready(action())
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     return min(times)
 
 

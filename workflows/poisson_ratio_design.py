@@ -13,7 +13,7 @@ Vacancy. The atoms around a vacancy in copper stand nearer to it, or farther, th
 crystal. How much, relative to the distance of neighbors, is put on target in two ways: by the width of the
 Morse potential, and by a pressure. Both use the same derivative of the relaxed structure.
 
-    python workflows/poisson_ratio_design.py --discs 32 --poisson 0.2 --output results/poisson_ratio_design
+    python workflows/poisson_ratio_design.py --discs 32 --poisson 0.5 --output results/poisson_ratio_design
 
 Source: the question is that of the notebook "Designing disordered solids" of jax-md and of Goodrich et al.,
 Proc. Natl. Acad. Sci. 118, e2024083118 (2021).
@@ -77,10 +77,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--discs", type=int, default=32, help="discs in the packing, at most 100")
     parser.add_argument("--seed", type=int, default=0, help="of the random start")
     parser.add_argument("--pressure", type=float, default=0.01, help="on the packing, eV/Å³")
-    parser.add_argument("--poisson", type=float, default=0.2, help="wanted Poisson ratio")
+    parser.add_argument("--poisson", type=float, default=0.5, help="wanted Poisson ratio")
     parser.add_argument("--steps", type=int, default=60, help="of the fit, at most")
     parser.add_argument("--cells", type=int, default=2, help="cubic cells along an edge of the vacancy")
-    parser.add_argument("--vacancy", type=float, default=-0.02, help="wanted move of the vacancy's neighbors")
+    parser.add_argument("--vacancy", type=float, default=-0.015, help="wanted move of the vacancy's neighbors")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     return parser.parse_args(arguments)
 

@@ -34,6 +34,31 @@ def test_the_vacancy_is_one_atom_short_of_the_crystal(refit):
     assert energy == pytest.approx(2 * 2.1683, abs=0.01)
 
 
+def test_beta_tin_has_its_four_and_two_neighbors(refit):
+    tin = refit.beta_tin()
+    neighbors = ms.find_neighbors(tin, cutoff=2.8)
+    d = np.linalg.norm(np.asarray(neighbors.vectors(tin)), axis=1)[np.asarray(neighbors.valid)]
+    # 4 atoms, each with four neighbors and two a little farther along the short axis
+    assert len(d) == 4 * 6 / 2
+    assert np.sum(d < 2.65) == 4 * 4 / 2
+
+
+def test_the_price_of_an_angle_is_a_change_in_percent(refit):
+    table = refit.price_table({"phonon": 10.0}, {"phonon": 11.0})
+    assert list(table.columns[3].cells) == ["+10.0 %"]
+
+
+@pytest.mark.validation  # a minute of compiling
+def test_the_freed_angle_is_paid_for(refit):
+    silicon = ms.load_potential("si-stillinger-weber-1985")
+    freed = {"epsilon": 1.906672, "sigma": 2.090210, "lambda": 31.128884, "costheta0": -0.395717}
+    before, after = (refit.properties(p, 2) for p in (silicon, ms.replace_parameters(silicon, freed)))
+    assert before["cohesive energy (eV)"] == pytest.approx(4.3366, abs=1e-4)
+    # Balamane, Halicioglu, Tiller, Phys. Rev. B 46, 2250 (1992): 0.21 eV
+    assert before["beta-tin above diamond (eV per atom)"] == pytest.approx(0.213, abs=0.01)
+    assert after["cohesive energy (eV)"] < 0.9 * before["cohesive energy (eV)"]
+
+
 class Quadratic:
     """Residuals that are squares of the parameters, from one structure that does not move."""
 
