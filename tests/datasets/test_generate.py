@@ -1,5 +1,8 @@
 """Data sets out of a potential: exact labels, exact resume, and files that are whole at any moment."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -59,6 +62,33 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(move, tmp_path):
     resumed = generate(SILICON, diamond(), move, count=4, output=tmp_path / "a.h5", resume=True)
     same(whole, resumed)
     same(whole, read_dataset(tmp_path / "a.h5"))
+
+
+KILLED = """
+import os, sys
+import ase.build, jax
+jax.config.update("jax_enable_x64", True)
+import mdsens as ms
+from mdsens.datasets import Rattle, generate
+
+def look(now):
+    if now.done == 3:
+        os.kill(os.getpid(), 9)
+
+start = ms.Structure.from_ase(ase.build.bulk("Si", cubic=True))
+silicon = ms.load_potential("si-stillinger-weber-1985")
+generate(silicon, start, Rattle(0.1), count=4, output=sys.argv[1], save_every=0.0, progress=look)
+"""
+
+
+def test_a_run_ended_by_kill_9_loses_at_most_the_sample_it_was_at(tmp_path):
+    file = tmp_path / "a.h5"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(file)], check=False)
+    assert done.returncode == -9
+    assert len(read_dataset(file)) >= 2
+    resumed = generate(SILICON, diamond(), Rattle(0.1), count=4, output=file, resume=True)
+    same(resumed, generate(SILICON, diamond(), Rattle(0.1), count=4))
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_more_samples_can_be_asked_for_later(tmp_path):

@@ -1,6 +1,8 @@
 """The loop of fits on terms that cost nothing: optimum, bounds, steps taken back, files, errors."""
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 
@@ -14,6 +16,7 @@ from mdsens.errors import (
     NotConvergedError,
     OutputExistsError,
     SaddlePointError,
+    WriteError,
 )
 from mdsens.fitting import FitStatus, ParameterSpace, TermRow, TermValue, fit
 from mdsens.fitting.fit import FitProblem
@@ -162,6 +165,40 @@ def test_a_fit_that_is_killed_loses_at_most_the_step_it_was_in(tmp_path, request
     assert FitProblem.of(SPACE, Rosenbrock()).begin(0.3, _file(file), True, False).step == 2
     resumed, whole = fit(SPACE, Rosenbrock(), checkpoint=file, resume=True), fit(SPACE, Rosenbrock())
     assert np.array_equal(resumed.z, whole.z)
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file may grow: writers meet an OSError, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def folder_of_somebody_else():
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        yield
+
+
+@pytest.mark.parametrize("fault", [full_disk, folder_of_somebody_else])
+def test_a_checkpoint_that_cannot_be_written_is_said_and_leaves_the_last_good_one(fault, tmp_path):
+    file = tmp_path / "fit.h5"
+    fit(SPACE, Rosenbrock(), max_steps=2, checkpoint=file, throw=False)
+    before = file.read_bytes()
+    with fault(), pytest.raises(WriteError, match=r"fit\.h5' cannot be written, and what stood there stays"):
+        fit(SPACE, Rosenbrock(), checkpoint=file, resume=True)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+    resumed = fit(SPACE, Rosenbrock(), checkpoint=file, resume=True)
+    assert np.array_equal(resumed.z, fit(SPACE, Rosenbrock()).z)
 
 
 def _file(path):
