@@ -11,8 +11,8 @@ steps of FIRE (jax-md),
     implicit    solves H y = dL/dx once at the very same positions, whatever k.
 
 Both are compared with the gradient at the minimum. (By epsilon it is zero: an energy moves nobody.) Times are
-processor time, the best of several after compilation. Memory is what the compiled program asks for beside its arguments; of
-the implicit gradient it is all that the state keeps, Hessian and factor among it.
+processor time, the best of several after compilation; memory is what the compiled program asks for beside its
+arguments. That of the implicit gradient is all that the state keeps, Hessian and factor among it.
 """
 
 import argparse

@@ -80,9 +80,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--poisson", type=float, default=0.5, help="wanted Poisson ratio")
     parser.add_argument("--steps", type=int, default=60, help="of the fit, at most")
     parser.add_argument("--cells", type=int, default=2, help="cubic cells along an edge of the vacancy")
-    parser.add_argument(
-        "--vacancy", type=float, default=-0.015, help="wanted move of the vacancy's neighbors"
-    )
+    parser.add_argument("--vacancy", type=float, default=-0.015, help="wanted move of its neighbors")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     return parser.parse_args(arguments)
 
