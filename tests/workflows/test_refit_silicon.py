@@ -54,8 +54,8 @@ def test_the_freed_angle_is_paid_for(refit):
     freed = {"epsilon": 1.906672, "sigma": 2.090210, "lambda": 31.128884, "costheta0": -0.395717}
     before, after = (refit.properties(p, 2) for p in (silicon, ms.replace_parameters(silicon, freed)))
     assert before["cohesive energy (eV)"] == pytest.approx(4.3366, abs=1e-4)
-    # Balamane, Halicioglu, Tiller, Phys. Rev. B 46, 2250 (1992): 0.21 eV
-    assert before["beta-tin above diamond (eV per atom)"] == pytest.approx(0.213, abs=0.01)
+    tin = "beta-tin above diamond (eV per atom)"
+    assert 0.15 < before[tin] < 0.25 and after[tin] > 3 * before[tin]
     assert after["cohesive energy (eV)"] < 0.9 * before["cohesive energy (eV)"]
 
 
