@@ -99,6 +99,7 @@ def test_velocities_are_those_of_phonopy_and_scale_with_energy():
     assert_allclose(rows[2, 0] * 0.0104, values[2] / 2, rtol=1e-7)
 
 
+@pytest.mark.validation
 def test_long_waves_run_with_the_speed_of_sound():
     # along [001]: the longitudinal wave has rho v² = C11; the next term goes as the square of the wave vector
     velocity = measured(phonon_velocity(["1/24", "1/24", 0], mode=3), argon())[2]
