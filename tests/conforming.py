@@ -69,6 +69,7 @@ class Conforming(NamedTuple):
         rtol: of differences.
         quick: also in the tests of every day; the others belong to the validation.
         small: the cell is smaller than the cutoff.
+        but: claims that are not made of it after all.
     """
 
     make: Callable[[], tuple[ms.Potential, ms.Structure]]
@@ -77,6 +78,7 @@ class Conforming(NamedTuple):
     rtol: float = 1e-6
     quick: bool = False
     small: bool = True
+    but: tuple[str, ...] = ()
 
 
 def eight(kinds: tuple[str, ...], spacing: float) -> ms.Structure:
@@ -273,7 +275,10 @@ CASES: dict[str, Conforming] = {
     "vashishta": Conforming(lambda: short_range("vashishta"), SECOND),
     "gupta": Conforming(lambda: (TWO, alloy()), CONTINUOUS, quick=True),
     "johnson": Conforming(lambda: (JOHNSON, alloy()), CONTINUOUS),
-    "embedded-atom tables": Conforming(lambda: (tables_of(TWO, 60), alloy()), FORCE),
+    # second derivatives jump at the knots, and a difference of forces goes across some of them
+    "embedded-atom tables": Conforming(
+        lambda: (tables_of(TWO, 60), alloy()), FORCE, but=("the Hessian is the derivative of the forces",)
+    ),
     "snap": Conforming(lambda: (snap(), four(("W",), 4.4)), SECOND),
     "snap, quadratic": Conforming(lambda: (snap(quadratic=True), four(("W",), 4.4)), SECOND),
     "snap, several densities": Conforming(
@@ -296,7 +301,7 @@ CASES: dict[str, Conforming] = {
             + 0.5 * ms.Morse([0.3] * 3, [3.0] * 3, [1.2] * 3, ("Ar", "Kr"), 2.4),
             noble_gas(),
         ),
-        SECOND,
+        CONTINUOUS,
     ),
     "mapped": Conforming(
         lambda: (
@@ -369,7 +374,8 @@ def write(path: Path) -> None:
 
 
 def _row(name: str) -> str:
-    held = {check.claim: check.holds for check in FOUND[name].checks}
+    asked = [check for check in FOUND[name].checks if check.claim not in CASES[name].but]
+    held = {check.claim: check.holds for check in asked}
     marks = [{True: "✓", False: "✗"}.get(held.get(claim), "–") for claim in CLAIMS]
     small = "✓" if CASES[name].small else "–"
     return f"| {name} | {' | '.join(marks)} | {small} | {MARKS.get(FOUND[name].at_cutoff, '–')} |"
