@@ -66,7 +66,7 @@ def find_gauge(
     neighbors: Neighbors,
     n_strains: int,
     *,
-    settled: bool = True,
+    settled: bool | Bool[Array, ""] = True,
 ) -> Gauge:
     """Gauge of a structure: its fixed coordinates, rattlers and rigid motions.
 
@@ -83,8 +83,9 @@ def find_gauge(
     # then derivatives of any order stay orthogonal to the same motions (for rotations: Eckart's condition).
     potential, structure, neighbors = _held((potential, structure, neighbors))
     touching = potential.contacts(structure, neighbors)
-    if not settled:
-        touching = touching | neighbors.atoms_of(neighbors.valid)
+    if settled is not True:
+        listed = neighbors.atoms_of(neighbors.valid)
+        touching = touching | (listed & jnp.logical_not(settled))
     if structure.real is not None:
         touching = touching & structure.real
     free = touching[:, None] & ~structure.fixed

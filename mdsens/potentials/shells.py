@@ -259,8 +259,8 @@ class ShellPotential(Potential):
         self, structure: Structure, around: "Surroundings", chosen: np.ndarray, width: int
     ) -> HessianBlocks:
         rows = around.some_rows(structure.positions, chosen, width)
-        K = self.shell_curvatures(structure, around, rows)
-        to_center, of_center = map(np.asarray, _with_center(K))
+        K = np.asarray(self.shell_curvatures(structure, around, rows))
+        to_center, of_center = _with_center(K)
         near = np.asarray(rows.near)
         valid = near < around.neighbors.nobody
         owners = around.owners()[near]
@@ -272,7 +272,7 @@ class ShellPotential(Potential):
         return HessianBlocks(
             np.concatenate([first, centers, others, chosen]),
             np.concatenate([second, others, centers, chosen]),
-            np.concatenate([np.asarray(K)[both], between, between.swapaxes(1, 2), of_center]),
+            np.concatenate([K[both], between, between.swapaxes(1, 2), of_center]),
         )
 
     def shell_curvatures(
@@ -589,14 +589,13 @@ def _of_slopes(
     return blocks.reshape(-1, *blocks.shape[3:])[: len(rows.near)]
 
 
-@jax.jit
 def _with_center(
-    K: Float[Array, "atoms width width 3 3"],
-) -> tuple[Float[Array, "atoms width 3 3"], Float[Array, "atoms 3 3"]]:
+    K: Float[np.ndarray, "atoms width width 3 3"],
+) -> tuple[Float[np.ndarray, "atoms width 3 3"], Float[np.ndarray, "atoms 3 3"]]:
     """What stands between the center and each neighbor, and the center and itself."""
     # nothing changes if all move together
-    to_center = -jnp.sum(K, axis=1)
-    return to_center, -jnp.sum(to_center, axis=1)
+    to_center = -np.sum(K, axis=1)
+    return to_center, -np.sum(to_center, axis=1)
 
 
 def _by_length(there: Bool[np.ndarray, "atoms width"]) -> list[tuple[np.ndarray, int]]:

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import eval_context
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mdsens.batching import map_rows
 from mdsens.gauge import Gauge, find_gauge
@@ -43,7 +43,7 @@ from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.coordinates import Coordinates, closed
-from mdsens.relaxation.landscape import Landscape, Vector, products
+from mdsens.relaxation.landscape import Landscape, Vector, merit, products, residuals
 from mdsens.relaxation.precondition import (
     ElasticPreconditioner,
     WaveBox,
@@ -211,7 +211,8 @@ class Equilibrium:
 
     @functools.cached_property
     def _left(self) -> tuple[Vector, Array, Array]:
-        return _left_over(self.landscape, self.gauge, self.w)
+        _, gradient = merit(self.landscape, self.gauge.free, self.w)
+        return gradient, *residuals(self.landscape, self.w, gradient)[:2]
 
     @property
     def gradient(self) -> Vector:
@@ -475,19 +476,17 @@ def structure_at(coordinates: Coordinates, w: Vector) -> Structure:
     return coordinates.structure(w)
 
 
-@eqx.filter_jit
 def gauge_of(landscape: Landscape, structure: Structure, settled: bool) -> Gauge:
     """The gauge of a structure on the landscape; `settled`: atoms stay where they are."""
+    return _gauge_of(landscape, structure, jnp.asarray(settled))
+
+
+@eqx.filter_jit
+def _gauge_of(landscape: Landscape, structure: Structure, settled: Bool[Array, ""]) -> Gauge:
+    # one program for both answers
     return find_gauge(
         landscape.potential, structure, landscape.neighbors, landscape.n_strains, settled=settled
     )
-
-
-@eqx.filter_jit
-def _left_over(landscape: Landscape, gauge: Gauge, w: Vector) -> tuple[Vector, Array, Array]:
-    """Generalised forces at w, with the largest force and the largest stress off target."""
-    gradient = jnp.where(gauge.free, landscape.gradient(w), 0.0)
-    return gradient, *landscape.residual(w, gradient)
 
 
 @eqx.filter_jit

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from mdsens.batching import AT_ONCE, map_rows
 from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix, in_steps_of_four
@@ -202,6 +202,30 @@ class Landscape(eqx.Module):
     def _off_target(self, w: Vector, virial: Float[Array, "3 3"]) -> Float[Array, "strains"]:
         off = virial - self._volume(w) * self.target
         return jnp.einsum("ab,kab->k", off, self.coordinates.basis) / self.coordinates.length
+
+
+# What walks and states ask for, compiled once for both: of the landscape alone.
+
+
+@eqx.filter_jit
+def merit(landscape: Landscape, free: Bool[Array, "unknowns"], w: Vector) -> tuple[Array, Vector]:
+    """Merit and gradient at w; zero along coordinates that are not free."""
+    value, gradient = landscape.value_and_gradient(w)
+    return value, jnp.where(free, gradient, 0.0)
+
+
+@eqx.filter_jit
+def residuals(landscape: Landscape, w: Vector, gradient: Vector) -> tuple[Array, Array, Array]:
+    """Largest force (eV/Å), largest stress off target (eV/Å³), and both as one number in eV/Å."""
+    fmax, stress = landscape.residual(w, gradient)
+    return fmax, stress, jnp.maximum(fmax, landscape.stress_in_force_units(w, stress))
+
+
+@eqx.filter_jit
+def room(landscape: Landscape, w: Vector) -> Array:
+    """How far (Å) the list allows atoms to approach each other from w."""
+    structure = landscape.coordinates.structure(w)
+    return landscape.neighbors.slack(structure, landscape.potential.cutoff)
 
 
 @eqx.filter_jit

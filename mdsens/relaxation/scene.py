@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from mdsens.gauge import Gauge
 from mdsens.implicit.blocks import BorderedMatrix
-from mdsens.relaxation.landscape import Landscape, Vector
+from mdsens.relaxation.landscape import Landscape, Vector, merit, residuals, room
 from mdsens.relaxation.precondition import ElasticPreconditioner
 
 STRIDE = 0.1  # of the distance of the nearest atoms: no atom moves farther in one step
@@ -36,8 +36,7 @@ class Scene(eqx.Module):
     matrix: BorderedMatrix | None = None
 
     def value_and_gradient(self, w: Vector) -> tuple[Array, Vector]:
-        value, gradient = self.landscape.value_and_gradient(w)
-        return value, jnp.where(self.gauge.free, gradient, 0.0)
+        return merit(self.landscape, self.gauge.free, w)
 
     def precondition(self, v: Vector) -> Vector:
         """The preconditioner's product; v itself without one."""
@@ -62,9 +61,7 @@ class Scene(eqx.Module):
 
     def room(self, w: Vector) -> Array:
         """How far (Å) the list allows atoms to approach each other from here."""
-        return self.landscape.neighbors.slack(
-            self.landscape.coordinates.structure(w), self.landscape.potential.cutoff
-        )
+        return room(self.landscape, w)
 
     def longest_move(self, p: Vector) -> Array:
         """Length of the longest move of an atom in a step p, Å.
@@ -121,19 +118,6 @@ class AbstractStepper(eqx.Module):
 
 
 @eqx.filter_jit
-def value_and_gradient(scene: Scene, w: Vector) -> tuple[Array, Vector]:
-    """Merit and gradient at w, compiled."""
-    return scene.value_and_gradient(w)
-
-
-@eqx.filter_jit
-def measure(scene: Scene, w: Vector, gradient: Vector) -> tuple[Array, Array, Array]:
-    """Largest force (eV/Å), largest stress off target (eV/Å³), and both as one number in eV/Å."""
-    fmax, stress = scene.landscape.residual(w, gradient)
-    return fmax, stress, jnp.maximum(fmax, scene.landscape.stress_in_force_units(w, stress))
-
-
-@eqx.filter_jit
 def advance(
     stepper: AbstractStepper, scene: Scene, walker: Walker, fmax: Array, max_steps: Array, margin: Array
 ) -> tuple[Walker, Array]:
@@ -152,7 +136,7 @@ def advance(
 
     def unfinished(state):
         walker, steps = state
-        converged = measure(scene, walker.w, walker.gradient)[2] <= fmax
+        converged = residuals(scene.landscape, walker.w, walker.gradient)[2] <= fmax
         used_up = scene.room(walker.w) <= margin
         goes_on = ~walker.stuck & ~walker.stale & (steps < max_steps)
         return (steps == 0) | (~converged & ~used_up & goes_on)

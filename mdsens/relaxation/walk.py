@@ -20,7 +20,7 @@ from mdsens.potentials.base import Potential
 from mdsens.quantities import check_finite, concrete, evaluate, neighbors_of
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin, gauge_of, preconditioner_of, structure_at
-from mdsens.relaxation.landscape import Landscape, Vector
+from mdsens.relaxation.landscape import Landscape, Vector, residuals
 from mdsens.relaxation.plan import AbstractPlan
 from mdsens.relaxation.precondition import ElasticPreconditioner, grid_of
 from mdsens.relaxation.scene import (
@@ -29,8 +29,6 @@ from mdsens.relaxation.scene import (
     Scene,
     Walker,
     advance,
-    measure,
-    value_and_gradient,
 )
 
 VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
@@ -158,7 +156,7 @@ class Walk:
         """At the start, w = 0."""
         w = jnp.zeros(problem.coordinates.size)
         scene = problem.scene(w, problem.capacity, None)
-        walker = Walker(w, *value_and_gradient(scene, w), None, jnp.array(False))
+        walker = Walker(w, *scene.value_and_gradient(w), None, jnp.array(False))
         return cls(problem, scene, walker)._measured()
 
     @property
@@ -229,13 +227,13 @@ class Walk:
         capacity = self.scene.landscape.neighbors.capacity
         scene = self.problem.scene(self.walker.w, capacity, self.scene.preconditioner)
         scene = dataclasses.replace(scene, matrix=self.scene.matrix)
-        value, gradient = value_and_gradient(scene, self.walker.w)
+        value, gradient = scene.value_and_gradient(self.walker.w)
         walker = dataclasses.replace(self.walker, value=value, gradient=gradient, stuck=jnp.array(False))
         return dataclasses.replace(self, scene=scene, walker=walker)
 
     def _measured(self) -> Self:
         _check(self.scene, self.walker)
-        fmax, stress, residual = measure(self.scene, self.walker.w, self.walker.gradient)
+        fmax, stress, residual = residuals(self.scene.landscape, self.walker.w, self.walker.gradient)
         return dataclasses.replace(self, fmax=float(fmax), stress=float(stress), residual=float(residual))
 
 
@@ -274,7 +272,7 @@ class Aim:
         aged = assembled and steps > self.walk.assembled_at + 1
         outdated = assembled and (stuck or bool(walker.stale))
         walk = dataclasses.replace(self.walk, walker=walker, steps=steps, look=look, outdated=outdated)
-        if float(_room(walk.scene, walker.w)) <= self.margin:
+        if float(walk.scene.room(walker.w)) <= self.margin:
             walk = walk._with_new_list()
         walk = walk._measured()
         # a walk that found no way down, or came back to where it was, has failed
@@ -374,8 +372,3 @@ def _check_volume(coordinates: Coordinates, w: Vector) -> None:
 @eqx.filter_jit
 def _volume_ratio(coordinates: Coordinates, w: Vector) -> Array:
     return jnp.linalg.det(coordinates.split(w)[1])
-
-
-@eqx.filter_jit
-def _room(scene: Scene, w: Vector) -> Array:
-    return scene.room(w)
