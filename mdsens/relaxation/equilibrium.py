@@ -23,6 +23,7 @@ from jax.core import eval_context
 from jaxtyping import Array, Bool, Float
 
 from mdsens.batching import map_rows
+from mdsens.compiling import compiled_soon
 from mdsens.gauge import Gauge, find_gauge
 from mdsens.ghosts import list_without_ghosts, number_of_real, padded, real_part, without_ghosts
 from mdsens.implicit.blocks import BorderedMatrix
@@ -43,7 +44,7 @@ from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.coordinates import Coordinates, closed
-from mdsens.relaxation.landscape import Landscape, Vector, merit, products, residuals
+from mdsens.relaxation.landscape import Landscape, Vector, merit, products, residuals_once
 from mdsens.relaxation.precondition import (
     ElasticPreconditioner,
     WaveBox,
@@ -212,7 +213,7 @@ class Equilibrium:
     @functools.cached_property
     def _left(self) -> tuple[Vector, Array, Array]:
         _, gradient = merit(self.landscape, self.gauge.free, self.w)
-        return gradient, *residuals(self.landscape, self.w, gradient)[:2]
+        return gradient, *residuals_once(self.landscape, self.w, gradient)[:2]
 
     @property
     def gradient(self) -> Vector:
@@ -481,7 +482,7 @@ def gauge_of(landscape: Landscape, structure: Structure, settled: bool) -> Gauge
     return _gauge_of(landscape, structure, jnp.asarray(settled))
 
 
-@eqx.filter_jit
+@compiled_soon
 def _gauge_of(landscape: Landscape, structure: Structure, settled: Bool[Array, ""]) -> Gauge:
     # one program for both answers
     return find_gauge(

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mdsens.batching import AT_ONCE, map_rows
+from mdsens.compiling import compiled_soon
 from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix, in_steps_of_four
 from mdsens.neighbors import Neighbors, find_neighbors
 from mdsens.neighbors.shapes import COARSE_ATOMS, coarse_slots
@@ -214,18 +215,19 @@ def merit(landscape: Landscape, free: Bool[Array, "unknowns"], w: Vector) -> tup
     return value, jnp.where(free, gradient, 0.0)
 
 
-@eqx.filter_jit
 def residuals(landscape: Landscape, w: Vector, gradient: Vector) -> tuple[Array, Array, Array]:
     """Largest force (eV/Å), largest stress off target (eV/Å³), and both as one number in eV/Å."""
     fmax, stress = landscape.residual(w, gradient)
     return fmax, stress, jnp.maximum(fmax, landscape.stress_in_force_units(w, stress))
 
 
-@eqx.filter_jit
 def room(landscape: Landscape, w: Vector) -> Array:
     """How far (Å) the list allows atoms to approach each other from w."""
     structure = landscape.coordinates.structure(w)
     return landscape.neighbors.slack(structure, landscape.potential.cutoff)
+
+
+residuals_once, room_once = compiled_soon(residuals), compiled_soon(room)  # outside of loops
 
 
 @eqx.filter_jit

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mdsens.compiling import compiled_soon
 from mdsens.ghosts import number_of_real
 from mdsens.structure import Structure, complete_cell
 
@@ -102,7 +103,7 @@ class WaveBox(eqx.Module):
         return (structure.positions - self.origin) @ jnp.linalg.inv(self.cell)
 
 
-@eqx.filter_jit
+@compiled_soon
 def test_vectors(structure: Structure, frame: WaveBox, strains: int) -> Float[Array, "tests unknowns"]:
     """What the Hessian must be applied to.
 
@@ -139,7 +140,7 @@ def _of_real_atoms(rows: Float[Array, "rows coordinates"], structure: Structure)
     return jnp.where(jnp.repeat(structure.real, 3), rows, 0.0)
 
 
-@eqx.filter_jit
+@compiled_soon
 def build_preconditioner(
     structure: Structure, frame: WaveBox, grid: tuple[int, int, int], tests, products
 ) -> ElasticPreconditioner:

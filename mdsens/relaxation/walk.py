@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from mdsens.compiling import compiled_soon
 from mdsens.errors import CellCollapseError, NonFiniteError
 from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import check_finite, concrete, evaluate, neighbors_of
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin, gauge_of, preconditioner_of, structure_at
-from mdsens.relaxation.landscape import Landscape, Vector, residuals
+from mdsens.relaxation.landscape import Landscape, Vector, residuals_once, room_once
 from mdsens.relaxation.plan import AbstractPlan
 from mdsens.relaxation.precondition import ElasticPreconditioner, grid_of
 from mdsens.relaxation.scene import (
@@ -233,7 +234,7 @@ class Walk:
 
     def _measured(self) -> Self:
         _check(self.scene, self.walker)
-        fmax, stress, residual = residuals(self.scene.landscape, self.walker.w, self.walker.gradient)
+        fmax, stress, residual = residuals_once(self.scene.landscape, self.walker.w, self.walker.gradient)
         return dataclasses.replace(self, fmax=float(fmax), stress=float(stress), residual=float(residual))
 
 
@@ -272,7 +273,7 @@ class Aim:
         aged = assembled and steps > self.walk.assembled_at + 1
         outdated = assembled and (stuck or bool(walker.stale))
         walk = dataclasses.replace(self.walk, walker=walker, steps=steps, look=look, outdated=outdated)
-        if float(walk.scene.room(walker.w)) <= self.margin:
+        if float(room_once(walk.scene.landscape, walker.w)) <= self.margin:
             walk = walk._with_new_list()
         walk = walk._measured()
         # a walk that found no way down, or came back to where it was, has failed
@@ -326,7 +327,7 @@ def ended(walk: Walk) -> Found:
     return Found(equilibrium, status, walk.steps, walk.fmax, walk.stress)
 
 
-@eqx.filter_jit
+@compiled_soon
 def _stride(neighbors: Neighbors) -> Array:
     """Longest move of an atom in one step, Å: a share of the distance of the nearest atoms."""
     d = neighbors.positions[neighbors.j] - neighbors.positions[neighbors.i] + neighbors.shift @ neighbors.cell
