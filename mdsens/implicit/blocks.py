@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Self
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -65,7 +66,7 @@ class BlockMatrix(eqx.Module):
         columns[row, place] = column
         placed = np.zeros((3, 3, n_points, width))
         placed[:, :, row, place] = np.moveaxis(total, 0, -1)
-        return cls(jnp.asarray(columns), jnp.asarray(placed))
+        return cls(jax.device_put(columns), jax.device_put(placed))
 
     @property
     def n_points(self) -> int:

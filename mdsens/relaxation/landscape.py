@@ -26,6 +26,8 @@ from mdsens.relaxation.coordinates import Coordinates
 
 Vector = Float[Array, "unknowns"]
 
+LEAST_ROW = 20  # places in a row of a Hessian, so that small structures share programs
+
 
 class Landscape(eqx.Module):
     """Energy (or enthalpy) over the unknowns, with its derivatives, for one neighbor list.
@@ -99,7 +101,9 @@ class Landscape(eqx.Module):
             F = np.asarray(self.coordinates.split(w)[1])
             blocks = F @ blocks @ F.T
         n_atoms = structure.n_atoms
-        width_for = coarse_slots if n_atoms <= COARSE_ATOMS else in_steps_of_four
+        least = min(n_atoms, LEAST_ROW)
+        shared = lambda needed: coarse_slots(max(needed, least))
+        width_for = shared if n_atoms <= COARSE_ATOMS else in_steps_of_four
         core = BlockMatrix.of(found.i, found.j, blocks, n_atoms, width_for)
         if too_wide(structure.n_atoms, core.columns.shape[1]):
             return None
