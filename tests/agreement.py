@@ -31,7 +31,7 @@ def note(quantity: str, mine: Any, reference: Any) -> None:
     """Remember a comparison under the test that runs."""
     ours, theirs = np.asarray(mine, float), np.asarray(reference, float)
     off, largest = float(np.max(np.abs(ours - theirs))), float(np.max(np.abs(theirs)))
-    test = os.environ.get("PYTEST_CURRENT_TEST", "").split(" ")[0]
+    test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
     found[test].append(Comparison(quantity, theirs.size, largest, off))
 
 
