@@ -12,7 +12,7 @@ import equinox as eqx
 import jax
 from jax.core import Tracer, eval_context
 
-OPTIONS = {
+OPTIONS: Any = {
     "xla_backend_optimization_level": 0,
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,
@@ -21,7 +21,8 @@ OPTIONS = {
 
 def compiled_soon(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled for plain numbers with little effort; others as usual."""
-    quick = eqx.filter_jit(function, compiler_options=OPTIONS)
+    jit: Any = eqx.filter_jit  # hands further options on to `jax.jit`
+    quick = jit(function, compiler_options=OPTIONS)
     ordinary = eqx.filter_jit(function)
 
     def run(*args: Any) -> Any:

@@ -1,6 +1,6 @@
 """Lowest and highest eigenvalues of a symmetric operator: is this a minimum, and how soft is it?"""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +51,10 @@ def _ends(A: np.ndarray, top: int) -> tuple[float, np.ndarray, float]:
     # A = Q T Q^T with T tridiagonal is most of the work, and serves for both ends. All eigenvectors would
     # take three times as long; and on the way to them the threads of LAPACK wait for each other thousands of
     # times: with other processes on the same cores that took a hundred times longer.
-    from scipy.linalg import eigh_tridiagonal, lapack
+    from scipy import linalg
 
+    lapack: Any = linalg.lapack
+    eigh_tridiagonal: Any = linalg.eigh_tridiagonal
     n = len(A)
     if n == 1:
         return A[0, 0], np.ones(1), A[0, 0]

@@ -360,7 +360,8 @@ class Surroundings(NamedTuple):
         Args:
             pairs: places in a block.
         """
-        stages, blocks, atoms = _division(*rows.near.shape, pairs)
+        n_rows, width = rows.near.shape
+        stages, blocks, atoms = _division(n_rows, width, pairs)
         spare = stages * blocks * atoms - len(rows.positions)
 
         def cut(values: Array, fill: Any) -> Array:

@@ -227,7 +227,8 @@ def stacked_lists(
     images = [reference.at(jnp.asarray(one)) for one in x]
     lists = [neighbors_of(potential, image, skin, capacity) for image in images]
     while len({one.capacity for one in lists}) > 1:
-        largest = Capacity(*np.max([one.capacity for one in lists], axis=0).tolist())
+        shapes = np.array([list(one.capacity) for one in lists])
+        largest = Capacity(*shapes.max(axis=0).tolist())
         lists = [neighbors_of(potential, image, skin, largest) for image in images]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *lists)
 
