@@ -273,7 +273,8 @@ class MDSens(Calculator):
             self._elements_known = False
         if not self._elements_known:
             check_elements(self._potential, old)
-            old = padded(self._potential, without_ghosts(old))
+            whole = jax.tree.map(on_device, old)  # the last call left its places on the host
+            old = padded(self._potential, without_ghosts(whole))
             self._elements_known = True
         self._structure = _on_host(old, atoms)
         return self._structure

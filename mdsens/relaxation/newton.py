@@ -30,6 +30,7 @@ class NewtonCG(AbstractStepper):
     needs_hessian: ClassVar[bool] = True
     wants_preconditioner: ClassVar[bool] = True
     wants_matrix: ClassVar[bool] = True
+    beyond: ClassVar[float] = 1e-2  # two steps with a Hessian that is there, or one with a new one
 
     max_step: float = eqx.field(static=True, default=0.2)
     max_inner: int = eqx.field(static=True, default=400)

@@ -38,7 +38,7 @@ class Always(AbstractPlan):
     stepper: AbstractStepper = eqx.field(static=True)
 
     def phase(self, residual: float, fmax: float, failures: int) -> Phase:
-        return Phase(self.stepper, fmax, 1000)
+        return Phase(self.stepper, self.stepper.beyond * fmax, 1000)
 
     @property
     def steppers(self) -> tuple[AbstractStepper, ...]:
@@ -72,7 +72,7 @@ class AutoRelaxer(AbstractPlan):
             return Phase(self.robust, max(0.1 * residual, fmax), 50 * failures)
         if residual > max(self.switch, fmax):
             return Phase(self.robust, max(self.switch, fmax), 2000)
-        return Phase(self.finish, fmax, 200)
+        return Phase(self.finish, self.finish.beyond * fmax, 200)
 
     @property
     def steppers(self) -> tuple[AbstractStepper, ...]:

@@ -102,11 +102,14 @@ class AbstractStepper(eqx.Module):
         needs_hessian: steps need products with the Hessian.
         wants_preconditioner: steps are better with a preconditioner, where the potential can give one.
         wants_matrix: steps multiply with the Hessian many times, so that it is better written down once.
+        beyond: part of the tolerance that the last steps go down to. Where a step more costs little, all that
+            is measured on the state gains by it.
     """
 
     needs_hessian: ClassVar[bool] = False
     wants_preconditioner: ClassVar[bool] = False
     wants_matrix: ClassVar[bool] = False
+    beyond: ClassVar[float] = 1.0
 
     @abstractmethod
     def start(self, w: Vector) -> Any:
@@ -136,9 +139,12 @@ def advance(
 
     def unfinished(state):
         walker, steps = state
-        converged = residuals(scene.landscape, walker.w, walker.gradient)[2] <= fmax
+        residual = residuals(scene.landscape, walker.w, walker.gradient)[2]
+        converged = residual <= fmax
         used_up = scene.room(walker.w) <= margin
-        goes_on = ~walker.stuck & ~walker.stale & (steps < max_steps)
+        # what is left to do beyond the tolerance is worth no new matrix
+        outdated = walker.stale & (residual > fmax / stepper.beyond)
+        goes_on = ~walker.stuck & ~outdated & (steps < max_steps)
         return (steps == 0) | (~converged & ~used_up & goes_on)
 
     def step(state):

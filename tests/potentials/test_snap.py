@@ -143,8 +143,9 @@ def test_curvatures_of_a_shell_by_harmonics_are_those_along_each_direction(eleme
     potential = small(elements, twojmax)
     structure = cluster((elements * 5)[:5])
     around = potential._surroundings(structure, ms.neighbors_of(potential, structure))
-    mine = potential.shell_curvatures(structure, around)
-    assert_allclose(mine, ShellPotential.shell_curvatures(potential, structure, around), atol=1e-11)
+    rows = around.all_rows(structure.positions)
+    mine = potential.shell_curvatures(structure, around, rows)
+    assert_allclose(mine, ShellPotential.shell_curvatures(potential, structure, around, rows), atol=1e-11)
 
 
 # --- what the settings mean

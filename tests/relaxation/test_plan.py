@@ -13,16 +13,16 @@ PLAN = AutoRelaxer(switch=0.1)
     ("residual", "fmax", "stepper", "goal"),
     [
         (5.0, 1e-8, "robust", 0.1),
-        (0.1, 1e-8, "finish", 1e-8),
-        (1e-3, 1e-8, "finish", 1e-8),
+        (0.1, 1e-8, "finish", 1e-10),
+        (1e-3, 1e-8, "finish", 1e-10),
         (5.0, 1.0, "robust", 1.0),  # a coarse tolerance is met by the robust one alone
-        (0.5, 1.0, "finish", 1.0),
+        (0.5, 1.0, "finish", 0.01),
     ],
 )
 def test_the_robust_one_goes_to_the_switch_and_the_quadratic_one_to_the_end(residual, fmax, stepper, goal):
     phase = PLAN.phase(residual, fmax, 0)
     assert phase.stepper is getattr(PLAN, stepper)
-    assert phase.goal == goal
+    assert phase.goal == pytest.approx(goal)  # the last steps go beyond what is asked for, as they are cheap
 
 
 def test_after_failures_the_robust_one_gets_more_steps_each_time_and_a_goal_within_reach():
