@@ -33,7 +33,7 @@ import mdsens as ms
 LJ = ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=5.0, cut=ms.Smooth())
 argon = ms.Structure.from_ase(ase.build.bulk("Ar", "fcc", a=5.3, cubic=True))
 def look(now):
-    if now.step > 100:
+    if now.step > 10:
         os.kill(os.getpid(), signal.SIGKILL)
 ms.dynamics.langevin(LJ, argon, output=sys.argv[1], note_every=0.0, progress=look, friction=0.01, **OPTIONS)
 """
@@ -88,7 +88,7 @@ def test_a_run_ended_by_kill_9_goes_on_to_the_bits_of_one_that_never_was(tmp_pat
 
 def cut_off(file):
     with pytest.raises(KeyboardInterrupt):
-        langevin(LJ, ARGON, output=file, progress=stop_at(0), friction=0.01, **OPTIONS)
+        langevin(LJ, ARGON, output=file, progress=stop_at(6), friction=0.01, **OPTIONS)
 
 
 def test_another_run_is_not_gone_on_with_and_not_replaced_unasked(tmp_path):
