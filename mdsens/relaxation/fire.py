@@ -15,9 +15,9 @@ from mdsens.relaxation.scene import AbstractStepper, Scene, Walker
 
 
 class FIREMemory(NamedTuple):
-    """What FIRE remembers from step to step."""
+    """What FIRE remembers from step to step, of anything that walks: a vector, or the images of a path."""
 
-    velocity: Vector
+    velocity: Array
     dt: Array
     a: Array
     downhill: Array  # steps since the last uphill one
@@ -44,13 +44,21 @@ class FIRE(AbstractStepper):
     per_atom: bool = eqx.field(static=True, default=False)
     guarded: bool = eqx.field(static=True, default=False)
 
-    def start(self, w: Vector) -> FIREMemory:
+    def start(self, w: Array) -> FIREMemory:
         return FIREMemory(jnp.zeros_like(w), jnp.asarray(self.dt), jnp.asarray(self.a_start), jnp.asarray(0))
 
     def step(self, scene: Scene, walker: Walker) -> Walker:
-        force = -walker.gradient
-        v, dt, a, downhill = walker.memory
-        along = force @ v > 0
+        pushed = self.pushed(walker.memory, -walker.gradient)
+        dr = self._shortened(scene, pushed.dt * pushed.velocity)
+        w = walker.w + dr
+        value, gradient = scene.value_and_gradient(w)
+        new = Walker(w, value, gradient, pushed, ~jnp.isfinite(value))
+        return self._guard(scene, walker, new) if self.guarded else new
+
+    def pushed(self, memory: FIREMemory, force: Array) -> FIREMemory:
+        """The velocity that moves next, and its time step; arrays of any shape."""
+        v, dt, a, downhill = memory
+        along = jnp.vdot(force, v) > 0
         # downhill: turn the velocity towards the force, and go faster after n_min such steps; uphill: stop
         turned = (1 - a) * v + a * force / jnp.maximum(jnp.linalg.norm(force), 1e-300) * jnp.linalg.norm(v)
         faster = along & (downhill > self.n_min)
@@ -60,17 +68,10 @@ class FIRE(AbstractStepper):
         )
         a_new = jnp.where(faster, a * self.f_a, jnp.where(along, a, self.a_start))
         # the first step starts from rest: neither downhill nor uphill
-        resting = jnp.all(walker.memory.velocity == 0)
+        resting = jnp.all(memory.velocity == 0)
         dt_new, a_new = jnp.where(resting, dt, dt_new), jnp.where(resting, a, a_new)
         downhill = jnp.where(along, downhill + 1, 0)
-
-        v = v + dt_new * force
-        dr = dt_new * v
-        dr = self._shortened(scene, dr)
-        w = walker.w + dr
-        value, gradient = scene.value_and_gradient(w)
-        new = Walker(w, value, gradient, FIREMemory(v, dt_new, a_new, downhill), ~jnp.isfinite(value))
-        return self._guard(scene, walker, new) if self.guarded else new
+        return FIREMemory(v + dt_new * force, dt_new, a_new, downhill)
 
     def _shortened(self, scene: Scene, dr: Vector) -> Vector:
         if self.per_atom:

@@ -31,13 +31,14 @@ from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
 from mdsens.relaxation.equilibrium import default_skin
+from mdsens.relaxation.fire import FIRE, FIREMemory
 from mdsens.saddles.path import Images, ReactionPath
 from mdsens.structure import Structure
 
 LOOK = 20  # steps between two looks by the host
 CLIMB_BELOW = 0.5  # eV/Å: below this force the highest image starts to climb
 LONGEST = 0.1  # Å: no atom moves farther in one step
-DT_START, DT_MAX = 0.1, 0.5  # FIRE, in units where masses are 1
+STEPPER = FIRE(dt_max=0.5)
 
 Band = Float[Array, "images atoms 3"]
 Inner = Float[Array, "inner atoms 3"]
@@ -87,10 +88,7 @@ class BandWalker(NamedTuple):
     energies: Float[Array, "inner"]
     force: Inner
     across: Array  # largest force that is left on an atom, springs not counted, eV/Å
-    velocity: Inner
-    dt: Array
-    a: Array
-    downhill: Array
+    memory: FIREMemory
 
 
 def tangents(energies: Float[Array, "images"], x: Band) -> Inner:
@@ -170,10 +168,7 @@ def _evaluated(scene: BandScene, x: Inner, climb: Array) -> tuple[Array, Inner, 
 @eqx.filter_jit
 def _at_rest(scene: BandScene, x: Inner, climb: Array) -> BandWalker:
     energies, force, across = _evaluated(scene, x, climb)
-    still = jnp.zeros_like(x)
-    return BandWalker(
-        x, energies, force, across, still, jnp.asarray(DT_START), jnp.asarray(0.1), jnp.asarray(0)
-    )
+    return BandWalker(x, energies, force, across, STEPPER.start(x))
 
 
 def _room(scene: BandScene, x: Inner) -> Array:
@@ -183,22 +178,12 @@ def _room(scene: BandScene, x: Inner) -> Array:
 
 
 def _fire(scene: BandScene, walker: BandWalker, climb: Array) -> BandWalker:
-    x, _, force, _, v, dt, a, downhill = walker
-    along = jnp.sum(force * v) > 0
-    speed, strength = jnp.linalg.norm(v), jnp.linalg.norm(force)
-    turned = (1 - a) * v + a * speed / jnp.maximum(strength, 1e-300) * force
-    faster = along & (downhill > 5)
-    longer, shorter = jnp.minimum(1.1 * dt, DT_MAX), 0.5 * dt
-    dt = jnp.where(faster, longer, jnp.where(along, dt, shorter))
-    a = jnp.where(faster, 0.99 * a, jnp.where(along, a, 0.1))
-    # the first step starts from rest: neither downhill nor uphill
-    dt = jnp.where(jnp.any(v != 0), dt, walker.dt)
-    v = jnp.where(along, turned, 0.0) + dt * force
-    step = dt * v
+    memory = STEPPER.pushed(walker.memory, walker.force)
+    step = memory.dt * memory.velocity
     longest = jnp.sqrt(jnp.max(jnp.sum(step**2, axis=2)))
-    x = x + step * jnp.minimum(1.0, LONGEST / jnp.maximum(longest, 1e-300))
+    x = walker.x + step * jnp.minimum(1.0, LONGEST / jnp.maximum(longest, 1e-300))
     energies, force, across = _evaluated(scene, x, climb)
-    return BandWalker(x, energies, force, across, v, dt, a, jnp.where(along, downhill + 1, 0))
+    return BandWalker(x, energies, force, across, memory)
 
 
 @eqx.filter_jit
