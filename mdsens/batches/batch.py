@@ -10,7 +10,7 @@ from typing import Any, Unpack
 
 from mdsens.batches.finished import Finished
 from mdsens.batches.options import RelaxOptions
-from mdsens.batches.results import MeasuredBatch, RelaxedBatch
+from mdsens.batches.results import MeasuredBatch, RelaxedBatch, failures_of
 from mdsens.batches.work import Batch, BatchProgress, Measure, Structures
 from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential
@@ -65,10 +65,9 @@ def relax_batch(
         contents[outcome.name] = outcome.content
         if outcome.reason is None:
             relaxed[outcome.name] = outcome.relaxed or _again(potential, outcome.content, options)
-    order = list(batch.structures)
-    _gather(finished, "relaxed batch", order, contents)
-    failures = {name: str(contents[name]["failed"]) for name in order if "failed" in contents[name]}
-    return RelaxedBatch({name: relaxed[name] for name in order if name in relaxed}, failures)
+    kept = {name: contents[name] for name in batch.structures}
+    _gather(finished, "relaxed batch", kept)
+    return RelaxedBatch({name: relaxed[name] for name in kept if name in relaxed}, failures_of(kept))
 
 
 def observables_batch(
@@ -152,9 +151,9 @@ def _measured(
     finished = None if output is None else Finished(output, overwrite)
     batch = Batch.of(concrete(potential), structures, options, measure, finished, settings, lanes)
     contents = {outcome.name: outcome.content for outcome in batch.run(progress)}
-    order = list(batch.structures)
-    _gather(finished, "measured batch", order, contents)
-    return MeasuredBatch.gathered({name: contents[name] for name in order})
+    kept = {name: contents[name] for name in batch.structures}
+    _gather(finished, "measured batch", kept)
+    return MeasuredBatch.gathered(kept)
 
 
 def _numbers(problem: SensitivityProblem) -> dict[str, Any]:
@@ -167,7 +166,7 @@ def _again(potential: Potential, content: Any, options: RelaxOptions) -> Relaxed
     return relax(potential, content["structure"], **options)
 
 
-def _gather(finished: Finished | None, kind: str, order: list[str], contents: dict[str, Any]) -> None:
+def _gather(finished: Finished | None, kind: str, kept: dict[str, Any]) -> None:
     if finished is not None:
-        systems = {name: concrete(dict(contents[name])) for name in order}
-        finished.gather(kind, {"order": order, "systems": systems})
+        systems = {name: concrete(dict(content)) for name, content in kept.items()}
+        finished.gather(kind, {"order": list(kept), "systems": systems})

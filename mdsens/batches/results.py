@@ -14,6 +14,13 @@ from mdsens.io.hdf5 import read_hdf5
 from mdsens.relaxation.relax import Relaxed
 from mdsens.structure import Structure
 
+FAILED = "failed"  # in what is kept of a system: why
+
+
+def failures_of(outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Why systems failed, by name, out of what was kept of each."""
+    return {name: str(kept[FAILED]) for name, kept in outcomes.items() if FAILED in kept}
+
 
 @dataclasses.dataclass(frozen=True)
 class RelaxedBatch(Mapping[str, Relaxed]):
@@ -118,7 +125,7 @@ class MeasuredBatch:
     @classmethod
     def gathered(cls, outcomes: Mapping[str, Mapping[str, Any]]) -> "MeasuredBatch":
         """Of what was kept of each system."""
-        failures = {name: str(kept["failed"]) for name, kept in outcomes.items() if "failed" in kept}
+        failures = failures_of(outcomes)
         good = {name: kept for name, kept in outcomes.items() if name not in failures}
         first: Mapping[str, Any] = next(iter(good.values()), _NOTHING)
         names, units, parameters = (texts(first[key]) for key in ("names", "units", "parameters"))

@@ -9,6 +9,7 @@ from mdsens.batches.buckets import Buckets
 from mdsens.batches.finished import Finished, key_of
 from mdsens.batches.lanes import default_lanes, side_by_side
 from mdsens.batches.options import RelaxOptions, check_known
+from mdsens.batches.results import FAILED
 from mdsens.checks import instance, whole
 from mdsens.errors import InputError, MDSensError
 from mdsens.io.hdf5 import Quantity
@@ -19,8 +20,6 @@ from mdsens.relaxation.memory import remember
 from mdsens.relaxation.relax import Relaxed, problem_of, relax
 from mdsens.relaxation.walk import Found, RelaxationProblem
 from mdsens.structure import Structure
-
-FAILED = "failed"  # in a file: why
 
 Structures = Sequence[Structure] | Mapping[str, Structure]
 
@@ -188,7 +187,8 @@ class Batch:
         filled = buckets.filled(self.structures[name])
         size = filled.n_atoms
         try:
-            relaxed = relax(self.potential, filled, capacity=buckets.capacity(size), **self.options)
+            capacity = buckets.capacity(size)
+            relaxed = relax(self.potential, filled, check_structure=False, capacity=capacity, **self.options)
             buckets.keep(size, relaxed.equilibrium.landscape.neighbors.capacity)
             return Outcome(name, relaxed, {**_of_relaxed(relaxed), **self.measure(relaxed)})
         except MDSensError as error:
