@@ -7,16 +7,15 @@ Each file appears whole or not at all. A batch that was cut off finds them, and 
 whose structure, potential or settings have changed has another hash, and is done anew.
 """
 
-import hashlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from mdsens.arrays import fingerprint
 from mdsens.errors import FileFormatError
 from mdsens.io.files import check_free
 from mdsens.io.hdf5 import read_hdf5, write_hdf5
@@ -65,20 +64,8 @@ class Finished:
 
 
 def key_of(*parts: Any) -> str:
-    """A hash of trees of arrays and of whatever else decides about a result, the same in every process."""
-    digest = hashlib.sha256()
-    for piece in _pieces(parts):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _pieces(parts: Any) -> Iterator[bytes]:
+    """A hash of trees of arrays and of texts, the same in every process."""
     leaves, tree = jax.tree.flatten(parts)
-    yield str(tree).encode()
-    for leaf in leaves:
-        if not hasattr(leaf, "dtype"):
-            yield repr(leaf).encode()
-            continue
-        array = np.ascontiguousarray(leaf)
-        yield f"{array.dtype}{array.shape}".encode()
-        yield array.tobytes()
+    texts = [leaf for leaf in leaves if isinstance(leaf, str)]
+    numbers = [leaf for leaf in leaves if not isinstance(leaf, str)]
+    return fingerprint(numbers, str(tree), *texts)

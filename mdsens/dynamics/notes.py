@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdsens.arrays import fingerprint
 from mdsens.dynamics.integrate import Reached
 from mdsens.dynamics.lists import capacity_of, stacked_lists
 from mdsens.dynamics.recorded import Recorded
 from mdsens.dynamics.setup import Setup
 from mdsens.dynamics.steps import state_at_rest
 from mdsens.dynamics.trajectory import Trajectory
-from mdsens.dynamics.unfinished import Point, Unfinished, fingerprint
+from mdsens.dynamics.unfinished import Point, Unfinished
 from mdsens.errors import CellCollapseError, InputError, NonFiniteError
 from mdsens.io.files import check_free
 from mdsens.io.frames import HDF5, check_ending
@@ -192,14 +193,18 @@ def settings_of(setup: Setup) -> dict[str, Any]:
         "skin": run.skin,
     }
     settings["replicas"] = None if setup.single else len(setup.positions)
-    settings["strains"] = fingerprint(setup.strains)
+    settings["strains"] = _mark(setup.strains)
     fixed = np.asarray(structure.fixed)
     moving = (setup.positions, setup.velocities, setup.cells)
     # those without charges and columns are told apart as ever, and go on with runs that were cut off before
     charges = () if structure.charges is None else (structure.charges,)
     carried = (*charges, *structure.columns.values())
-    settings["start"] = fingerprint(structure.species, setup.masses, fixed, *moving, *carried)
+    settings["start"] = _mark(structure.species, setup.masses, fixed, *moving, *carried)
     potential = setup.system.potential
     numbers = jax.tree.leaves(eqx.filter(potential, eqx.is_array))
-    settings["potential"] = f"{type(potential).__name__} {fingerprint(*numbers)}"
+    settings["potential"] = f"{type(potential).__name__} {_mark(*numbers)}"
     return settings
+
+
+def _mark(*arrays: Any) -> str:
+    return fingerprint(arrays)[:16]

@@ -10,7 +10,6 @@ and is made again. Sums over neighbors depend on their order in the last bit; th
 the lists were made, and makes them there again.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -197,13 +196,3 @@ def _restored(array: np.ndarray, like: Any) -> Any:
     if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(like))
     return jnp.asarray(array)
-
-
-def fingerprint(*arrays: Any) -> str:
-    """A short text that differs where numbers differ."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        plain = np.ascontiguousarray(array)
-        digest.update(f"{plain.dtype}{plain.shape}".encode())
-        digest.update(plain.tobytes())
-    return digest.hexdigest()[:16]

@@ -5,13 +5,13 @@ by a hash of every array among them, which takes milliseconds for 10⁵ atoms. T
 process; it forgets what has not been asked for longest, once all together is larger than `SIZE`.
 """
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+
+from mdsens.arrays import fingerprint
 
 SIZE = 256 * 2**20  # bytes, Hessians and factors included
 
@@ -41,9 +41,4 @@ def forget() -> None:
 
 def _key(inputs: Any, options: Any) -> Any:
     leaves, tree = jax.tree.flatten(inputs)
-    digest = hashlib.sha256()
-    for leaf in leaves:
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes())
-    return tree, options, digest.digest()
+    return tree, options, fingerprint(leaves)
