@@ -134,11 +134,7 @@ def barrier(
 def _read(
     file: Path, form: "Potential", format: str | None, species: str | None, fix: list[str] | None
 ) -> "Structure":
-    from mdsens.io.structures import read_atoms
-    from mdsens.structure import Structure
-
-    atoms = read_atoms(file, format=format, species=options.species_of(file, format, species))
-    return options.fix_option(Structure.from_ase(atoms, form.columns), fix)
+    return options.start_option(file, form, format, options.species_of(file, format, species), fix)
 
 
 def _progress_text(progress: "BandProgress") -> str:

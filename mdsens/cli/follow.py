@@ -71,8 +71,6 @@ def follow(
     from mdsens.continuation import follow as follow_branch
     from mdsens.errors import NotConvergedError
     from mdsens.io.files import check_free
-    from mdsens.io.structures import read_atoms
-    from mdsens.structure import Structure
     from mdsens.units import GPA
 
     prefix = options.output_prefix(output, structure, "branch")
@@ -80,8 +78,7 @@ def follow(
     for file in files.values():
         check_free(file, overwrite)
     form = options.potential_option(potential, parameters)
-    atoms = read_atoms(structure, format=format, species=options.species_option(species))
-    start = options.fix_option(Structure.from_ase(atoms, form.columns), fix)
+    start = options.start_option(structure, form, format, options.species_option(species), fix)
     settings: dict[str, Any] = {
         "observables": observables or ["energy"],
         "largest_step": largest_step,

@@ -334,6 +334,21 @@ def species_option(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
+def start_option(
+    path: Path,
+    potential: "Potential",
+    format: str | None,
+    species: list[str] | None,
+    choices: Sequence[str] | None = None,
+) -> "Structure":
+    """The structure of a file, with the columns that the potential takes and the atoms of --fix held."""
+    from mdsens.io.structures import read_atoms
+    from mdsens.structure import Structure
+
+    atoms = read_atoms(path, format=format, species=species)
+    return fix_option(Structure.from_ase(atoms, potential.columns), choices)
+
+
 def fix_option(structure: "Structure", choices: Sequence[str] | None) -> "Structure":
     """The structure with the atoms chosen by --fix held, besides those that its file holds.
 

@@ -82,7 +82,6 @@ def phonons(
     """
     options.turn_on_float64()
     from mdsens.io.files import check_free
-    from mdsens.io.structures import read_structure
     from mdsens.observables.vibrations import LatticeVibrations, special_points
     from mdsens.observables.wave_vectors import three
     from mdsens.relaxation.relax import relax
@@ -96,8 +95,8 @@ def phonons(
     chosen = {text: [float(x) for x in three("--q", text.split(","))] for text in waves or ()}
     along = None if direction is None else [float(x) for x in three("--direction", direction.split(","))]
     strains = options.cell_option(cell)
-    start = read_structure(structure, format=format, species=options.species_option(species))
     form = options.potential_option(potential, parameters)
+    start = options.start_option(structure, form, format, options.species_option(species))
 
     console = Console()
     with LiveLine(console, f"relaxing {start.n_atoms} atoms: compiling") as line:

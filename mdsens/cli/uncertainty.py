@@ -77,8 +77,6 @@ def uncertainty(
     """
     options.turn_on_float64()
     from mdsens.io.files import check_free
-    from mdsens.io.structures import read_atoms
-    from mdsens.structure import Structure
     from mdsens.uncertainty import monte_carlo, propagate
     from mdsens.units import GPA
 
@@ -88,8 +86,7 @@ def uncertainty(
         check_free(file, overwrite)
     form = options.potential_option(potential, parameters)
     known = _distribution(form, errors, covariance, samples)
-    atoms = read_atoms(structure, format=format, species=options.species_option(species))
-    start = options.fix_option(Structure.from_ase(atoms, form.columns), fix)
+    start = options.start_option(structure, form, format, options.species_option(species), fix)
     crystal = sensitivity.read_beside(bulk, None, species) if bulk else None
     names = observables or sensitivity.default_names(start, crystal)
     chosen = sensitivity.chosen_observables(names, crystal is not None, {})
