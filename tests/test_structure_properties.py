@@ -10,8 +10,9 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
+from mdsens.constraints import held_axes_of
 from mdsens.errors import InputError
-from mdsens.structure import complete_cell, held_axes_of
+from mdsens.structure import complete_cell
 
 NUMBERS = st.floats(-5, 5)
 N = 3

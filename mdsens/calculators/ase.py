@@ -26,7 +26,8 @@ from mdsens.potentials.parameters import check_parameters, parameter_values, rep
 from mdsens.precision import require_x64
 from mdsens.quantities import EnergyForcesStress, check_finite, evaluate, neighbors_of
 from mdsens.relaxation.equilibrium import default_skin
-from mdsens.structure import ASE_CHARGES, Structure, arrays_named, volume
+from mdsens.structure import Structure, arrays_named, volume
+from mdsens.structure_arrays import ASE_CHARGES
 
 if TYPE_CHECKING:
     from ase import Atoms

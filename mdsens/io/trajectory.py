@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mdsens.constraints import held_axes_of
 from mdsens.errors import InputError
 from mdsens.io.extxyz import write_extxyz
 from mdsens.io.files import new_file
 from mdsens.io.structures import LAMMPS, format_of, guess_format, known_format
-from mdsens.structure import Structure, held_axes_of
+from mdsens.structure import Structure
 
 if TYPE_CHECKING:
     from ase import Atoms
