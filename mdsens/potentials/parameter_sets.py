@@ -36,7 +36,8 @@ from mdsens.potentials.tersoff_files import (
     read_tersoff_modc,
     read_tersoff_zbl,
 )
-from mdsens.potentials.toml_files import read_toml, toml_content, toml_text
+from mdsens.potentials.toml_files import read_toml, toml_content
+from mdsens.potentials.toml_write import toml_text
 from mdsens.precision import require_x64
 
 if TYPE_CHECKING:

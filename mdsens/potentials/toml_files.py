@@ -1,4 +1,4 @@
-"""The TOML format of parameter sets: reading it with every check, and writing it.
+"""The TOML format of parameter sets: reading it with every check (`toml_write` writes it).
 
 form = "StillingerWeber"            # a class of mdsens, or any Potential that has been imported
 elements = ["Si"]
@@ -27,8 +27,6 @@ form = "Morse"
 """
 
 import dataclasses
-import inspect
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,60 +36,13 @@ import numpy as np
 
 from mdsens.checks import nearest
 from mdsens.errors import FileFormatError, InputError
-from mdsens.potentials.base import USER_FORMS, Potential
-from mdsens.potentials.bonded import HarmonicAngles, HarmonicBonds, PeriodicDihedrals
+from mdsens.potentials.base import Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
-from mdsens.potentials.damped import DampedShiftedForce, Wolf
-from mdsens.potentials.eam import EAM
-from mdsens.potentials.edip import EDIP
-from mdsens.potentials.ewald import Ewald
-from mdsens.potentials.gupta import Gupta
-from mdsens.potentials.indices import Indices
-from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
-from mdsens.potentials.johnson import Johnson
-from mdsens.potentials.mapped import MappedPotential, mapped
-from mdsens.potentials.nonbonded import MolecularCharges, MolecularLennardJones
-from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
+from mdsens.potentials.forms import SUM, is_required, known_forms, parameters_of, settings_of
+from mdsens.potentials.mapped import mapped
 from mdsens.potentials.parameters import check_parameters
-from mdsens.potentials.snap import SNAP
-from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
-from mdsens.potentials.tersoff import Tersoff
-from mdsens.potentials.tersoff_variants import TersoffMod, TersoffZBL
-from mdsens.potentials.vashishta import Vashishta
-from mdsens.potentials.zbl import ZBL
 
-# The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
-OWN_FORMS: dict[str, type[Potential]] = {
-    form.__name__: form
-    for form in (
-        EAM,
-        EDIP,
-        Gupta,
-        Johnson,
-        LennardJones,
-        Morse,
-        SNAP,
-        SoftSphere,
-        StillingerWeber,
-        Buckingham,
-        BornMayerHuggins,
-        Ewald,
-        HarmonicAngles,
-        HarmonicBonds,
-        MolecularCharges,
-        MolecularLennardJones,
-        PeriodicDihedrals,
-        DampedShiftedForce,
-        Wolf,
-        Tersoff,
-        TersoffMod,
-        TersoffZBL,
-        Vashishta,
-        ZBL,
-    )
-}
-SUM = SumPotential.__name__
 MAPPING = ("species", "pairs")  # what a part of a sum says that acts among some elements only
 
 
@@ -125,34 +76,6 @@ def toml_content(path: Path) -> dict[str, Any]:
         raise FileFormatError(f"{path}: not a TOML file: {error}.") from error
 
 
-def known_forms() -> dict[str, type[Potential]]:
-    """Forms that a file may name: those of mdsens, and those of a user's own that have been defined."""
-    is_whole = lambda form: not inspect.isabstract(form) and form.parameter_fields()
-    usable = {name: form for name, form in USER_FORMS.items() if is_whole(form)}
-    return {**usable, **OWN_FORMS}
-
-
-def _key(field: str) -> str:
-    return "cutoff" if field == "cutoff_radius" else field.rstrip("_")
-
-
-def _settings(form: type[Potential]) -> dict[str, Any]:
-    """What a form takes besides its parameters: key in the file -> dataclass field."""
-    fields = [f for f in dataclasses.fields(form) if f.init]
-    return {_key(f.name): f for f in fields if "unit" not in f.metadata}
-
-
-def _parameters(form: type[Potential]) -> dict[str, Any]:
-    return {_key(f.name): f for f in dataclasses.fields(form) if "unit" in f.metadata}
-
-
-def _required(field: Any) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-# --- reading
-
-
 def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
     if content.get("form") == SUM:
         return _sum(content, elements)
@@ -162,7 +85,7 @@ def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potent
     listed = settings.pop("elements", ())
     wanted = wanted_elements(elements, listed)
     values = {}
-    for key, field in _parameters(form).items():
+    for key, field in parameters_of(form).items():
         if key in table:
             values[field.name] = _entries(form, settings, field, key, table[key], listed, wanted)
     try:
@@ -228,7 +151,7 @@ def _form(content: Mapping[str, Any]) -> type[Potential]:
 
 def _given_settings(form: type[Potential], content: Mapping[str, Any]) -> dict[str, Any]:
     """Values of the static fields that the file states."""
-    settings = _settings(form)
+    settings = settings_of(form)
     for key in content:
         if key not in {"form", "parameters", *settings}:
             hint = nearest(key, settings)
@@ -236,7 +159,7 @@ def _given_settings(form: type[Potential], content: Mapping[str, Any]) -> dict[s
                 f"{form.__name__} has no setting '{key}'.{hint} Settings: {', '.join(settings)}."
             )
     for key, field in settings.items():
-        if key not in content and key != "elements" and _required(field):
+        if key not in content and key != "elements" and is_required(field):
             raise FileFormatError(f"the setting '{key}' of {form.__name__} is missing.")
     given = {key: field for key, field in settings.items() if key in content}
     return {field.name: _setting(key, content[key]) for key, field in given.items()}
@@ -244,7 +167,7 @@ def _given_settings(form: type[Potential], content: Mapping[str, Any]) -> dict[s
 
 def _parameter_table(form: type[Potential], content: Mapping[str, Any]) -> Mapping[str, Any]:
     """What stands under [parameters]: known names, none lacking."""
-    table, parameters = content.get("parameters", {}), _parameters(form)
+    table, parameters = content.get("parameters", {}), parameters_of(form)
     known = ", ".join(parameters)
     if not isinstance(table, dict):
         raise FileFormatError(f"[parameters] must be a table with {known}.")
@@ -255,7 +178,7 @@ def _parameter_table(form: type[Potential], content: Mapping[str, Any]) -> Mappi
                 f"{known}."
             )
     for key, field in parameters.items():
-        if key not in table and _required(field):
+        if key not in table and is_required(field):
             m = field.metadata
             raise FileFormatError(f"[parameters] lacks '{key}' ({m['text']}, in units of {m['unit']}).")
     return table
@@ -416,88 +339,3 @@ def _canonical(label: str, per: str | None) -> tuple[str, ...]:
         case "triple":
             return (parts[0], *sorted(parts[1:]))
     return tuple(parts)
-
-
-# --- writing
-
-
-def toml_text(potential: Potential) -> str:
-    """A potential in the TOML format, with every digit.
-
-    Raises:
-        InputError: the potential holds functions or other parts that a file of numbers cannot.
-    """
-    if isinstance(potential, MappedPotential):
-        potential = SumPotential((potential,))
-    if not isinstance(potential, SumPotential):
-        return "\n".join(_lines(potential, "")) + "\n"
-    lines = [f"form = {_written(SUM)}"]
-    for part, weight in zip(potential.parts, potential.weights, strict=True):
-        lines += ["", "[[parts]]", f"weight = {_written(weight)}"]
-        if isinstance(part, MappedPotential):
-            lines += _mapping_lines(part)
-        lines += _lines(part.part if isinstance(part, MappedPotential) else part, "parts.")
-    return "\n".join(lines) + "\n"
-
-
-def _mapping_lines(potential: MappedPotential) -> list[str]:
-    targets = [f"{symbol} = {_written(target or '')}" for symbol, target in potential.assignment]
-    lines = [f"species = {{ {', '.join(targets)} }}"]
-    if potential.pairs is not None:
-        lines.append(f"pairs = {_written(potential.pairs)}")
-    return lines
-
-
-def _lines(potential: Potential, prefix: str) -> list[str]:
-    form = type(potential)
-    if known_forms().get(form.__name__) is not form:
-        raise InputError(
-            f"a {form.__name__} cannot be written to a TOML file: build this potential in Python instead."
-        )
-    lines = [f"form = {_written(form.__name__)}"]
-    for key, f in _settings(form).items():
-        if (value := getattr(potential, f.name)) is not None:
-            lines.append(f"{key} = {_written(value)}")
-    lines += ["", f"[{prefix}parameters]"]
-    tables = []
-    for key, f in _parameters(form).items():
-        if getattr(potential, f.name) is None:
-            continue
-        values = np.asarray(getattr(potential, f.name))
-        labels = potential.labels(f.name)
-        if labels and np.any(values != values[0]):
-            entries = zip(labels, values.tolist(), strict=True)
-            tables += ["", f"[{prefix}parameters.{key}]"]
-            tables += [f"{_written(label)} = {_written(value)}" for label, value in entries]
-        else:
-            same = values[0] if labels else values
-            lines.append(f"{key} = {_written(same.tolist())}")
-    return lines + tables
-
-
-def _written(value: Any) -> str:
-    match value:
-        case str():
-            return json.dumps(value, ensure_ascii=False)  # TOML's basic strings have JSON's escapes
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return repr(value)  # the shortest text that reads back as the same number
-        case Indices():
-            return _written(value.array.tolist())
-        case list() | tuple():
-            return "[" + ", ".join(_written(v) for v in value) + "]"
-        case AbstractCut():
-            return _written_cut(value)
-    raise InputError(
-        f"a {type(value).__name__} cannot be written to a TOML file: build this potential in Python instead."
-    )
-
-
-def _written_cut(cut: AbstractCut) -> str:
-    kind = next(kind for kind, known in CUTS.items() if type(known) is type(cut))
-    fields = {f.name: getattr(cut, f.name) for f in dataclasses.fields(cut)}
-    if not fields:
-        return _written(kind)
-    settings = [f"{name} = {_written(value)}" for name, value in fields.items()]
-    return "{ " + ", ".join([f"kind = {_written(kind)}", *settings]) + " }"
