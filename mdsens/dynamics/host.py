@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdsens.dynamics.integrate import Reached, advance, room, start
-from mdsens.dynamics.lists import capacity_of, stacked_lists
+from mdsens.dynamics.lists import shape_of, stacked_lists
 from mdsens.dynamics.notes import Keep, Notes, Stand
 from mdsens.dynamics.recorded import Callback, Recorded
 from mdsens.dynamics.setup import Setup
@@ -142,7 +142,7 @@ class Simulation:
             skin = self._wider_skin(skin, reached)
         cells = getattr(reached.state, "cell", self.setup.cells)
         positions = np.asarray(reached.state.position)
-        neighbors = self._neighbors(positions, np.asarray(cells), skin, capacity_of(old))
+        neighbors = self._neighbors(positions, np.asarray(cells), skin, shape_of(old))
         return stand._replace(neighbors=neighbors, skin=skin)
 
     def _wider_skin(self, skin: float, reached: Reached) -> float:

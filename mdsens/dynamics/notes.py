@@ -14,7 +14,7 @@ import numpy as np
 
 from mdsens.arrays import fingerprint
 from mdsens.dynamics.integrate import Reached
-from mdsens.dynamics.lists import capacity_of, stacked_lists
+from mdsens.dynamics.lists import shape_of, stacked_lists
 from mdsens.dynamics.recorded import Recorded
 from mdsens.dynamics.setup import Setup
 from mdsens.dynamics.steps import state_at_rest
@@ -147,7 +147,7 @@ class Notes:
         reached = stand.reached
         parts = (reached.state, reached.heat, reached.left)
         listed, cells = (np.asarray(place) for place in places)
-        point = Point(parts, stand.done, stand.records, stand.skin, listed, cells, capacity_of(lists))
+        point = Point(parts, stand.done, stand.records, stand.skin, listed, cells, shape_of(lists))
         unfinished.write(point, recorded.between(unfinished.written, stand.records))
         self.written_at = clock.monotonic()
 

@@ -28,8 +28,8 @@ from jaxtyping import Array, Bool, Float
 from mdsens.errors import NonFiniteError
 from mdsens.ghosts import padded
 from mdsens.neighbors import Capacity, Neighbors
+from mdsens.neighbors.stacked import capacity_of, find_stacked
 from mdsens.potentials.base import Potential
-from mdsens.quantities import neighbors_of
 from mdsens.relaxation.equilibrium import default_skin
 from mdsens.relaxation.fire import FIRE, FIREMemory
 from mdsens.saddles.path import Images, ReactionPath
@@ -205,17 +205,13 @@ def _advance(
     return jax.lax.while_loop(unfinished, step, (walker, jnp.asarray(0)))
 
 
-def stacked_lists(
+def lists_of_images(
     potential: Potential, reference: Structure, x: np.ndarray, skin: float, capacity: Capacity | None
 ) -> Neighbors:
     """The neighbor list of each image, all of one shape, stacked."""
     images = [reference.at(jnp.asarray(one)) for one in x]
-    lists = [neighbors_of(potential, image, skin, capacity) for image in images]
-    while len({one.capacity for one in lists}) > 1:
-        shapes = np.array([list(one.capacity) for one in lists])
-        largest = Capacity(*shapes.max(axis=0).tolist())
-        lists = [neighbors_of(potential, image, skin, largest) for image in images]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *lists)
+    cutoff = float(potential.cutoff)
+    return find_stacked(images, cutoff, skin, capacity, shortest_wave=potential.shortest_wave)
 
 
 def settle_band(
@@ -278,7 +274,7 @@ class _BandWalk:
         self.scene = self._scene(self.band[1:-1], None)
 
     def _scene(self, x: np.ndarray, capacity: Capacity | None) -> BandScene:
-        lists = stacked_lists(self.potential, self.reference, x, self.skin, capacity)
+        lists = lists_of_images(self.potential, self.reference, x, self.skin, capacity)
         first, last = jnp.asarray(self.band[0]), jnp.asarray(self.band[-1])
         return BandScene(self.potential, self.reference, first, last, self.ends, lists, self.spring)
 
@@ -295,8 +291,7 @@ class _BandWalk:
         walker, taken = _advance(self.scene, self.walker, jnp.asarray(self.climbing), *numbers)
         self.walker, self.steps = walker, self.steps + int(taken)
         if float(_room(self.scene, walker.x)) <= margin:
-            one = jax.tree.map(lambda leaf: leaf[0], self.scene.neighbors)
-            self.scene = self._scene(np.asarray(walker.x), one.capacity)
+            self.scene = self._scene(np.asarray(walker.x), capacity_of(self.scene.neighbors))
             energies, force, across = _evaluated_now(self.scene, walker.x, jnp.asarray(self.climbing))
             self.walker = walker._replace(energies=energies, force=force, across=across)
         self._take()

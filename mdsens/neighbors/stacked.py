@@ -1,0 +1,42 @@
+"""Lists of several structures with the same atoms, of one shape: stacked, and compiled for once."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdsens.neighbors.lists import Neighbors, find_neighbors
+from mdsens.neighbors.shapes import Capacity
+from mdsens.structure import Structure
+
+
+def find_stacked(
+    structures: Sequence[Structure],
+    cutoff: float,
+    skin: float,
+    capacity: Capacity | None = None,
+    *,
+    shortest_wave: float = np.inf,
+) -> Neighbors:
+    """A list for each structure, stacked along a first axis.
+
+    Args:
+        structures: as many atoms in each.
+        cutoff, skin, shortest_wave: Å, as for `find_neighbors`.
+        capacity: the shape of one list, if it serves; larger where it does not.
+    """
+    find = lambda structure, kept: find_neighbors(structure, cutoff, skin, kept, shortest_wave=shortest_wave)
+    lists = [find(structure, capacity) for structure in structures]
+    # A list that is asked to keep a shape may add some room to it: until all have the same.
+    while len({one.capacity for one in lists}) > 1:
+        sizes = zip(*(one.capacity for one in lists), strict=True)
+        largest = Capacity(*map(max, sizes))
+        lists = [find(structure, largest) for structure in structures]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *lists)
+
+
+def capacity_of(stacked: Neighbors) -> Capacity:
+    """The shape of one of the lists that are stacked."""
+    waves = 0 if stacked.waves is None else stacked.waves.shape[1]
+    return Capacity(stacked.i.shape[1], stacked.width, stacked.owner.shape[1], waves)
