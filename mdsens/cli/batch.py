@@ -119,7 +119,7 @@ def _systems(paths: Sequence[Path], columns: Sequence[str]) -> "dict[str, Struct
 
     systems: dict[str, Structure] = {}
     for path in paths:
-        frames = read_trajectory(path)
+        frames = read_trajectory(path, columns=columns)
         for k, frame in enumerate(frames):
             name = path.stem if len(frames) == 1 else f"{path.stem}-{k}"
             if name in systems:

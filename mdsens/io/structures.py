@@ -90,7 +90,9 @@ def read_atoms(
     return atoms
 
 
-def read_trajectory(path: str | Path, *, topology: str | Path | None = None) -> list[Structure]:
+def read_trajectory(
+    path: str | Path, *, topology: str | Path | None = None, columns: Sequence[str] = ()
+) -> list[Structure]:
     """Read all frames of a trajectory: mdtraj reads .dcd .xtc .trr .nc .h5 and .pdb, ASE all others.
 
     Lengths of mdtraj (nm) become Å, and frames with a box are periodic.
@@ -98,12 +100,19 @@ def read_trajectory(path: str | Path, *, topology: str | Path | None = None) -> 
     Args:
         topology: a file that names the atoms, in the order of the frames, such as a PDB; for .dcd .xtc .trr
             .nc, which have no elements.
+        columns: names of further arrays of each frame to take over, `Structure.columns`.
     Raises:
         FileFormatError: no such file, or one that cannot be read as frames of these atoms.
+        InputError: no array of a name.
     """
     path = checks.existing_file(path, "trajectory")
     if path.suffix.lower() not in MDTRAJ_ENDINGS:
-        return _frames_of_ase(path)
+        return _frames_of_ase(path, columns)
+    if columns:
+        raise InputError(
+            f"columns = {list(columns)}: the formats that mdtraj reads have positions and boxes only, as has "
+            f"'{path}'. Give the frames as .extxyz."
+        )
     trajectory = read_mdtraj(path, topology)
     atoms = list(trajectory.topology.atoms)
     nameless = [atom.index for atom in atoms if atom.element is None or atom.element.number < 1]
@@ -160,7 +169,7 @@ def load_mdtraj(path: Path, topology: Any, stride: int = 1, atoms: str = "a mole
         ) from error
 
 
-def _frames_of_ase(path: Path) -> list[Structure]:
+def _frames_of_ase(path: Path, columns: Sequence[str]) -> list[Structure]:
     from ase.io import read
 
     try:
@@ -170,7 +179,7 @@ def _frames_of_ase(path: Path) -> list[Structure]:
         raise FileFormatError(
             f"cannot read frames from '{path}': {type(error).__name__}: {error}."
         ) from error
-    return [Structure.from_ase(atoms) for atoms in frames]
+    return [Structure.from_ase(atoms, columns) for atoms in frames]
 
 
 def format_of(name: str) -> str | None:
