@@ -75,6 +75,10 @@ class WriteError(MDSensError, OSError):
     """A result cannot be written: the disk is full, or the folder is not one's own."""
 
 
+class CampaignError(MDSensError):
+    """A campaign cannot go on: its folder, its executor or its workers lack something that is said."""
+
+
 class ConformanceError(MDSensError, AssertionError):
     """A potential is not what it claims to be. `partial` holds the whole report."""
 

@@ -6,6 +6,7 @@
 from mdsens import (
     batches,
     calculators,
+    campaign,
     continuation,
     datasets,
     dynamics,
@@ -41,7 +42,6 @@ from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
 from mdsens.potentials.edip import EDIP
 from mdsens.potentials.ewald import Ewald
-from mdsens.potentials.exported import ExportedNetwork, from_kups
 from mdsens.potentials.graphs import GraphPotential
 from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
@@ -114,7 +114,6 @@ __all__ = [
     "Equilibrium",
     "Ewald",
     "Expansion",
-    "ExportedNetwork",
     "FIRE",
     "ForceShifted",
     "GraphPotential",
@@ -165,6 +164,7 @@ __all__ = [
     "barrier",
     "batches",
     "calculators",
+    "campaign",
     "certify",
     "change_function",
     "check_parameters",
@@ -185,7 +185,6 @@ __all__ = [
     "from_apax",
     "from_ase",
     "from_jax_md_nequip",
-    "from_kups",
     "from_mlip",
     "from_nequix",
     "from_program",

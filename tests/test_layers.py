@@ -18,12 +18,16 @@ FILES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p != PAC
 # seconds and hundreds of megabytes: imported inside the functions that use them
 HEAVY = {
     "ase",
+    "dask",
+    "distributed",
     "h5py",
     "jax_md",
     "matplotlib",
     "mdtraj",
     "networkx",
     "pandas",
+    "parsl",
+    "pyarrow",
     "rich",
     "scipy",
     "spglib",

@@ -190,7 +190,7 @@ class Batch:
             capacity = buckets.capacity(size)
             relaxed = relax(self.potential, filled, check_structure=False, capacity=capacity, **self.options)
             buckets.keep(size, relaxed.equilibrium.landscape.neighbors.capacity)
-            return Outcome(name, relaxed, {**_of_relaxed(relaxed), **self.measure(relaxed)})
+            return Outcome(name, relaxed, {**of_relaxed(relaxed), **self.measure(relaxed)})
         except MDSensError as error:
             return failure(name, error)
 
@@ -224,7 +224,8 @@ def by_name(structures: Structures) -> dict[str, Structure]:
     return found
 
 
-def _of_relaxed(relaxed: Relaxed) -> dict[str, Any]:
+def of_relaxed(relaxed: Relaxed) -> dict[str, Any]:
+    """What is kept of a relaxed state, as `mdsens.write_hdf5` takes it."""
     return {
         "structure": relaxed.structure,
         "energy": Quantity(relaxed.energy, "eV"),

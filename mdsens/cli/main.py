@@ -6,6 +6,7 @@ import typer
 
 from mdsens.cli.barrier import barrier
 from mdsens.cli.batch import batch
+from mdsens.cli.campaign import campaign, campaign_collect, campaign_status
 from mdsens.cli.data.app import app as data
 from mdsens.cli.fit import fit
 from mdsens.cli.flow.app import app as flow
@@ -33,6 +34,9 @@ app.command(epilog=EPILOG)(uncertainty)
 app.command(epilog=EPILOG)(barrier)
 app.command(epilog=EPILOG)(follow)
 app.command(epilog=EPILOG)(batch)
+app.command(epilog=EPILOG)(campaign)
+app.command(name="campaign-status", epilog=EPILOG)(campaign_status)
+app.command(name="campaign-collect", epilog=EPILOG)(campaign_collect)
 app.command(epilog=EPILOG)(fit)
 app.command(epilog=EPILOG)(md)
 app.command(epilog=EPILOG)(phonons)

@@ -250,19 +250,9 @@ def cell_option(text: str) -> "CellOption":
 
 def solver_option(name: Solver) -> "AbstractRelaxer":
     """The relaxer of this name."""
-    from mdsens.relaxation.fire import FIRE, JaxMDFIRE
-    from mdsens.relaxation.lbfgs import LBFGS
-    from mdsens.relaxation.newton import NewtonCG
-    from mdsens.relaxation.plan import AutoRelaxer
+    from mdsens.relaxation.solvers import solver_named
 
-    relaxers = {
-        Solver.AUTO: AutoRelaxer,
-        Solver.FIRE: FIRE,
-        Solver.LBFGS: LBFGS,
-        Solver.NEWTON: NewtonCG,
-        Solver.JAXMD_FIRE: JaxMDFIRE,
-    }
-    return relaxers[name]()
+    return solver_named(name.value)
 
 
 def potential_option(name: str, changes: Sequence[str] | None) -> "Potential":

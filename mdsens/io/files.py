@@ -107,11 +107,12 @@ def _remove_stale(path: Path) -> None:
     pattern = re.compile(rf"\.{_machine()}\.(\d+)\.[0-9a-f]{{8}}-{re.escape(path.name)}")
     for other in path.parent.iterdir():
         match = pattern.fullmatch(other.name)
-        if match and not _alive(int(match[1])):
+        if match and not is_alive(int(match[1])):
             other.unlink(missing_ok=True)
 
 
-def _alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine runs; on Windows always."""
     if os.name != "posix":
         return True  # elsewhere the signal 0 would end it
     try:

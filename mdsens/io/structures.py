@@ -100,19 +100,15 @@ def read_trajectory(
     Args:
         topology: a file that names the atoms, in the order of the frames, such as a PDB; for .dcd .xtc .trr
             .nc, which have no elements.
-        columns: names of further arrays of each frame to take over, `Structure.columns`.
+        columns: names of further arrays of the file to take over, `Structure.columns`; mdtraj reads none.
     Raises:
-        FileFormatError: no such file, or one that cannot be read as frames of these atoms.
+        FileFormatError: no such file, one that cannot be read as frames of these atoms, or sites that are
+            occupied in part.
         InputError: no array of a name.
     """
     path = checks.existing_file(path, "trajectory")
     if path.suffix.lower() not in MDTRAJ_ENDINGS:
         return _frames_of_ase(path, columns)
-    if columns:
-        raise InputError(
-            f"columns = {list(columns)}: the formats that mdtraj reads have positions and boxes only, as has "
-            f"'{path}'. Give the frames as .extxyz."
-        )
     trajectory = read_mdtraj(path, topology)
     atoms = list(trajectory.topology.atoms)
     nameless = [atom.index for atom in atoms if atom.element is None or atom.element.number < 1]
@@ -179,6 +175,8 @@ def _frames_of_ase(path: Path, columns: Sequence[str]) -> list[Structure]:
         raise FileFormatError(
             f"cannot read frames from '{path}': {type(error).__name__}: {error}."
         ) from error
+    for atoms in frames:
+        _check_occupancy(path, atoms)
     return [Structure.from_ase(atoms, columns) for atoms in frames]
 
 
