@@ -28,6 +28,14 @@ from mdsens.continuation.expansion import Expansion, expand
 from mdsens.continuation.follow import follow
 from mdsens.datasets import Dataset, read_dataset, write_dataset
 from mdsens.gauge import find_gauge
+from mdsens.implicit.contraction import (
+    Contraction,
+    PositivePicard,
+    contraction,
+    homogeneity,
+    thompson_distance,
+)
+from mdsens.implicit.iterations import Anderson, FixedPoint, Halpern, Iterated, Picard, find_fixed_point
 from mdsens.implicit.linear import ConjugateGradient, Dense
 from mdsens.io.hdf5 import Quantity, RelaxedRecord, read_hdf5, read_relaxed, write_hdf5, write_relaxed
 from mdsens.io.structures import read_structure, read_trajectory
@@ -38,6 +46,7 @@ from mdsens.potentials.base import Potential, parameter
 from mdsens.potentials.bonded import HarmonicAngles, HarmonicBonds, PeriodicDihedrals
 from mdsens.potentials.cutoffs import ForceShifted, Shifted, Smooth, Truncated
 from mdsens.potentials.damped import DampedShiftedForce, Wolf
+from mdsens.potentials.dipoles import InducedDipoles
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
 from mdsens.potentials.edip import EDIP
@@ -98,6 +107,7 @@ from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, volume
 
 __all__ = [
+    "Anderson",
     "AutoRelaxer",
     "Barrier",
     "BornMayerHuggins",
@@ -105,6 +115,7 @@ __all__ = [
     "Buckingham",
     "Certificate",
     "ConjugateGradient",
+    "Contraction",
     "DampedShiftedForce",
     "Dataset",
     "Dense",
@@ -115,11 +126,15 @@ __all__ = [
     "Ewald",
     "Expansion",
     "FIRE",
+    "FixedPoint",
     "ForceShifted",
     "GraphPotential",
     "Gupta",
+    "Halpern",
     "HarmonicAngles",
     "HarmonicBonds",
+    "InducedDipoles",
+    "Iterated",
     "JaxMDFIRE",
     "JaxMDPotential",
     "Johnson",
@@ -135,11 +150,13 @@ __all__ = [
     "Observable",
     "PairPotential",
     "PeriodicDihedrals",
+    "Picard",
+    "PositivePicard",
     "Potential",
     "ProgramPotential",
-    "RelaxationProgress",
     "Quantity",
     "ReactionPath",
+    "RelaxationProgress",
     "Relaxed",
     "RelaxedBatch",
     "RelaxedRecord",
@@ -169,18 +186,20 @@ __all__ = [
     "change_function",
     "check_parameters",
     "continuation",
+    "contraction",
     "datasets",
     "dynamics",
     "energy",
     "energy_forces_stress",
     "errors",
     "expand",
-    "fitting",
+    "find_fixed_point",
     "find_gauge",
-    "first_order",
     "find_neighbors",
-    "follow",
+    "first_order",
+    "fitting",
     "flows",
+    "follow",
     "from_ace_jax",
     "from_apax",
     "from_ase",
@@ -189,13 +208,14 @@ __all__ = [
     "from_nequix",
     "from_program",
     "functional_sensitivities",
+    "homogeneity",
     "implicit",
     "load_potential",
     "mapped",
     "mix_funcfl",
     "neighbors_of",
-    "observables_batch",
     "observables",
+    "observables_batch",
     "parameter",
     "parameter_entries",
     "parameter_table",
@@ -217,6 +237,7 @@ __all__ = [
     "sensitivity_batch",
     "strain",
     "testing",
+    "thompson_distance",
     "training",
     "uncertainty",
     "units",

@@ -116,6 +116,11 @@ def salt(**options: Any) -> ms.Structure:
     return ms.Structure.create(atoms.positions, atoms.numbers, **options)
 
 
+def induced(**options: Any) -> ms.Potential:
+    settings: dict[str, Any] = dict(charge=[1.0, -1.0], elements=("Na", "Cl"), polarizability=[0.3, 3.0])
+    return ms.InducedDipoles(**settings, thole=0.39, **options)
+
+
 def lennard_jones(cut: Any) -> ms.Potential:
     return ms.LennardJones([1.0, 1.5, 0.5], [1.0, 0.8, 0.88], ("Ar", "Kr"), 2.5, cut)
 
@@ -242,6 +247,13 @@ CASES: dict[str, Conforming] = {
         1e-7,
         quick=True,
     ),
+    "dipoles": Conforming(
+        lambda: (induced(cutoff_radius=6.0), salt(cell=[5.6, 5.6, 5.6])), ENDLESS, CHARGED, quick=False
+    ),
+    "dipoles, screened": Conforming(
+        lambda: (induced(cutoff_radius=6.0, screening=0.2), salt(cell=[5.6, 5.6, 5.6])), CONTINUOUS, CHARGED
+    ),
+    "dipoles, cluster": Conforming(lambda: (induced(), salt()), ENDLESS, CLUSTER + AT_CUTOFF, small=False),
     "ewald, cluster": Conforming(
         lambda: (ms.Ewald([1.0, -1.0], ("Na", "Cl")), salt()), ENDLESS, CLUSTER + AT_CUTOFF, 1e-7, small=False
     ),

@@ -80,12 +80,7 @@ class Ewald(ChargedPotential):
     def __check_init__(self) -> None:
         self.check_shapes()
         number("cutoff_radius", self.cutoff_radius, "Å", above=0)
-        value = number("accuracy", self.accuracy)
-        if not FINEST <= value <= COARSEST:
-            raise InputError(
-                f"accuracy = {value:g}: choose one from {FINEST:g}, which is that of the numbers themselves, "
-                f"to {COARSEST:g}. The default, 1e-12, costs a third more than 1e-8."
-            )
+        check_accuracy(self.accuracy)
 
     @property
     def cutoff(self) -> Float[Array, ""]:
@@ -98,13 +93,12 @@ class Ewald(ChargedPotential):
 
     @property
     def _extent(self) -> float:
-        # s with exp(-s²) a tenth of the accuracy: the same terms count s² times as much in the stress
-        return float(np.sqrt(-np.log(self.accuracy / 10)))
+        return extent(self.accuracy)
 
     @property
     def shortest_wave(self) -> float:
         """Waves longer than this are summed, Å."""
-        return float(np.pi / (self.alpha * self._extent))
+        return shortest_wave(self.accuracy, self.cutoff_radius)
 
     def energy(self, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
         q = self.charges(structure)
@@ -131,13 +125,9 @@ class Ewald(ChargedPotential):
     def _of_waves(
         self, structure: Structure, neighbors: Neighbors, q: Float[Array, "atoms"]
     ) -> Float[Array, ""]:
-        _check_periodic(structure)
-        if neighbors.waves is None:
-            raise InputError(
-                "this list of neighbors has no waves, which Ewald sums over: make it with "
-                "ms.neighbors_of(potential, structure, skin), and not with find_neighbors."
-            )
-        return COULOMB * _wave_sum(structure.positions, structure.cell, q, neighbors.waves, self.alpha)
+        check_periodic(structure, "Ewald")
+        x, cell = structure.positions, structure.cell
+        return COULOMB * wave_sum(x, cell, q, None, waves_of(neighbors), self.alpha)
 
     def _own(self, structure: Structure, q: Float[Array, "atoms"]) -> Float[Array, "atoms"]:
         volume = volume_of(structure.cell)
@@ -153,22 +143,54 @@ class Ewald(ChargedPotential):
                 `background`, a cluster too large for all its pairs.
         """
         super().check_structure(structure)
-        _check_periodic(structure)
+        check_periodic(structure, "Ewald")
         if not any(structure.pbc):
-            _check_number(structure.n_atoms)
+            check_all_pairs(structure.n_atoms)
         elif not self.background and not _unknown(self, structure):
-            self._check_neutral(structure)
+            check_neutral(self.charges(structure), "Ewald")
 
-    def _check_neutral(self, structure: Structure) -> None:
-        net = net_charge(self.charges(structure))
-        if net == 0:
-            return
+
+def extent(accuracy: float) -> float:
+    """s, where both sums end."""
+    # exp(-s²) is a tenth of the accuracy: the same terms count s² times as much in the stress
+    return float(np.sqrt(-np.log(accuracy / 10)))
+
+
+def shortest_wave(accuracy: float, cutoff_radius: float) -> float:
+    """Waves longer than this are summed, Å."""
+    s = extent(accuracy)
+    return float(np.pi * cutoff_radius / s**2)
+
+
+def check_accuracy(accuracy: float) -> None:
+    """Raise unless this accuracy can be had.
+
+    Raises:
+        InputError: says which can be.
+    """
+    value = number("accuracy", accuracy)
+    if not FINEST <= value <= COARSEST:
         raise InputError(
-            f"the cell has a net charge of {net:+.6g} e, and the energy of a charged crystal is "
-            "infinite. Correct the charges or the number of ions (their sum must vanish), or give "
-            "Ewald(..., background=True): a uniform charge then makes the cell neutral, and energies of "
-            "cells of different charge cannot be compared as they stand."
+            f"accuracy = {value:g}: choose one from {FINEST:g}, which is that of the numbers themselves, "
+            f"to {COARSEST:g}. The default, 1e-12, costs a third more than 1e-8."
         )
+
+
+def check_neutral(charges: Float[Array, "atoms"], who: str) -> None:
+    """Raise if a crystal of these charges is not neutral.
+
+    Raises:
+        InputError: says by how much.
+    """
+    net = net_charge(charges)
+    if net == 0:
+        return
+    raise InputError(
+        f"the cell has a net charge of {net:+.6g} e, and the energy of a charged crystal is "
+        "infinite. Correct the charges or the number of ions (their sum must vanish), or give "
+        f"{who}(..., background=True): a uniform charge then makes the cell neutral, and energies of "
+        "cells of different charge cannot be compared as they stand."
+    )
 
 
 def _unknown(potential: ChargedPotential, structure: Structure) -> bool:
@@ -176,17 +198,41 @@ def _unknown(potential: ChargedPotential, structure: Structure) -> bool:
     return bool(potential.elements) and not set(structure.symbols) <= set(potential.elements)
 
 
-def _check_periodic(structure: Structure) -> None:
+def waves_of(neighbors: Neighbors) -> Int[Array, "waves 3"]:
+    """The waves of a list.
+
+    Raises:
+        InputError: it has none.
+    """
+    if neighbors.waves is None:
+        raise InputError(
+            "this list of neighbors has no waves, which Ewald sums over: make it with "
+            "ms.neighbors_of(potential, structure, skin), and not with find_neighbors."
+        )
+    return neighbors.waves
+
+
+def check_periodic(structure: Structure, who: str) -> None:
+    """Raise for slabs and wires.
+
+    Raises:
+        InputError: says what to do with them.
+    """
     if len(set(structure.pbc)) > 1:
         raise InputError(
-            f"Ewald sums over crystals and free clusters, and this structure is a slab or wire (pbc = "
+            f"{who} sums over crystals and free clusters, and this structure is a slab or wire (pbc = "
             f"{structure.pbc}). Make it periodic along all three vectors, with some layers of vacuum between "
             "the copies (two to three times its width; a slab without dipole needs no more), or use "
             "DampedShiftedForce, whose interactions end at a cutoff."
         )
 
 
-def _check_number(n: int) -> None:
+def check_all_pairs(n: int) -> None:
+    """Raise where a cluster has too many pairs.
+
+    Raises:
+        InputError: says what to do with it.
+    """
     if n > ALL_PAIRS_LIMIT:
         raise InputError(
             f"all pairs of {n} ions do not fit (limit {ALL_PAIRS_LIMIT}): put the cluster into a large "
@@ -210,20 +256,27 @@ def _of_all_pairs(positions: Float[Array, "atoms 3"], q: Float[Array, "atoms"]) 
 # As in `mdsens.potentials.shells`: waves are worked off in blocks, gradients are formed within a block, and
 # the rule for this stands once. The gradient is an ordinary function, with derivatives of any order itself.
 
-Moving = tuple[Any, Any, Any]  # positions, cell, charges; None for those that are held
+Moving = tuple[Any, Any, Any, Any]  # positions, cell, charges, dipoles; None for those that are held
 
 
 @eqx.filter_custom_jvp
-def _wave_sum(positions: Array, cell: Array, q: Array, waves: Array, alpha: float) -> Float[Array, ""]:
-    add = lambda total, n: (total + _block(positions, cell, q, n, alpha), None)
+def wave_sum(
+    positions: Array, cell: Array, q: Array, mu: Array | None, waves: Array, alpha: float
+) -> Float[Array, ""]:
+    """The sum over waves of an energy, 1/Å times e².
+
+    Args:
+        mu: (atoms, 3) dipoles beside the charges, e Å; None for none.
+    """
+    add = lambda total, n: (total + _block(positions, cell, q, mu, n, alpha), None)
     total, _ = jax.lax.scan(add, jnp.zeros(()), _in_blocks(waves, len(q)))
     return total
 
 
-@_wave_sum.def_jvp
+@wave_sum.def_jvp
 def _wave_sum_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     *inputs, waves, alpha = primals
-    directions = tuple(tangents[:3])
+    directions = tuple(tangents[:4])
     moves = tuple(t is not None for t in directions)
     moving, still = eqx.partition(tuple(inputs), moves)
     value, gradient = _value_and_gradient(moving, still, waves, alpha)
@@ -260,10 +313,12 @@ def _block(
     positions: Float[Array, "atoms 3"],
     cell: Float[Array, "3 3"],
     q: Float[Array, "atoms"],
+    mu: Float[Array, "atoms 3"] | None,
     n: Int[Array, "block 3"],
     alpha: float,
 ) -> Float[Array, ""]:
     """4 pi / V sum over some waves of exp(-k²/4 alpha²) |S|² / k², 1/Å."""
+    # a dipole is the charge mu . grad: S = sum_j (q_j + i k . mu_j) exp(i k . x_j)
     inverse = jnp.linalg.inv(cell)
     k = 2 * jnp.pi * n @ inverse.T
     squares = jnp.sum(k * k, axis=1)
@@ -272,7 +327,12 @@ def _block(
     decay = jnp.exp(-squares / (4 * alpha**2))
     weights = jnp.where(real, decay / squares, 0.0)
     cosines, sines = _circle(n @ (positions @ inverse).T)
-    factors = (cosines @ q) ** 2 + (sines @ q) ** 2
+    real_part, imaginary = cosines @ q, sines @ q
+    if mu is not None:
+        along = k @ mu.T
+        real_part -= jnp.sum(sines * along, axis=1)
+        imaginary += jnp.sum(cosines * along, axis=1)
+    factors = real_part**2 + imaginary**2
     return 4 * jnp.pi / volume_of(cell) * jnp.dot(weights, factors)
 
 
