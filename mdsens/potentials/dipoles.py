@@ -54,7 +54,7 @@ from mdsens.potentials.ewald import (
     wave_sum,
     waves_of,
 )
-from mdsens.potentials.multipoles import FieldSources, PolarizedPairs, Interaction
+from mdsens.potentials.multipoles import FieldSources, Interaction, PolarizedPairs
 from mdsens.potentials.variational import VariationalPotential
 from mdsens.strain import volume_of
 from mdsens.structure import Structure
