@@ -7,6 +7,7 @@ from typing import Any
 from mdsens.potentials.base import USER_FORMS, Potential
 from mdsens.potentials.bonded import HarmonicAngles, HarmonicBonds, PeriodicDihedrals
 from mdsens.potentials.damped import DampedShiftedForce, Wolf
+from mdsens.potentials.dipoles import InducedDipoles
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.edip import EDIP
 from mdsens.potentials.ewald import Ewald
@@ -30,6 +31,7 @@ OWN_FORMS: dict[str, type[Potential]] = {
         EAM,
         EDIP,
         Gupta,
+        InducedDipoles,
         Johnson,
         LennardJones,
         Morse,
@@ -69,7 +71,7 @@ def _key(field: str) -> str:
 
 def settings_of(form: type[Potential]) -> dict[str, Any]:
     """What a form takes besides its parameters: key in the file -> dataclass field."""
-    fields = [f for f in dataclasses.fields(form) if f.init]
+    fields = [f for f in dataclasses.fields(form) if f.init and f.metadata.get("in_files", True)]
     return {_key(f.name): f for f in fields if "unit" not in f.metadata}
 
 

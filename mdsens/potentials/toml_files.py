@@ -40,53 +40,9 @@ from mdsens.potentials.base import Potential
 from mdsens.potentials.cutoffs import CUTS, AbstractCut
 from mdsens.potentials.forms import SUM, is_required, known_forms, parameters_of, settings_of
 from mdsens.potentials.mapped import mapped
-from mdsens.potentials.damped import DampedShiftedForce, Wolf
-from mdsens.potentials.dipoles import InducedDipoles
-from mdsens.potentials.eam import EAM
-from mdsens.potentials.edip import EDIP
-from mdsens.potentials.ewald import Ewald
-from mdsens.potentials.gupta import Gupta
-from mdsens.potentials.indices import Indices
-from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
-from mdsens.potentials.johnson import Johnson
-from mdsens.potentials.mapped import MappedPotential, mapped
-from mdsens.potentials.nonbonded import MolecularCharges, MolecularLennardJones
-from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
 from mdsens.potentials.parameters import check_parameters
 from mdsens.potentials.sums import SumPotential
 
-# The forms of mdsens that a file may name; those of a user's own are in USER_FORMS once they are defined.
-OWN_FORMS: dict[str, type[Potential]] = {
-    form.__name__: form
-    for form in (
-        EAM,
-        EDIP,
-        Gupta,
-        InducedDipoles,
-        Johnson,
-        LennardJones,
-        Morse,
-        SNAP,
-        SoftSphere,
-        StillingerWeber,
-        Buckingham,
-        BornMayerHuggins,
-        Ewald,
-        HarmonicAngles,
-        HarmonicBonds,
-        MolecularCharges,
-        MolecularLennardJones,
-        PeriodicDihedrals,
-        DampedShiftedForce,
-        Wolf,
-        Tersoff,
-        TersoffMod,
-        TersoffZBL,
-        Vashishta,
-        ZBL,
-    )
-}
-SUM = SumPotential.__name__
 MAPPING = ("species", "pairs")  # what a part of a sum says that acts among some elements only
 
 
@@ -118,34 +74,6 @@ def toml_content(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"{path}: not a TOML file: {error}.") from error
-
-
-def known_forms() -> dict[str, type[Potential]]:
-    """Forms that a file may name: those of mdsens, and those of a user's own that have been defined."""
-    is_whole = lambda form: not inspect.isabstract(form) and form.parameter_fields()
-    usable = {name: form for name, form in USER_FORMS.items() if is_whole(form)}
-    return {**usable, **OWN_FORMS}
-
-
-def _key(field: str) -> str:
-    return "cutoff" if field == "cutoff_radius" else field.rstrip("_")
-
-
-def _settings(form: type[Potential]) -> dict[str, Any]:
-    """What a form takes besides its parameters: key in the file -> dataclass field."""
-    fields = [f for f in dataclasses.fields(form) if f.init and f.metadata.get("in_files", True)]
-    return {_key(f.name): f for f in fields if "unit" not in f.metadata}
-
-
-def _parameters(form: type[Potential]) -> dict[str, Any]:
-    return {_key(f.name): f for f in dataclasses.fields(form) if "unit" in f.metadata}
-
-
-def _required(field: Any) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-# --- reading
 
 
 def _build(content: Mapping[str, Any], elements: Sequence[str] | None) -> Potential:
