@@ -51,6 +51,7 @@ from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
 from mdsens.potentials.edip import EDIP
 from mdsens.potentials.ewald import Ewald
+from mdsens.potentials.exported import ExportedNetwork, from_kups
 from mdsens.potentials.graphs import GraphPotential
 from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
@@ -125,6 +126,7 @@ __all__ = [
     "Equilibrium",
     "Ewald",
     "Expansion",
+    "ExportedNetwork",
     "FIRE",
     "FixedPoint",
     "ForceShifted",
@@ -204,6 +206,7 @@ __all__ = [
     "from_apax",
     "from_ase",
     "from_jax_md_nequip",
+    "from_kups",
     "from_mlip",
     "from_nequix",
     "from_program",

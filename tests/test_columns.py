@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import ase.io
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -80,6 +81,24 @@ def test_columns_pass_through_ase_and_its_files_by_name(cluster, tmp_path):
     same(ms.Structure.from_ase(cluster.to_ase(like=atoms), names).columns, cluster.columns)
     with pytest.raises(InputError, match=r"no array 'radi' .*dipoles, radii.*Did you mean 'radii'"):
         ms.Structure.from_ase(atoms, ["radi"])
+
+
+def test_frames_of_a_trajectory_and_of_a_batch_have_the_columns_of_their_file(cluster, tmp_path):
+    from mdsens.cli.batch import _systems
+
+    twice = dataclasses.replace(cluster, columns={"radii": 2 * cluster.columns["radii"]})
+    ase.io.write(tmp_path / "a.extxyz", [cluster.to_ase(), twice.to_ase()])
+    one, other = ms.read_trajectory(tmp_path / "a.extxyz", columns=["radii"])
+    same(one.columns, {"radii": RADII})
+    same(other.columns, {"radii": 2 * RADII})
+    assert ms.read_trajectory(tmp_path / "a.extxyz")[0].columns == {}
+    systems = _systems([tmp_path / "a.extxyz"], Spheres.columns)
+    same(systems["a-1"].columns, {"radii": 2 * RADII})
+    with pytest.raises(InputError, match=r"no array 'radi'.*Did you mean 'radii'"):
+        ms.read_trajectory(tmp_path / "a.extxyz", columns=["radi"])
+    (tmp_path / "a.pdb").write_text("END\n")
+    with pytest.raises(InputError, match=r"columns = \['radii'\].*Give the frames as .extxyz"):
+        ms.read_trajectory(tmp_path / "a.pdb", columns=["radii"])
 
 
 def test_columns_come_back_from_hdf5_bit_by_bit(cluster, tmp_path):

@@ -100,7 +100,7 @@ def read_trajectory(
     Args:
         topology: a file that names the atoms, in the order of the frames, such as a PDB; for .dcd .xtc .trr
             .nc, which have no elements.
-        columns: names of further arrays of the file to take over, `Structure.columns`; mdtraj reads none.
+        columns: names of further arrays of each frame to take over, `Structure.columns`.
     Raises:
         FileFormatError: no such file, one that cannot be read as frames of these atoms, or sites that are
             occupied in part.
@@ -109,6 +109,11 @@ def read_trajectory(
     path = checks.existing_file(path, "trajectory")
     if path.suffix.lower() not in MDTRAJ_ENDINGS:
         return _frames_of_ase(path, columns)
+    if columns:
+        raise InputError(
+            f"columns = {list(columns)}: the formats that mdtraj reads have positions and boxes only, as has "
+            f"'{path}'. Give the frames as .extxyz."
+        )
     trajectory = read_mdtraj(path, topology)
     atoms = list(trajectory.topology.atoms)
     nameless = [atom.index for atom in atoms if atom.element is None or atom.element.number < 1]

@@ -47,7 +47,8 @@ class JaxMDPotential(Potential):
 
     Called as `energy_fn(positions, **parameters)` for a cluster. In a periodic structure `box=` (columns are
     the cell vectors, Å) and `perturbation=` are added, which jax-md hands on to the displacement: use
-    `space.periodic_general` with `fractional_coordinates=False`. With `neighbor_format` the list is added as
+    `space.periodic_general` with `fractional_coordinates=False`. Such a function stays periodic when it is
+    given a cluster: for clusters make it with `space.free()`. With `neighbor_format` the list is added as
     `neighbor=`: what the second function of jax-md's `..._neighbor_list` takes.
 
     Attributes:
