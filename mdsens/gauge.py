@@ -48,16 +48,65 @@ class Gauge(eqx.Module):
         projected[:, :n] -= along @ rigid
         return projected
 
+    @in_one_thread
+    def project_matrix(
+        self, H: Float[np.ndarray, "unknowns unknowns"]
+    ) -> Float[np.ndarray, "unknowns unknowns"]:
+        """P H P, on the host."""
+        # With m H m in place of H, and T for the rows t_k, P = 1 - T^T T and
+        #     P H P = H - T^T (T H - T H T^T T) - (H T^T) T.
+        free = np.asarray(self.free)
+        H = H if free.all() else np.where(free[:, None] & free, H, 0.0)
+        T = self._moving
+        to_rigid, of_rigid = T @ H, H @ T.T
+        left = to_rigid - (to_rigid @ T.T) @ T
+        projected = np.array(H, order="C")
+        subtract_product(projected, np.vstack([T, of_rigid.T]), np.vstack([left, T]))
+        return projected
+
+    @in_one_thread
+    def lift(self, H: Float[np.ndarray, "unknowns unknowns"], above: float) -> None:
+        """Make P H P + above (1 - P) of a symmetric matrix, in its place, on the host."""
+        # P H P as above; what P leaves out are the coordinates that are not free, and the image of T^T T
+        still = np.flatnonzero(~np.asarray(self.free))
+        H[still] = 0.0
+        H[:, still] = 0.0
+        H[still, still] = above
+        T = self._moving
+        to_rigid = T @ H
+        left = to_rigid - (to_rigid @ T.T) @ T - above * T
+        subtract_product(H, np.vstack([T, to_rigid]), np.vstack([left, T]))
+
     @property
+    def _moving(self) -> Float[np.ndarray, "few unknowns"]:
+        """The rigid motions that there are, as vectors of all unknowns."""
+        rigid = np.asarray(self.rigid)
+        rigid = rigid[rigid.any(axis=1)]
+        return np.pad(rigid, ((0, 0), (0, len(self.free) - rigid.shape[1])))
+
+    @property
+    @in_one_thread
     def matrix(self) -> np.ndarray:
         """P as a matrix, made on the host (for concrete values)."""
-        return self.project_rows(np.eye(len(self.free)))
+        T = self._moving
+        projector = -T.T @ T
+        projector[np.diag_indices(len(projector))] += np.asarray(self.free)
+        return projector
 
     @property
     def rank(self) -> int:
         """How many directions are left (for concrete values)."""
         squares = np.sum(np.asarray(self.rigid) ** 2, axis=1)
         return int(np.sum(np.asarray(self.free)) - np.sum(squares > 0.5))
+
+
+def subtract_product(H: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """H <- H - a^T b, in its place."""
+    from scipy import linalg
+
+    blas: Any = linalg.blas
+    # BLAS reads columns: there H^T <- H^T - b^T a
+    blas.dgemm(-1.0, b.T, a.T, 1.0, H.T, trans_b=1, overwrite_c=1)
 
 
 def find_gauge(

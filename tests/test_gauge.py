@@ -115,3 +115,19 @@ def test_rows_are_projected_on_the_host_as_on_the_device():
     rows = np.random.default_rng(5).normal(size=(4, 11))
     assert_allclose(gauge.project_rows(rows), jax.vmap(gauge.project)(rows), atol=1e-15)
     assert_allclose(gauge.project_rows(rows), rows @ gauge.matrix.T, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    "case", [{}, {"cell": BOX, "strains": 6}, {"fixed": mask(a2=(0, 1, 0))}, {"fixed": mask(a0=True)}]
+)
+def test_matrices_are_projected_as_vectors_are(case):
+    found = gauge(**case)
+    size = len(found.free)
+    random = np.random.default_rng(5).normal(size=(size, size))
+    P = matrix(found)
+    assert_allclose(found.matrix, P, rtol=0, atol=1e-14)
+    assert_allclose(found.project_matrix(random), P @ random @ P, rtol=0, atol=1e-13)
+    symmetric = random + random.T
+    lifted = symmetric.copy()
+    found.lift(lifted, 7.0)
+    assert_allclose(lifted, P @ symmetric @ P + 7.0 * (np.eye(size) - P), rtol=0, atol=1e-13)

@@ -165,7 +165,7 @@ def expand(
     i, j = np.triu_indices(count)
     moves, bends = {}, {}
     for key, state in problem.states.items():
-        if state.certificate.is_singular:
+        if state.is_singular:
             raise state.certificate.error(key)
         arguments = state.landscape, state.w, problem.selection, problem.theta
         solve = lambda rows, state=state: state.solve(rows, linear_solver=linear_solver)

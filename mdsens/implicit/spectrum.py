@@ -34,16 +34,31 @@ def dense_spectrum(
     Args:
         rank: dimension of the image of P.
     """
-    symmetric, n = (A + A.T) / 2, len(A)
+    n = len(A)
     if not np.isfinite(A).all():
         unknown = np.asarray(np.nan)
         return Spectrum(unknown, np.full(n, np.nan), unknown, unknown)
     # Directions projected out are moved above everything else.
+    symmetric = (A + A.T) / 2
     above = 2 * (np.linalg.norm(A) + 1.0)
-    shifted = symmetric + above * (np.eye(n) - P)
-    lowest, mode, highest = _ends(shifted, (rank - 1) % n)
+    lifted = symmetric + above * (np.eye(n) - P)
+    lowest, mode, highest = _ends(lifted, (rank - 1) % n)
     residual = np.linalg.norm(symmetric @ mode - lowest * mode)
     return Spectrum(*(np.asarray(x) for x in (lowest, mode, highest, residual)))
+
+
+@in_one_thread
+def positive_definite(A: Float[np.ndarray, "unknowns unknowns"]) -> bool:
+    """Whether all eigenvalues of a symmetric matrix are positive; the matrix is used up.
+
+    In a tenth of the time that eigenvalues take: a matrix is positive definite if it has a Cholesky factor.
+    """
+    from scipy import linalg
+
+    lapack: Any = linalg.lapack
+    # the transpose of a symmetric matrix is the matrix itself, in the order that LAPACK reads
+    factor, failed = lapack.dpotrf(A.T, lower=1, clean=0, overwrite_a=1)
+    return failed == 0 and bool(np.isfinite(np.diagonal(factor)).all())
 
 
 def _ends(A: np.ndarray, top: int) -> tuple[float, np.ndarray, float]:

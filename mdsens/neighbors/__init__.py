@@ -12,6 +12,7 @@ from mdsens.neighbors.lists import (
     search_on_host,
 )
 from mdsens.neighbors.shapes import Capacity
+from mdsens.neighbors.within import nearer
 
 __all__ = [
     "ALL_PAIRS_LIMIT",
@@ -22,6 +23,7 @@ __all__ = [
     "find_neighbors",
     "beyond",
     "list_of_pairs",
+    "nearer",
     "search_on_device",
     "search_on_host",
 ]

@@ -38,13 +38,20 @@ from mdsens.implicit.linear import (
     Refined,
     solve,
 )
-from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum
+from mdsens.implicit.spectrum import Spectrum, dense_spectrum, iterative_spectrum, positive_definite
 from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
-from mdsens.relaxation.certificate import Certificate
+from mdsens.relaxation.certificate import SOFT, Certificate
 from mdsens.relaxation.coordinates import Coordinates, closed
-from mdsens.relaxation.landscape import Landscape, Vector, merit, products, residuals_once
+from mdsens.relaxation.landscape import (
+    Landscape,
+    Vector,
+    merit,
+    products,
+    residuals_once,
+    structure_at,
+)
 from mdsens.relaxation.precondition import (
     ElasticPreconditioner,
     WaveBox,
@@ -252,12 +259,11 @@ class Equilibrium:
             return None
         gauge, projector = self.gauge, self.gauge.matrix
         if self.assembled is not None:
-            products = gauge.project_rows(self.assembled.dense()).T
-        else:
-            # what the projector leaves nothing of needs no product
-            left = projector.any(axis=1)
-            products = np.zeros_like(projector)
-            products[left] = hessian_times(self.landscape, self.w, projector[left])
+            return gauge.project_matrix(self.assembled.dense()), projector
+        # what the projector leaves nothing of needs no product
+        left = projector.any(axis=1)
+        products = np.zeros_like(projector)
+        products[left] = hessian_times(self.landscape, self.w, projector[left])
         # the rows of `products` are those of (H P)^T
         return gauge.project_rows(products).T, projector
 
@@ -366,6 +372,47 @@ class Equilibrium:
     # --- how good it is -------------------------------------------------------------------------------
 
     @functools.cached_property
+    def is_minimum(self) -> bool:
+        """As the certificate says, whose eigenvalues take ten times as long as a proof where there is one."""
+        return self._proven_minimum or self.certificate.is_minimum
+
+    @property
+    def is_saddle(self) -> bool:
+        """As the certificate says."""
+        return not self.is_minimum and self.certificate.is_saddle
+
+    @property
+    def is_singular(self) -> bool:
+        """As the certificate says."""
+        return not self.is_minimum and self.certificate.is_singular
+
+    @property
+    def _proven_minimum(self) -> bool:
+        # No curvature is higher than the norm |H|. So if H - SOFT |H| is positive definite off the gauge, the
+        # lowest is above SOFT times the highest.
+        if self._knows_its_certificate or not self.gauge.rank or not self.symmetric:
+            return False
+        matrix = self._dense_matrix
+        if matrix is None:
+            return False
+        size = float(np.linalg.norm(matrix))
+        self.gauge.lift(matrix, size)
+        matrix[np.diag_indices(len(matrix))] -= SOFT * size
+        return positive_definite(matrix)
+
+    @property
+    def _knows_its_certificate(self) -> bool:
+        # what its doubt rests on, where second derivatives are differences, is no matrix
+        return "certificate" in vars(self) or self.potential.by_differences
+
+    @property
+    def _dense_matrix(self) -> np.ndarray | None:
+        """The Hessian as a matrix of its own, up to DENSE_LIMIT unknowns."""
+        if self._unknowns <= DENSE_LIMIT and self.assembled is not None:
+            return self.assembled.dense()
+        return self.hessian[0].copy() if self.hessian else None
+
+    @functools.cached_property
     def certificate(self) -> Certificate:
         """Quality of the state (without the linear residual, which belongs to a sensitivity)."""
         n, unknowns, rank = self.n_atoms, self._unknowns, self.gauge.rank
@@ -394,7 +441,8 @@ class Equilibrium:
         Raises:
             SaddlePointError: it is none.
         """
-        self.certificate.require_minimum(name, partial)
+        if not self.is_minimum:
+            self.certificate.require_minimum(name, partial)
 
     def _difference_error(self, mode: np.ndarray) -> float:
         if not self.potential.by_differences:
@@ -469,12 +517,6 @@ def _matrix_times(matrix: BorderedMatrix, rows: Rows) -> Rows:
 @eqx.filter_jit
 def _factorize(matrix: Any, projector: Any) -> Factorized:
     return Factorized.of(matrix, projector)
-
-
-@eqx.filter_jit
-def structure_at(coordinates: Coordinates, w: Vector) -> Structure:
-    """The structure of w, compiled."""
-    return coordinates.structure(w)
 
 
 def gauge_of(landscape: Landscape, structure: Structure, settled: bool) -> Gauge:

@@ -18,11 +18,12 @@ from jaxtyping import Array, Bool, Float
 from mdsens.batching import AT_ONCE, map_rows
 from mdsens.compiling import compiled_soon
 from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix, in_steps_of_four
-from mdsens.neighbors import Neighbors, find_neighbors
+from mdsens.neighbors import Neighbors, find_neighbors, nearer
 from mdsens.neighbors.shapes import COARSE_ATOMS, coarse_slots
 from mdsens.potentials.base import Potential
 from mdsens.potentials.shells import too_wide
 from mdsens.relaxation.coordinates import Coordinates
+from mdsens.structure import Structure
 
 Vector = Float[Array, "unknowns"]
 
@@ -91,9 +92,8 @@ class Landscape(eqx.Module):
 
         Only for a Hessian that is symmetric.
         """
-        structure = self.coordinates.structure(w)
-        tight = find_neighbors(structure, float(self.potential.cutoff))
-        found = self.potential.hessian_blocks(structure, tight)
+        structure = structure_at(self.coordinates, w)
+        found = self.potential.hessian_blocks(structure, self._nearest(structure))
         if found is None:
             return None
         blocks = found.blocks
@@ -111,6 +111,16 @@ class Landscape(eqx.Module):
             return BorderedMatrix(core, jnp.zeros((0, w.size)))
         strains = jnp.eye(self.n_strains, w.size, k=w.size - self.n_strains)
         return BorderedMatrix(core, products(self, w, strains))
+
+    def _nearest(self, structure: Structure) -> Neighbors:
+        """The list without its skin; searched anew only if it has been outrun."""
+        cutoff = float(self.potential.cutoff)
+        if np.isinf(cutoff):
+            return self.neighbors
+        complete = float(slack_once(self.neighbors, structure, self.potential.cutoff)) >= 0
+        if complete:
+            return nearer(self.neighbors, structure, cutoff)
+        return find_neighbors(structure, cutoff)
 
     def load(self, w: Vector) -> Float[Array, "strains"]:
         """Force along each strain unknown that no energy has, eV/Å.
@@ -210,6 +220,18 @@ class Landscape(eqx.Module):
 
 
 # What walks and states ask for, compiled once for both: of the landscape alone.
+
+
+@eqx.filter_jit
+def structure_at(coordinates: Coordinates, w: Vector) -> Structure:
+    """The structure of w, compiled."""
+    return coordinates.structure(w)
+
+
+@compiled_soon
+def slack_once(neighbors: Neighbors, structure: Structure, cutoff: Float[Array, ""]) -> Array:
+    """`Neighbors.slack`, compiled."""
+    return neighbors.slack(structure, cutoff)
 
 
 @eqx.filter_jit

@@ -256,9 +256,8 @@ def _rule(
 
 
 def _require_derivative(found: Found) -> None:
-    certificate = found.equilibrium.certificate
-    if not certificate.is_minimum:
-        raise certificate.error("the relaxed state", found.equilibrium)
+    if not found.equilibrium.is_minimum:
+        raise found.equilibrium.certificate.error("the relaxed state", found.equilibrium)
     if found.status is not Status.CONVERGED:
         raise NotConvergedError(
             f"the state is not converged ({found.status.value}, {found.fmax:.1e} eV/Å), and its derivative "

@@ -318,11 +318,8 @@ def ended(walk: Walk) -> Found:
     """What a walk that goes no further has found."""
     equilibrium, status = walk.settle(), walk.status
     assert status is not None
-    if (
-        status is Status.CONVERGED
-        and walk.problem.options.check_minimum
-        and equilibrium.certificate.is_saddle
-    ):
+    looked_at = status is Status.CONVERGED and walk.problem.options.check_minimum
+    if looked_at and equilibrium.is_saddle:
         status = Status.SADDLE
     return Found(equilibrium, status, walk.steps, walk.fmax, walk.stress)
 

@@ -86,7 +86,7 @@ def jacobian_of(
 ) -> Float[np.ndarray, "numbers parameters"]:
     """dO/dtheta of a problem, at its states; `first_order` says how, and what it raises."""
     for key, state in problem.states.items():
-        if state.certificate.is_singular:
+        if state.is_singular:
             raise state.certificate.error(key)
     parts = differentiate(problem, chosen_mode(problem, mode), problem.origin, None)
     return checked_derivative(problem, parts)

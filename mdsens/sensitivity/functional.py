@@ -241,7 +241,7 @@ def functional_sensitivities(
     knots = [name for curve in chosen for name in curve.knots]
     problem = SensitivityProblem.of(states, observables, knots, linear_solver)
     for key, state in problem.states.items():
-        if state.certificate.is_singular:
+        if state.is_singular:
             raise state.certificate.error(key)
     slopes = checked_derivative(problem, differentiate(problem, "reverse", problem.origin, None))
     ends = np.cumsum([len(curve.knots) for curve in chosen])[:-1]

@@ -156,7 +156,7 @@ def nearby_states(
                 check_structure=False,
                 **relax_options,
             )
-        states[key].equilibrium.certificate.require_minimum(key)
+        states[key].equilibrium.require(key)
     return Nearby(SensitivityProblem.of(states, observables, distribution.names), distribution, fmax)
 
 

@@ -83,8 +83,8 @@ class Nearby:
 
     def _follow(self, state: Equilibrium, potential: Potential) -> Equilibrium:
         found = follow(state, potential, state.structure, self.fmax).equilibrium
-        if state.certificate.is_minimum:
-            found.certificate.require_minimum("a state of changed parameters")
+        if state.is_minimum and not found.is_minimum:
+            raise found.certificate.error("a state of changed parameters")
         return found
 
 

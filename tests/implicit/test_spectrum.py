@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from states import cluster
 
 import mdsens as ms
-from mdsens.implicit.spectrum import dense_spectrum, iterative_spectrum, lobpcg
+from mdsens.implicit.spectrum import dense_spectrum, iterative_spectrum, lobpcg, positive_definite
 from mdsens.relaxation import equilibrium, memory
 
 N = 120
@@ -104,3 +104,10 @@ def test_large_systems_take_the_way_of_products_to_the_same_spectrum(monkeypatch
     memory.forget()
     assert_allclose(by_products.lowest_curvature, by_matrix.lowest_curvature, rtol=1e-5)
     assert_allclose(by_products.highest_curvature, by_matrix.highest_curvature, rtol=1e-2)
+
+
+@pytest.mark.parametrize(("lowest", "definite"), [(1e-6, True), (-1e-6, False), (np.nan, False)])
+def test_a_cholesky_factor_tells_whether_all_eigenvalues_are_positive(lowest, definite):
+    eigenvalues = np.linspace(1.0, 5.0, N)
+    eigenvalues[7] = lowest
+    assert positive_definite((Q * eigenvalues) @ Q.T) is definite
