@@ -10,6 +10,7 @@ import pickle
 import queue
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass, field, replace
@@ -137,7 +138,7 @@ class _Driver:
         self.in_a_row = 0
         self.began, self.saved = time.time(), 0.0
         self.total: int | None = None
-        self.name = f"{int(self.began * 1000)}-{os.getpid()}"
+        self.name = f"{int(self.began * 1000)}-{uuid.uuid4().hex[:8]}"
 
     def run(self, tasks: Iterable[Task]) -> CampaignReport:
         """All tasks, then those that had to wait."""
@@ -190,7 +191,7 @@ class _Driver:
             self._submit(task.placed(self.folder.path))
 
     def _submit(self, task: Task) -> None:
-        options = {"max_attempts": self.max_attempts, "version": __version__}
+        options = {"max_attempts": self.max_attempts, "version": __version__, "run_name": self.name}
         try:
             future = self.executor.submit(run_task, task, str(self.folder.path.absolute()), **options)
         except Exception as error:
@@ -211,6 +212,8 @@ class _Driver:
             return
         self.in_a_row = 0
         receipt = Receipt.from_dict(content)
+        if receipt.status == CACHED and receipt.run == self.name:
+            receipt = replace(receipt, status=DONE)  # the engine lost the receipt, and asked once more
         if receipt.status == BUSY:
             self.later.append(task)
         else:

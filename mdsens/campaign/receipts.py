@@ -24,7 +24,7 @@ class Receipt:
         path: of the result, from the folder of the campaign; "" if there is none.
         seconds: of the computation. host, device: where it ran.
         attempts: processes that have begun it.
-        finished: seconds since 1970. version: of mdsens.
+        finished: seconds since 1970. version: of mdsens. run: which driver asked for it.
     """
 
     key: str
@@ -40,6 +40,7 @@ class Receipt:
     attempts: int = 1
     finished: float = 0.0
     version: str = __version__
+    run: str = ""
 
     @property
     def label(self) -> str:

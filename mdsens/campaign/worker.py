@@ -28,7 +28,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # no fault of a task
 
 
 def run_task(
-    task: Task, out: str | Path, *, max_attempts: int = 3, version: str | None = None
+    task: Task, out: str | Path, *, max_attempts: int = 3, version: str | None = None, run_name: str = ""
 ) -> dict[str, Any]:
     """Compute a task, unless its result is there, and keep the result as a file.
 
@@ -37,6 +37,7 @@ def run_task(
         out: folder of the campaign, which all workers see under this path.
         max_attempts: processes that may die of the task before it counts as failed.
         version: of mdsens that the sender has; None: any.
+        run_name: of the driver that asks, for the receipt.
     Returns:
         the receipt as a dictionary; its status is "done", "cached", "failed" or "busy" (another process has
         the task). Whatever goes wrong in the task itself is a receipt that says so.
@@ -55,7 +56,7 @@ def run_task(
         with claim(folder, task.key, max_attempts) as attempt:
             # it may have been finished between the two looks
             found = folder.receipt(task.key)
-            receipt = found.again() if found else _computed(task, folder, attempt)
+            receipt = found.again() if found else _computed(task, folder, attempt, run_name)
     except Claimed:
         receipt = receipt_of(task, BUSY)
     except Exhausted as died:
@@ -78,8 +79,9 @@ def _require_version(version: str | None) -> None:
         )
 
 
-def _computed(task: Task, folder: CampaignFolder, attempt: int) -> Receipt:
+def _computed(task: Task, folder: CampaignFolder, attempt: int, run_name: str) -> Receipt:
     began = time.perf_counter()
+    of_run = {"run": run_name, "attempts": attempt}
     scratch = folder.scratch(task.key)
     try:
         content = content_of(task.kind, _given(task, folder, scratch))
@@ -89,17 +91,17 @@ def _computed(task: Task, folder: CampaignFolder, attempt: int) -> Receipt:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise cannot_write(folder.result(task.key), error) from error
-        receipt = receipt_of(task, FAILED, error=_in_words(error), **_took(began, attempt))
+        receipt = receipt_of(task, FAILED, error=_in_words(error), **_took(began), **of_run)
     else:
         path = folder.result_name(task.key)
-        receipt = receipt_of(task, DONE, path=path, device=_device(), **_took(began, attempt))
+        receipt = receipt_of(task, DONE, path=path, device=_device(), **_took(began), **of_run)
     folder.finish(receipt)
     shutil.rmtree(scratch, ignore_errors=True)
     return receipt
 
 
-def _took(began: float, attempt: int) -> dict[str, Any]:
-    return {"seconds": round(time.perf_counter() - began, 4), "attempts": attempt}
+def _took(began: float) -> dict[str, Any]:
+    return {"seconds": round(time.perf_counter() - began, 4)}
 
 
 def _given(task: Task, folder: CampaignFolder, scratch: Path) -> GivenTask:
