@@ -1,5 +1,6 @@
 """Settings of every test: float64, and compiled code kept between runs."""
 
+import ctypes
 import gc
 import itertools
 import os
@@ -26,18 +27,32 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
-MAPS = Path("/proc/self/maps")
+MAPS, MEMORY = Path("/proc/self/maps"), Path("/proc/self/statm")
 FINISHED = itertools.count(1)
 MOST_MAPS = 30_000  # half of what Linux allows a process
+MOST_PAGES = 1_500_000  # of 4 KiB: 6 GiB, with two processes on a machine of 24
 
 
 @pytest.fixture(autouse=True)
 def room_for_compiled_code() -> Iterator[None]:
-    """Every compiled function holds maps of memory; at 65 530 of them the compiler takes the process down."""
+    """Every compiled function holds maps of memory; at 65 530 of them the compiler takes the process down.
+
+    It holds memory, too: after some hundred tests of large systems a process has 12 GB.
+    """
     yield
-    if next(FINISHED) % 10 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+    if next(FINISHED) % 10 == 0 and MAPS.exists() and (_many_maps() or _much_memory()):
         jax.clear_caches()
         gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back to the system
+
+
+def _many_maps() -> bool:
+    return MAPS.read_bytes().count(b"\n") > MOST_MAPS
+
+
+def _much_memory() -> bool:
+    resident = MEMORY.read_text().split()[1]
+    return int(resident) > MOST_PAGES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
