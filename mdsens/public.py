@@ -50,6 +50,8 @@ from mdsens.potentials.dipoles import InducedDipoles
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.eam_files import mix_funcfl
 from mdsens.potentials.edip import EDIP
+from mdsens.potentials.equilibration import ChargeEquilibration
+from mdsens.potentials.equilibrium_network import Contracting, Subhomogeneous, equilibrium_network
 from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.exported import ExportedNetwork, from_kups
 from mdsens.potentials.graphs import GraphPotential
@@ -115,7 +117,9 @@ __all__ = [
     "Branch",
     "Buckingham",
     "Certificate",
+    "ChargeEquilibration",
     "ConjugateGradient",
+    "Contracting",
     "Contraction",
     "DampedShiftedForce",
     "Dataset",
@@ -171,6 +175,7 @@ __all__ = [
     "Status",
     "StillingerWeber",
     "Structure",
+    "Subhomogeneous",
     "SumPotential",
     "Tersoff",
     "TersoffMod",
@@ -193,6 +198,7 @@ __all__ = [
     "dynamics",
     "energy",
     "energy_forces_stress",
+    "equilibrium_network",
     "errors",
     "expand",
     "find_fixed_point",

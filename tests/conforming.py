@@ -130,6 +130,10 @@ def induced(**options: Any) -> ms.Potential:
     return ms.InducedDipoles(**settings, thole=0.39, **options)
 
 
+def equilibrated() -> ms.Potential:
+    return ms.ChargeEquilibration([2.8, 8.6], [4.6, 9.9], [0.5, 0.4], ("Na", "Cl"), cutoff_radius=6.0)
+
+
 def lennard_jones(cut: Any) -> ms.Potential:
     return ms.LennardJones([1.0, 1.5, 0.5], [1.0, 0.8, 0.88], ("Ar", "Kr"), 2.5, cut)
 
@@ -301,6 +305,9 @@ CASES: dict[str, Conforming] = {
         lambda: (induced(cutoff_radius=6.0, screening=0.2), salt(cell=[5.6, 5.6, 5.6])), CONTINUOUS, CHARGED
     ),
     "dipoles, cluster": Conforming(lambda: (induced(), salt()), ENDLESS, CLUSTER + AT_CUTOFF, small=False),
+    "charge equilibration": Conforming(
+        lambda: (equilibrated(), salt(cell=[5.6, 5.6, 5.6])), ENDLESS, CHARGED, 1e-5
+    ),
     "ewald, cluster": Conforming(
         lambda: (ms.Ewald([1.0, -1.0], ("Na", "Cl")), salt()), ENDLESS, CLUSTER + AT_CUTOFF, 1e-7, small=False
     ),

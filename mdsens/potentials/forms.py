@@ -10,6 +10,7 @@ from mdsens.potentials.damped import DampedShiftedForce, Wolf
 from mdsens.potentials.dipoles import InducedDipoles
 from mdsens.potentials.eam import EAM
 from mdsens.potentials.edip import EDIP
+from mdsens.potentials.equilibration import ChargeEquilibration
 from mdsens.potentials.ewald import Ewald
 from mdsens.potentials.gupta import Gupta
 from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
@@ -32,6 +33,7 @@ OWN_FORMS: dict[str, type[Potential]] = {
         EDIP,
         Gupta,
         InducedDipoles,
+        ChargeEquilibration,
         Johnson,
         LennardJones,
         Morse,
