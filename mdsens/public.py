@@ -18,6 +18,7 @@ from mdsens import (
     saddles,
     strain,
     testing,
+    thermal,
     training,
     uncertainty,
     units,
@@ -108,6 +109,7 @@ from mdsens.sensitivity.first_order import first_order
 from mdsens.sensitivity.functional import change_function, functional_sensitivities
 from mdsens.sensitivity.report import SensitivityReport
 from mdsens.structure import Structure, volume
+from mdsens.thermal import Ensemble, ThermalAverages, ThermalObservable, sample
 
 __all__ = [
     "Anderson",
@@ -127,6 +129,7 @@ __all__ = [
     "EAM",
     "EDIP",
     "EnergyForcesStress",
+    "Ensemble",
     "Equilibrium",
     "Ewald",
     "Expansion",
@@ -180,6 +183,8 @@ __all__ = [
     "Tersoff",
     "TersoffMod",
     "TersoffZBL",
+    "ThermalAverages",
+    "ThermalObservable",
     "Truncated",
     "Vashishta",
     "Wolf",
@@ -241,12 +246,14 @@ __all__ = [
     "replace_parameters",
     "saddle",
     "saddles",
+    "sample",
     "save_potential",
     "sensitivities",
     "sensitivity_batch",
     "strain",
     "testing",
     "thompson_distance",
+    "thermal",
     "training",
     "uncertainty",
     "units",

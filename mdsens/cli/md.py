@@ -23,7 +23,7 @@ class Precision(enum.StrEnum):
     FLOAT32 = "float32"
 
 
-class Ensemble(enum.StrEnum):
+class SimulationKind(enum.StrEnum):
     """What is held constant, by the name of how it is done."""
 
     NVE = "nve"
@@ -42,7 +42,9 @@ def md(
         ),
     ],
     potential: options.PotentialName,
-    ensemble: Annotated[Ensemble, typer.Option(help="What the atoms are coupled to.")] = Ensemble.NVE,
+    ensemble: Annotated[
+        SimulationKind, typer.Option(help="What the atoms are coupled to.")
+    ] = SimulationKind.NVE,
     temperature: Annotated[
         float | None,
         typer.Option(metavar="K", help="Of the velocities drawn, and of the bath.", show_default=False),
@@ -115,18 +117,18 @@ def md(
         "resume": resume,
         "note_every": note_every,
     }
-    own: dict[Ensemble, dict[str, Any]] = {
-        Ensemble.NVE: {},
-        Ensemble.LANGEVIN: {"friction": friction / PS},
-        Ensemble.NOSE_HOOVER: {"thermostat_time": thermostat_time},
-        Ensemble.NPT: {
+    own: dict[SimulationKind, dict[str, Any]] = {
+        SimulationKind.NVE: {},
+        SimulationKind.LANGEVIN: {"friction": friction / PS},
+        SimulationKind.NOSE_HOOVER: {"thermostat_time": thermostat_time},
+        SimulationKind.NPT: {
             "friction": friction / PS,
             "barostat_time": barostat_time,
             "pressure": pressure / GPA,
             "cell": options.cell_option(cell),
         },
     }
-    if pressure and ensemble is not Ensemble.NPT:
+    if pressure and ensemble is not SimulationKind.NPT:
         raise InputError(f"--pressure {pressure:g} acts on a cell that moves: add --ensemble npt.")
     console = Console()
     problem: Any = None
@@ -147,14 +149,14 @@ def md(
         raise problem
 
 
-def _mover(ensemble: Ensemble) -> Any:
+def _mover(ensemble: SimulationKind) -> Any:
     from mdsens.dynamics import langevin, npt, nve, nvt_nose_hoover
 
     return {
-        Ensemble.NVE: nve,
-        Ensemble.LANGEVIN: langevin,
-        Ensemble.NOSE_HOOVER: nvt_nose_hoover,
-        Ensemble.NPT: npt,
+        SimulationKind.NVE: nve,
+        SimulationKind.LANGEVIN: langevin,
+        SimulationKind.NOSE_HOOVER: nvt_nose_hoover,
+        SimulationKind.NPT: npt,
     }[ensemble]
 
 

@@ -37,7 +37,12 @@ def is_call(text: str) -> bool:
 
 
 def observable_of_call(text: str, known: Mapping[str, Callable[..., Observable]], state: str) -> Observable:
-    """The observable that a call names.
+    """The observable that a call names, under that name; arguments and errors as of `called`."""
+    return renamed(called(text, known, state), text)
+
+
+def called(text: str, known: Mapping[str, Callable[..., Any]], state: str) -> Any:
+    """What a call makes.
 
     Args:
         known: functions that make observables, by name.
@@ -64,7 +69,7 @@ def observable_of_call(text: str, known: Mapping[str, Callable[..., Observable]]
     if "state" in arguments and arguments["state"].default == "structure":
         named = {"state": state, **named}
     try:
-        return renamed(made(*first, **named), text)
+        return made(*first, **named)
     except TypeError as error:  # an argument missing, or given twice
         raise InputError(f"{text}: {error}. It takes {', '.join(arguments)}.") from error
 
