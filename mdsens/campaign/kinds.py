@@ -173,12 +173,39 @@ def _of_batch(given: GivenTask) -> dict[str, Any]:
     return relax_options(given.options)
 
 
+# --- fits and flows: their rooms are imported where they are needed
+
+
+FIT = ("config", "fold", "folds", "seed")
+SCHEDULE = (
+    *("steps", "batch", "learning_rate", "final", "warmup", "clip", "evaluate_every", "held_out"),
+    *("seed", "patience"),
+)
+SIZES = ("hidden", "harmonics", "soft_layers", "stiff_layers")
+READING = ("temperature", "length_unit", "energy_unit", "stride", "drop_outliers")
+FLOW = (*SCHEDULE, *SIZES, *READING, "transforms", "likelihood", "force")
+
+
+def _fit(given: GivenTask) -> Content:
+    from mdsens.campaign.learning import compute_fit
+
+    return compute_fit(given)
+
+
+def _flow(given: GivenTask) -> Content:
+    from mdsens.campaign.learning import compute_flow
+
+    return compute_flow(given)
+
+
 # A kind of later rooms, such as a thermal state in a Gaussian approximation, is a function and a row here.
 KINDS: dict[str, TaskKind] = {
     "relax": TaskKind(_relax, RELAX),
     "observables": TaskKind(_observables, MEASURE, needs=("observables",)),
     "sensitivity": TaskKind(_sensitivity, DIFFERENTIATE, needs=("observables",)),
     "barrier": TaskKind(_barrier, BARRIER, structures=("start", "end")),
+    "fit": TaskKind(_fit, FIT, structures=(), needs_potential=False, needs=("config",)),
+    "flow": TaskKind(_flow, FLOW, structures=(), needs_potential=False),
     "relax_batch": TaskKind(_relax_batch, RELAX),
     "observables_batch": TaskKind(_observables_batch, MEASURE, needs=("observables",)),
     "sensitivity_batch": TaskKind(_sensitivity_batch, DIFFERENTIATE, needs=("observables",)),

@@ -1,6 +1,6 @@
 """A campaign as a file (TOML): structures x parameter sets, and what is computed of each.
 
-kind = "sensitivity"                  # relax, observables, sensitivity, barrier; or module:function
+kind = "sensitivity"                  # relax, observables, sensitivity, barrier, fit or flow
 potential = "si-tersoff-1988-t3"      # a name, or a file beside this one
 observables = ["energy", "volume"]
 parameters = ["A", "B"]               # to differentiate by; default all
@@ -18,6 +18,17 @@ tags = { family = "defects" }
 [[structures]]
 database = "all.db"                   # of ASE; its keys and values become tags
 select = "natoms<100"
+
+[fit]                                 # kind = "fit": as for `mdsens fit`; each fold is a task
+config = "fit.toml"
+folds = 5
+seed = 0
+
+[flow]                                # kind = "flow": as for `mdsens flow train`; each seed is a task
+data = "frames.h5"
+topology = "molecule.pdb"
+seeds = [0, 1, 2]
+steps = 1000
 
 [[pairs]]                             # of barriers, instead of structures
 start = "a.extxyz"
@@ -51,7 +62,7 @@ import numpy as np
 
 from mdsens.campaign.folder import chunks
 from mdsens.campaign.inputs import InputSet
-from mdsens.campaign.kinds import kind_named
+from mdsens.campaign.kinds import FLOW, kind_named
 from mdsens.campaign.potentials import potential_files
 from mdsens.campaign.structures import NamedStructure, PlannedStructures, read_structures
 from mdsens.campaign.task import Task
@@ -59,14 +70,15 @@ from mdsens.checks import existing_file, nearest, whole
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameter_sets import load_potential
-from mdsens.potentials.parameters import replace_parameters
-from mdsens.uncertainty.files import read_covariance, read_samples
+from mdsens.potentials.parameters import find_entries, replace_parameters
 from mdsens.units import GPA
 
 KEYS = (
     *("kind", "potential", "observables", "parameters", "batch", "options"),
-    *("structures", "pairs", "set", "sets", "grid", "samples"),
+    *("structures", "pairs", "set", "sets", "grid", "samples", "fit", "flow"),
 )
+FIT_KEYS = ("config", "folds", "seed")
+FLOW_KEYS = ("data", "topology", "seeds", *FLOW)
 SAMPLES = ("covariance", "samples", "draws", "seed")
 BATCHED = ("relax", "observables", "sensitivity")
 
@@ -118,7 +130,21 @@ class CampaignPlan:
         return Task(row.structures, self.potential, options=self.options, **options)
 
 
-def read_plan(path: str | Path) -> CampaignPlan:
+@dataclass(frozen=True)
+class ListedTasks:
+    """Tasks that are there from the start; none of their files was left out."""
+
+    tasks: Sequence[Task]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+
+def read_plan(path: str | Path) -> CampaignPlan | ListedTasks:
     """The campaign that a file describes; see the module.
 
     Raises:
@@ -133,12 +159,14 @@ def read_plan(path: str | Path) -> CampaignPlan:
     return plan_of(content, path.parent)
 
 
-def plan_of(content: Mapping[str, Any], folder: str | Path = ".") -> CampaignPlan:
+def plan_of(content: Mapping[str, Any], folder: str | Path = ".") -> CampaignPlan | ListedTasks:
     """The same, of a table that has been read; paths are relative to a folder."""
     folder = Path(folder)
     known_keys(content, KEYS, "")
     kind, potential = _text(content, "kind", "relax"), _text(content, "potential", "")
     kind_named(kind)
+    if kind in LEARNING:
+        return LEARNING[kind](content, folder)
     if not potential:
         raise InputError("potential is missing: give the name of a parameter set, or a file beside the plan.")
     form = load_potential(_beside(folder, potential))
@@ -221,6 +249,47 @@ def _batched(kind: str, structures: Sequence[NamedStructure], size: int) -> tupl
     return f"{kind}_batch", rows
 
 
+# --- fits and flows
+
+
+def _fits(content: Mapping[str, Any], folder: Path) -> ListedTasks:
+    from mdsens.campaign.learning import fit_tasks
+
+    table = _only(content, "fit", FIT_KEYS)
+    if "config" not in table:
+        raise InputError("fit.config is missing: name the configuration file of the fit.")
+    folds, seed = table.get("folds", 1), table.get("seed", 0)
+    return ListedTasks(fit_tasks(folder / table["config"], folds, seed=seed))
+
+
+def _flows(content: Mapping[str, Any], folder: Path) -> ListedTasks:
+    from mdsens.campaign.learning import flow_task
+
+    table = dict(_only(content, "flow", FLOW_KEYS))
+    for key in ("data", "topology"):
+        if key not in table:
+            raise InputError(f"flow.{key} is missing: name a file.")
+    data, topology = folder / table.pop("data"), folder / table.pop("topology")
+    seeds = table.pop("seeds", [table.pop("seed", 0)])
+    if not isinstance(seeds, list) or not seeds:
+        raise InputError(f"flow.seeds = {seeds!r}: give a list of whole numbers.")
+    named = lambda seed: {"name": f"{data.stem}-{seed}", "tags": {"seed": seed}, "seed": seed}
+    return ListedTasks([flow_task(data, topology, **named(seed), **table) for seed in seeds])
+
+
+LEARNING = {"fit": _fits, "flow": _flows}
+
+
+def _only(content: Mapping[str, Any], key: str, known: Sequence[str]) -> Mapping[str, Any]:
+    """The table of a kind that has no structures."""
+    more = [name for name in content if name not in ("kind", key)]
+    if more:
+        raise InputError(f"{more[0]} has no meaning for kind = '{key}': all of it stands in [{key}].")
+    table = content.get(key, {})
+    known_keys(table, known, key)
+    return table
+
+
 # --- parameter sets
 
 
@@ -237,9 +306,18 @@ def parameter_sets(content: Mapping[str, Any], form: Potential, folder: Path) ->
     made = {"sets": _listed, "grid": _grid, "samples": _samples}
     sets = made[ways[0]](content[ways[0]], form, folder) if ways else [ParameterSet("", {})]
     found = [ParameterSet(one.name, {**common, **one.values}, one.tags) for one in sets]
-    for one in found:
-        replace_parameters(form, one.values)
+    _check_values(form, found)
     return found
+
+
+def _check_values(form: Potential, sets: Sequence[ParameterSet]) -> None:
+    """Raise for the first value that the potential does not take; there may be very many sets."""
+    names = {name: None for one in sets for name in one.values}
+    entries = dict(zip(names, find_entries(form, names), strict=True))
+    for one in sets:
+        inside = [entries[name].lower < value < entries[name].upper for name, value in one.values.items()]
+        if not all(inside):
+            replace_parameters(form, one.values)  # raises, and says which
 
 
 def _numbers(table: Any, where: str) -> dict[str, float]:
@@ -274,6 +352,8 @@ def _grid(table: Any, form: Potential, folder: Path) -> list[ParameterSet]:
 
 
 def _samples(table: Any, form: Potential, folder: Path) -> list[ParameterSet]:
+    from mdsens.uncertainty.files import read_covariance, read_samples
+
     known_keys(table, SAMPLES, "samples")
     given = [key for key in ("covariance", "samples") if key in table]
     if len(given) != 1:

@@ -71,6 +71,30 @@ def split(
     return DatasetSplit(**parts, rows=rows)
 
 
+def fold_of(
+    data: Dataset, fold: int, folds: int, *, seed: int = 0, by_group: bool = False
+) -> tuple[Dataset, Dataset]:
+    """What a fit of cross-validation sees, and what it does not: each entry is left out by one of the fits.
+
+    Args:
+        fold: which of them, from 0. folds: how many.
+        seed, by_group: as of `split`.
+    Raises:
+        InputError: fewer different structures (or groups) than folds, or no such fold.
+    """
+    whole("folds", folds, at_least=2)
+    if whole("fold", fold) >= folds:
+        raise InputError(f"fold = {fold}: with folds = {folds} they are 0 to {folds - 1}.")
+    keys = [_key(entry, seed, by_group) for entry in data]
+    units = sorted(set(keys))
+    if len(units) < folds:
+        what = "groups" if by_group else "different structures"
+        raise InputError(f"folds = {folds}, and the data have {len(units)} {what}: take fewer folds.")
+    part = {unit: k % folds for k, unit in enumerate(units)}
+    left_out = np.array([part[key] == fold for key in keys])
+    return data[np.flatnonzero(~left_out)], data[np.flatnonzero(left_out)]
+
+
 def _key(entry: LabelledStructure, seed: int, by_group: bool) -> bytes:
     what = entry.group.encode() if by_group else entry.place()
     return hashlib.sha256(f"{seed}:".encode() + what).digest()

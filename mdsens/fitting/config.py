@@ -114,16 +114,24 @@ def read_fit_config(path: str | Path, notice: Callable[[str], None] | None = Non
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FileFormatError(f"'{path}' is not TOML: {error}.") from error
+    return fit_config(content, path.parent, notice)
+
+
+def fit_config(
+    content: Mapping[str, Any], folder: str | Path = ".", notice: Callable[[str], None] | None = None
+) -> FitConfig:
+    """The same of content that has been read; paths are relative to a folder."""
+    folder = Path(folder)
     check_keys(content, KEYS, "")
     options = content.get("fit", {})
     check_keys(options, FIT, "fit")
-    space = _space(content, path.parent)
+    space = _space(content, folder)
     terms: list[FitTerm] = []
     if "targets" in content or "structures" in content:
-        terms.append(_targets(content, path.parent))
+        terms.append(_targets(content, folder))
     test = Dataset(())
     if "data" in content:
-        matched = configured_data(content["data"], "data", path.parent, notice)
+        matched = configured_data(content["data"], "data", folder, notice)
         terms.append(matched.term)
         test = matched.test
     if not terms:
