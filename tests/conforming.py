@@ -4,6 +4,7 @@ A case is made when its first test runs. `docs/conformance.md` is written from w
 """
 
 import itertools
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -240,6 +241,14 @@ def spheres_of_jax_md() -> tuple[ms.Potential, ms.Structure]:
     return ms.JaxMDPotential(function, parameters, 2.6), ms.Structure.create(x, ["Ar"] * 12, cell)
 
 
+def exported() -> tuple[ms.Potential, ms.Structure]:
+    import exported_network
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = exported_network.written(Path(folder) / "network.zip")
+        return ms.from_kups(file, elements=("Si", "O")), exported_network.crystal()
+
+
 def network() -> tuple[ms.Potential, ms.Structure]:
     import graph_network
 
@@ -394,6 +403,7 @@ CASES: dict[str, Conforming] = {
         spheres_of_jax_md, NO_CLUSTERS, CRYSTAL + VACUUM + LOCAL, small=False, but=VACUUM[1:],
     ),
     "network": Conforming(network, CONTINUOUS, SHORT, 1e-7, quick=True, small=False),
+    "network exported for kups": Conforming(exported, CONTINUOUS, SHORT, 1e-7),
     "nequip of jax-md": Conforming(
         nequip, NO_CLUSTERS, CRYSTAL + VACUUM + LOCAL, 1e-7, small=False
     ),
