@@ -29,7 +29,9 @@ from mdsens.structure import Structure
 
 BOND_KINDS = ("species", "pair", "ordered pair")
 TRIPLE_KINDS = (*BOND_KINDS, "ordered triple")
-NEAREST = 8  # atoms within the cutoff up to which rows are shortened
+# Atoms within the cutoff up to which rows are shortened: what sums over triples cost grows with the square of
+# that. Most atoms in crystals that bonds hold together have four.
+NEAREST = (4, 8)
 # exp(69.0776) = 1e30: LAMMPS goes no higher.
 LARGEST_EXPONENT = 69.0776
 

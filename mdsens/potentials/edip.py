@@ -22,7 +22,7 @@ from mdsens.potentials.base import entry, parameter
 from mdsens.potentials.shells import ShellPotential, Shells, closest, every_two
 from mdsens.structure import Structure
 
-NEAREST = 8  # atoms within the cutoff up to which rows are shortened
+NEAREST = (4, 8)  # atoms within the cutoff up to which rows are shortened
 
 
 class EDIP(ShellPotential):

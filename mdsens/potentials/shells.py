@@ -142,17 +142,21 @@ def closest(
     function: Callable[[Shells], Float[Array, "atoms"]],
     shells: Shells,
     near: Bool[Array, "atoms width"],
-    enough: int,
+    widths: Sequence[int],
 ) -> Float[Array, "atoms"]:
     """A function of the near ones among the neighbors, on rows as short as they can be.
 
     A row of a list also holds what may come near while the atoms move. Sums over pairs of neighbors are
-    spared that: where no atom has more than `enough` of them near, the function gets rows of that width, and
-    the whole rows elsewhere. It must not depend on neighbors that are not near.
+    spared that: the function gets rows of the first width that no atom has more neighbors near than, and the
+    whole rows where there is none. It must not depend on neighbors that are not near.
+
+    Args:
+        widths: of short rows, rising.
     """
-    width = near.shape[1]
-    if width <= enough:
+    if not widths or near.shape[1] <= widths[0]:
         return function(shells)
+    enough, further = widths[0], widths[1:]
+    width = near.shape[1]
     rank = jnp.cumsum(near, axis=1)  # the m-th of those near has rank m
     ranks = jnp.arange(1, enough + 1)
     place = rank[:, None, :] == ranks[:, None]
@@ -160,7 +164,7 @@ def closest(
     places = jnp.sum(jnp.where(place, jnp.arange(width), 0), axis=2)
     there = jnp.arange(enough) < rank[:, -1:]
     # A derivative keeps what both ways have formed, the one not taken too: of the long way nothing is kept.
-    whole_rows = jax.checkpoint(lambda shells: function(shells))
+    whole_rows = jax.checkpoint(lambda shells: closest(function, shells, near, further))
     short_rows = lambda shells: function(shells.at(places, there))
     fits = jnp.all(rank[:, -1] <= enough)
     return jax.lax.cond(fits, lambda: short_rows(shells), lambda: whole_rows(shells))

@@ -22,7 +22,7 @@ from mdsens.potentials.shells import ShellPotential, Shells, closest, every_two
 from mdsens.structure import Structure
 
 COULOMB = 14.399645  # eV Å, as in LAMMPS
-NEAREST = 8  # atoms within r0 up to which rows are shortened
+NEAREST = (8,)  # atoms within r0 up to which rows are shortened
 
 
 class Vashishta(ShellPotential):

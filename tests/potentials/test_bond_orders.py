@@ -30,16 +30,19 @@ def test_rows_of_any_width_have_one_energy():
     # Rows of a list with a wide skin are shortened where few atoms are near, and left whole where many are.
     case = CASES["tersoff"]
     structure = case.structure()
-    wide = ms.find_neighbors(structure, float(case.potential.cutoff), 1.5)
-    exact = ms.energy(case.potential, structure)
-    assert wide.width > bond_orders.NEAREST
-    assert_allclose(case.potential.energy(structure, wide), exact, rtol=1e-13)
-    packed = structure.at(structure.positions * 0.8, structure.cell * 0.8)
-    close = ms.find_neighbors(packed, float(case.potential.cutoff), 0.0)
-    near = np.sum(np.asarray(close.near) < close.nobody, axis=1)
-    assert near.max() > bond_orders.NEAREST
-    few = ms.find_neighbors(packed, float(case.potential.cutoff), 1.0)
-    assert_allclose(case.potential.energy(packed, few), case.potential.energy(packed, close), rtol=1e-13)
+    reach = float(case.potential.cutoff)
+    shortest, longest = bond_orders.NEAREST
+    most = []
+    for scale in (1.2, 1.1, 1.0):
+        moved = structure.at(structure.positions * scale, structure.cell * scale)
+        close = ms.find_neighbors(moved, reach, 0.0)
+        wide = ms.find_neighbors(moved, reach, 1.5)
+        near = np.sum(np.asarray(close.near) < close.nobody, axis=1)
+        most.append(near.max())
+        assert wide.width > longest
+        energies = [case.potential.energy(moved, neighbors) for neighbors in (wide, close)]
+        assert_allclose(*energies, rtol=1e-13)
+    assert most[0] <= shortest < most[1] <= longest < most[2]
 
 
 def test_labels_of_a_parameter_change_nothing_but_its_names():
