@@ -48,6 +48,14 @@ class SaddlePointError(MDSensError):
         self.partial = partial
 
 
+class MeltedError(MDSensError):
+    """Atoms left their sites in a run that must stay a crystal. `partial` holds the frames."""
+
+    def __init__(self, message: str, partial: object = None):
+        super().__init__(message)
+        self.partial = partial
+
+
 class TimestepError(NonFiniteError):
     """A simulation blows up: its timestep is too large for what moves. `partial` is the trajectory."""
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mdsens.cli.average import average
 from mdsens.cli.barrier import barrier
 from mdsens.cli.batch import batch
 from mdsens.cli.campaign import campaign, campaign_collect, campaign_status
@@ -39,6 +40,7 @@ app.command(name="campaign-status", epilog=EPILOG)(campaign_status)
 app.command(name="campaign-collect", epilog=EPILOG)(campaign_collect)
 app.command(epilog=EPILOG)(fit)
 app.command(epilog=EPILOG)(md)
+app.command(epilog=EPILOG)(average)
 app.command(epilog=EPILOG)(phonons)
 app.command(epilog=EPILOG)(potentials)
 app.add_typer(data, name="data")

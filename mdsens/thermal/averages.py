@@ -22,8 +22,10 @@ from mdsens.ensembles.correlation import inefficiencies
 from mdsens.ensembles.responses import Response, response
 from mdsens.ensembles.weights import MIN_EFFECTIVE, share
 from mdsens.errors import InputError, NotConvergedError
-from mdsens.potentials.parameters import find_entries
+from mdsens.potentials.base import Potential
+from mdsens.potentials.parameters import find_entries, parameter_values
 from mdsens.strain import volume_of
+from mdsens.structure import Structure
 from mdsens.thermal.frames import Callback, Expanded, FrameFunction, energy, measure_frames
 from mdsens.thermal.observables import chosen
 from mdsens.thermal.point import ThermalObservable, ThermalPoint
@@ -141,9 +143,7 @@ def average(
 ) -> ThermalAverages:
     """See `Ensemble.average`."""
     structure = ensemble.frames.at(0)
-    wanted = chosen(observables, structure)
-    names = _names(ensemble, parameters)
-    _check_suited(ensemble, wanted)
+    wanted, names = request(ensemble.potential, structure, ensemble.pressure, observables, parameters)
     order = 0 if not names else (2 if second_order else 1)
     functions = tuple(dict.fromkeys(f for o in wanted for f in o.measures))
     quantity = _fluctuation(ensemble, wanted, functions, names, order, progress)
@@ -159,17 +159,28 @@ def average(
     return result
 
 
-def _names(ensemble: "Ensemble", parameters: Sequence[str] | None) -> tuple[str, ...]:
+def request(
+    potential: Potential,
+    structure: Structure,
+    pressure: float | None,
+    observables: Any,
+    parameters: Sequence[str] | None,
+) -> tuple[tuple[ThermalObservable, ...], tuple[str, ...]]:
+    """Observables and parameters that were asked for, looked at before anything is sampled or measured.
+
+    Raises:
+        InputError: as of `Ensemble.average`.
+    """
+    wanted = chosen(observables, structure)
+    _check_suited(structure, pressure is not None, wanted)
     if parameters is None:
-        return tuple(ensemble.parameters)
+        return wanted, tuple(parameter_values(potential))
     given = (parameters,) if isinstance(parameters, str) else tuple(parameters)
-    find_entries(ensemble.potential, given)
-    return given
+    find_entries(potential, given)
+    return wanted, given
 
 
-def _check_suited(ensemble: "Ensemble", wanted: Sequence[ThermalObservable]) -> None:
-    structure = ensemble.frames.structure
-    moving = ensemble.pressure is not None
+def _check_suited(structure: Structure, moving: bool, wanted: Sequence[ThermalObservable]) -> None:
     for observable in wanted:
         name = ", ".join(observable.names)
         if observable.bulk and not all(structure.pbc):

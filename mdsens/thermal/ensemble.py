@@ -123,6 +123,26 @@ class Ensemble(eqx.Module):
         """The frames as structures."""
         return [self.frames.at(k) for k in range(len(self.frames))]
 
+    def thinned(self) -> "Ensemble":
+        """Frames that no longer remember each other: one in `effective.inefficiency`, of every replica."""
+        if not self.replicas:
+            return self
+        stride = int(np.ceil(self.effective.inefficiency))
+        times = np.arange(len(self.frames)) // self.replicas
+        return self.chosen(times % stride == 0, replicas=0)
+
+    def chosen(self, which: Any, replicas: int) -> "Ensemble":
+        """Some of the frames, by a mask or indices.
+
+        Args:
+            replicas: of the result.
+        """
+        frames = self.frames
+        cells = frames.cells if frames.cells.ndim == 2 else frames.cells[which]
+        kept = frames._replace(positions=frames.positions[which], cells=cells)
+        energies, log_w = self.energies[which], self.log_weights[which]
+        return dataclasses.replace(self, frames=kept, energies=energies, log_weights=log_w, replicas=replicas)
+
     # --- averages
 
     def average(

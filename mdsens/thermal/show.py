@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ThermalAverages = Any  # `mdsens.thermal.result.ThermalAverages`, which stands on this file
+FEW = 6  # numbers of an array that a table still shows
 COLUMNS = ("observable", "unit", "value", "error", "variable", "variable_unit", "derivative", "error")
 
 
@@ -39,7 +40,7 @@ def _title(found: ThermalAverages) -> str:
 
 
 def average_table(found: ThermalAverages) -> "Table":
-    """One number a line; of an array its ends."""
+    """One number a line; arrays are left to the figure and the files."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -58,8 +59,8 @@ def derivative_table(found: ThermalAverages) -> "Table":
     from rich.table import Table
 
     table = Table(title="derivatives; ± one standard error", title_justify="left")
-    for header in ("observable", "by", "dO/dz", "±", "unit", "d ln O / d ln z"):
-        right = header in ("dO/dz", "±", "d ln O / d ln z")
+    for header in ("observable", "by", "dO/dz", "±", "unit", "d ln / d ln"):
+        right = header in ("dO/dz", "±", "d ln / d ln")
         table.add_column(header, justify="right" if right else "left", no_wrap=True)
     relative = elasticities(found)[0]
     for k in _shown(found):
@@ -79,12 +80,13 @@ def _quotient(unit: str, by: str) -> str:
     return f"{unit or '1'} / {below}"
 
 
-def _shown(found: ThermalAverages, most: int = 6) -> list[int]:
-    """Rows that a table shows: of long arrays the first ones."""
+def _shown(found: ThermalAverages) -> list[int]:
+    """Rows that a table shows: numbers, and arrays of a few."""
     rows, start = [], 0
     for shape in found.shapes:
         size = int(np.prod(shape))
-        rows += range(start, start + min(size, most))
+        if size <= FEW:
+            rows += range(start, start + size)
         start += size
     return rows
 
