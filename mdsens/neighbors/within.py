@@ -6,7 +6,6 @@ of an atom, costs a multiple of what it needs to.
 
 import dataclasses
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -25,45 +24,41 @@ def nearer(neighbors: Neighbors, structure: Structure, reach: float) -> Neighbor
         neighbors: a list that is complete for this structure within `reach`, in plain numbers.
         reach: Å.
     """
-    x, cell, near, owner, image, i, j, shift, valid = jax.device_get(
-        (
-            structure.positions,
-            structure.cell,
-            neighbors.near,
-            neighbors.owner,
-            neighbors.image,
-            neighbors.i,
-            neighbors.j,
-            neighbors.shift,
-            neighbors.valid,
-        )
-    )
-    points = np.concatenate([x, x[owner] + image @ cell])
-    of_rows = _among_rows(points, near, reach)
-    of_pairs = valid & _within(x[j] - x[i] + shift @ cell, reach)
+    x, cell = np.asarray(structure.positions), np.asarray(structure.cell)
+    owner, image = np.asarray(neighbors.owner), np.asarray(neighbors.image)
+    near = np.asarray(neighbors.near)
+    # nobody stands at infinity
+    nobody = np.full((1, 3), np.inf)
+    points = np.concatenate([x, x[owner] + image @ cell, nobody])
+    of_rows = _within(points, near, x[:, None], reach)
     return dataclasses.replace(
         neighbors,
         near=on_device(_compressed(near, of_rows, neighbors.nobody)),
-        valid=on_device(of_pairs),
+        valid=on_device(_flat_within(neighbors, x, cell, reach)),
         reach=on_device(reach, float),
         positions=structure.positions,
         cell=structure.cell,
     )
 
 
-def _within(vectors: Plain, reach: float) -> Bool[np.ndarray, "..."]:
-    squares = np.einsum("...k,...k->...", vectors, vectors)
+def _flat_within(neighbors: Neighbors, x: Plain, cell: Plain, reach: float) -> Bool[np.ndarray, "pairs"]:
+    images = np.asarray(neighbors.shift) @ cell
+    origins = x[np.asarray(neighbors.i)] - images
+    valid = np.asarray(neighbors.valid)
+    return valid & _within(x, np.asarray(neighbors.j), origins, reach)
+
+
+def _within(
+    points: Float[np.ndarray, "points 3"], chosen: Int[np.ndarray, "*shape"], origins: Plain, reach: float
+) -> Bool[np.ndarray, "*shape"]:
+    """Which of the chosen points lie within reach of their origins."""
+    squares = np.zeros(chosen.shape)
+    for axis in range(3):  # numbers apart from each other are read in long runs
+        along = points[:, axis].take(chosen)
+        along -= origins[..., axis]
+        along *= along
+        squares += along
     return squares < reach**2
-
-
-def _among_rows(
-    points: Float[np.ndarray, "extended 3"], near: Int[np.ndarray, "atoms width"], reach: float
-) -> Bool[np.ndarray, "atoms width"]:
-    """Which places of the rows hold somebody within reach."""
-    there = near < len(points)
-    somebody = np.where(there, near, 0)
-    centers = points[: len(near), None]
-    return there & _within(points[somebody] - centers, reach)
 
 
 def _compressed(

@@ -583,15 +583,23 @@ def _of_slopes(
     function: Any, potential: ShellPotential, structure: Structure, around: Surroundings, rows: Rows
 ) -> Array:
     """A function of (de/dd, d) of some atoms, block by block."""
-    points = around.extended_positions(structure.positions, structure.cell)
 
-    def block(rows: Rows) -> Array:
-        shells = around.shells(points, rows)
-        energy = lambda d: _block_energy(potential, shells._replace(d=d), rows.real)
+    def block(shells: Shells, real: Bool[Array, "atoms"]) -> Array:
+        energy = lambda d: _block_energy(potential, shells._replace(d=d), real)
         return function(jax.grad(energy), shells.d)
 
+    return by_blocks(block, structure, around, rows)
+
+
+def by_blocks(
+    function: Callable[[Shells, Array], Any], structure: Structure, around: Surroundings, rows: Rows
+) -> Any:
+    """Arrays with a row for each atom, as a function of its shell (and False for padding), block by block."""
+    points = around.extended_positions(structure.positions, structure.cell)
+    block = lambda rows: function(around.shells(points, rows), rows.real)
     blocks = _each(functools.partial(_each, block), around.staged(rows, PAIRS_BENT))
-    return blocks.reshape(-1, *blocks.shape[3:])[: len(rows.near)]
+    count = len(rows.near)
+    return jax.tree.map(lambda found: found.reshape(-1, *found.shape[3:])[:count], blocks)
 
 
 def _with_center(

@@ -10,15 +10,20 @@ Source: Stillinger, Weber, Phys. Rev. B 31, 5262 (1985); LAMMPS pair_style sw.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
+from mdsens.potentials.angle_curvatures import AngularShell, Curvatures, Radial
 from mdsens.potentials.base import pair_table, parameter
-from mdsens.potentials.shells import ShellPotential, Shells
+from mdsens.potentials.shells import Rows, ShellPotential, Shells, Surroundings, by_blocks
+from mdsens.structure import Structure
+
+Function = Callable[[Array], Array]
 
 
 class StillingerWeber(ShellPotential):
@@ -56,29 +61,44 @@ class StillingerWeber(ShellPotential):
 
     def shell_energies(self, shells: Shells) -> Float[Array, "atoms"]:
         """Half of each pair's energy, and the angles an atom is the center of, eV."""
+        two, g = self._radial(shells)
+        r = shells.distances()
+        pairs = jnp.sum(two(r), axis=1)
+        unit = tuple(dk / r for dk in shells.d)
+        return pairs + self._angles(shells, g(r), unit)
+
+    def _radial(self, shells: Shells) -> tuple[Function, Function]:
+        """Half of a pair's energy, and g with the root of its energy scale, as functions of the distances."""
         species = max(len(self.elements), 1)
         pair = shells.labels(pair_table(species))
         one = (lambda values: values) if pair is None else (lambda values: values[pair])
         eps, s = one(self.epsilon), one(self.sigma)
         cutoff = one(self.a * self.sigma)
+        ordered = shells.labels(np.arange(species**2).reshape(species, species))
+        gamma = self.gamma if ordered is None else self.gamma[ordered]
 
         # exp(s / (r - a s)) and all its derivatives vanish at the cutoff; beyond it the exponent is never
         # formed.
-        r = shells.distances()
-        inside = r < cutoff
-        exponent = s / jnp.where(inside, r - cutoff, -s)
-        log_ratio = jnp.log(s / r)
-        power = lambda k: jnp.exp(one(k) * log_ratio)  # (s / r)^k
-        well = one(self.B) * power(self.p) - power(self.q)
-        two = one(self.A) * eps * well * jnp.exp(exponent)
-        pairs = 0.5 * jnp.sum(jnp.where(inside, two, 0.0), axis=1)
+        def exponent(r: Array) -> Array:
+            return s / jnp.where(r < cutoff, r - cutoff, -s)
 
-        ordered = shells.labels(np.arange(species**2).reshape(species, species))
-        gamma = self.gamma if ordered is None else self.gamma[ordered]
-        decay = jnp.sqrt(eps) * jnp.exp(gamma * exponent)
-        g = jnp.where(inside, decay, 0.0)
-        unit = tuple(dk / r for dk in shells.d)
-        return pairs + self._angles(shells, g, unit)
+        def two(r: Array) -> Array:
+            log_ratio = jnp.log(s / r)
+            power = lambda k: jnp.exp(one(k) * log_ratio)  # (s / r)^k
+            well = one(self.B) * power(self.p) - power(self.q)
+            energy = one(self.A) * eps * well * jnp.exp(exponent(r))
+            return 0.5 * jnp.where(r < cutoff, energy, 0.0)
+
+        def g(r: Array) -> Array:
+            decay = jnp.sqrt(eps) * jnp.exp(gamma * exponent(r))
+            return jnp.where(r < cutoff, decay, 0.0)
+
+        return two, g
+
+    def shell_curvatures(
+        self, structure: Structure, around: Surroundings, rows: Rows
+    ) -> Float[Array, "atoms width width 3 3"]:
+        return _curvatures(self, structure, around, rows)
 
     # Three bodies without listing triples. With n = (1, unit vector) and D = diag(-c, 1, 1, 1),
     #     cos t_jik - c = n_j . D n_k    so    (cos - c)² = sum_AB D_A D_B (n_j n_j^T)_AB (n_k n_k^T)_AB,
@@ -101,12 +121,36 @@ class StillingerWeber(ShellPotential):
             energies = energies + 0.5 * strength * (all_pairs - themselves)
         return energies
 
+    def _of_triples(self, values: Float[Array, "..."], shells: Shells) -> Float[Array, "..."]:
+        """Of a shape that fits (width, width, atoms)."""
+        if shells.center is None:
+            return jnp.reshape(values, ())
+        center, others = shells.species()
+        found = self._triples(values)[center[:, None, None], others[:, :, None], others[:, None, :]]
+        return jnp.transpose(found, (1, 2, 0))
+
     def _of_center(self, values: Float[Array, "species"], shells: Shells) -> Float[Array, "..."]:
         return values[0] if shells.center is None else values[shells.center]
 
     def _triples(self, values: Float[Array, "..."]) -> Float[Array, "species species species"]:
         species = max(len(self.elements), 1)
         return jnp.reshape(values, (species, -1))[:, pair_table(species)]
+
+
+@eqx.filter_jit
+def _curvatures(
+    potential: StillingerWeber, structure: Structure, around: Surroundings, rows: Rows
+) -> Float[Array, "atoms width width 3 3"]:
+    def block(shells: Shells, real: Bool[Array, "atoms"]) -> Curvatures:
+        two, g = potential._radial(shells)
+        r = shells.distances()
+        strength, cosine = (
+            potential._of_triples(v, shells) for v in (potential.lambda_, potential.costheta0)
+        )
+        shell = AngularShell(shells.d, Radial.of(two, r), Radial.of(g, r), strength, cosine)
+        return shell.curvatures()
+
+    return by_blocks(block, structure, around, rows).together()
 
 
 class _Moments(NamedTuple):

@@ -454,10 +454,11 @@ class Equilibrium:
     @property
     def nbytes(self) -> int:
         """Memory of all that is kept, bytes."""
-        leaves = jax.tree.leaves(
-            [value for value in vars(self).values() if not isinstance(value, Certificate)]
-        )
-        return sum(int(leaf.nbytes) for leaf in leaves if hasattr(leaf, "nbytes"))
+        # What is kept does not change once it is made: it is measured once.
+        sizes = vars(self).setdefault("_sizes", {})
+        for name in vars(self).keys() - sizes.keys():
+            sizes[name] = _bytes_of(vars(self)[name])
+        return sum(sizes.values())
 
     def __getstate__(self) -> dict[str, Any]:
         # What can be made again is not sent to other processes.
@@ -465,6 +466,12 @@ class Equilibrium:
 
     def __repr__(self) -> str:
         return f"Equilibrium({self.structure}, {type(self.potential).__name__}, fmax={self.fmax:.1e} eV/Å)"
+
+
+def _bytes_of(value: Any) -> int:
+    if isinstance(value, Certificate):
+        return 0
+    return sum(int(leaf.nbytes) for leaf in jax.tree.leaves(value) if hasattr(leaf, "nbytes"))
 
 
 def certify(state: Any) -> Certificate:

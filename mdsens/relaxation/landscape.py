@@ -253,7 +253,7 @@ def room(landscape: Landscape, w: Vector) -> Array:
     return landscape.neighbors.slack(structure, landscape.potential.cutoff)
 
 
-residuals_once, room_once = compiled_soon(residuals), compiled_soon(room)  # outside of loops
+residuals_once = compiled_soon(residuals)  # outside of loops
 
 
 @eqx.filter_jit

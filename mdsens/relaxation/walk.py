@@ -9,7 +9,6 @@ import enum
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -21,7 +20,7 @@ from mdsens.potentials.base import Potential
 from mdsens.quantities import check_finite, concrete, evaluate, neighbors_of
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin, gauge_of, preconditioner_of, structure_at
-from mdsens.relaxation.landscape import Landscape, Vector, residuals_once, room_once
+from mdsens.relaxation.landscape import Landscape, Vector, residuals, room
 from mdsens.relaxation.plan import AbstractPlan
 from mdsens.relaxation.precondition import ElasticPreconditioner, grid_of
 from mdsens.relaxation.scene import (
@@ -224,7 +223,6 @@ class Walk:
         return preconditioner_of(self.scene.landscape, self.walker.w, grid, self.scene.matrix)
 
     def _with_new_list(self) -> Self:
-        _check_volume(self.problem.coordinates, self.walker.w)
         capacity = self.scene.landscape.neighbors.capacity
         scene = self.problem.scene(self.walker.w, capacity, self.scene.preconditioner)
         scene = dataclasses.replace(scene, matrix=self.scene.matrix)
@@ -232,10 +230,14 @@ class Walk:
         walker = dataclasses.replace(self.walker, value=value, gradient=gradient, stuck=jnp.array(False))
         return dataclasses.replace(self, scene=scene, walker=walker)
 
-    def _measured(self) -> Self:
-        _check(self.scene, self.walker)
-        fmax, stress, residual = residuals_once(self.scene.landscape, self.walker.w, self.walker.gradient)
-        return dataclasses.replace(self, fmax=float(fmax), stress=float(stress), residual=float(residual))
+    def _measured(self, margin: float = -np.inf) -> Self:
+        """What the host wants to know of where the walk is; with a new list, if the old one has less room."""
+        seen = _seen(self.scene, self.walker)
+        _check_volume(seen)
+        if seen.room <= margin:
+            return self._with_new_list()._measured()
+        _check_finite(seen, self.scene, self.walker)
+        return dataclasses.replace(self, fmax=seen.fmax, stress=seen.stress, residual=seen.residual)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,9 +275,7 @@ class Aim:
         aged = assembled and steps > self.walk.assembled_at + 1
         outdated = assembled and (stuck or bool(walker.stale))
         walk = dataclasses.replace(self.walk, walker=walker, steps=steps, look=look, outdated=outdated)
-        if float(room_once(walk.scene.landscape, walker.w)) <= self.margin:
-            walk = walk._with_new_list()
-        walk = walk._measured()
+        walk = walk._measured(self.margin)
         # a walk that found no way down, or came back to where it was, has failed
         failed = stuck and not aged and not walk.residual <= 0.5 * self.residual
         return dataclasses.replace(walk, failures=self.walk.failures + 1 if failed else 0)
@@ -332,30 +332,68 @@ def _stride(neighbors: Neighbors) -> Array:
     return STRIDE * jnp.min(distances, initial=jnp.inf)
 
 
-def _check(scene: Scene, walker: Walker) -> None:
-    """Errors while they still help: a cell that collapses, energies that are not finite.
+class Seen(NamedTuple):
+    """What the host sees of a walk, all fetched at once.
+
+    Attributes:
+        fmax, stress, residual: as `Walk` has them. room: as `Scene.room`, Å.
+        volume: in units of the starting volume.
+        placed: whether all unknowns are finite; finite: whether merit and gradient are.
+    """
+
+    fmax: float
+    stress: float
+    residual: float
+    room: float
+    volume: float
+    placed: bool
+    finite: bool
+
+
+def _seen(scene: Scene, walker: Walker) -> Seen:
+    landscape = scene.landscape
+    numbers = _numbers(landscape, walker.w, walker.value, walker.gradient)
+    *measures, placed, finite = np.asarray(numbers).tolist()
+    return Seen(*measures, bool(placed), bool(finite))
+
+
+@compiled_soon
+def _numbers(landscape: Landscape, w: Vector, value: Array, gradient: Vector) -> Array:
+    measures = residuals(landscape, w, gradient)
+    volume = jnp.linalg.det(landscape.coordinates.split(w)[1])
+    placed = jnp.all(jnp.isfinite(w))
+    finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+    parts = (*measures, room(landscape, w), volume, placed, finite)
+    return jnp.stack([jnp.asarray(part, float) for part in parts])
+
+
+def _check_finite(seen: Seen, scene: Scene, walker: Walker) -> None:
+    """Raise while it still helps.
 
     Raises:
-        CellCollapseError, NonFiniteError
+        NonFiniteError: energy or forces are not finite.
     """
-    coordinates = scene.landscape.coordinates
-    _check_volume(coordinates, walker.w)
-    if not (bool(jnp.isfinite(walker.value)) and bool(jnp.all(jnp.isfinite(walker.gradient)))):
-        structure, neighbors = structure_at(coordinates, walker.w), scene.landscape.neighbors
-        check_finite(evaluate(scene.landscape.potential, structure, neighbors), structure, neighbors)
-        raise NonFiniteError(
-            "the forces along the strains of the cell are not finite: check the target stress."
-        )
+    if seen.finite:
+        return
+    structure = structure_at(scene.landscape.coordinates, walker.w)
+    neighbors = scene.landscape.neighbors
+    check_finite(evaluate(scene.landscape.potential, structure, neighbors), structure, neighbors)
+    raise NonFiniteError("the forces along the strains of the cell are not finite: check the target stress.")
 
 
-def _check_volume(coordinates: Coordinates, w: Vector) -> None:
-    if not bool(jnp.all(jnp.isfinite(w))):
+def _check_volume(seen: Seen) -> None:
+    """Raise while it still helps.
+
+    Raises:
+        NonFiniteError: positions are not finite. CellCollapseError: the cell has changed beyond all measure.
+    """
+    if not seen.placed:
         raise NonFiniteError(
             "positions became infinite while relaxing: the forces were too large for the first steps. Start "
             "from a "
             "structure whose atoms do not overlap, or use solver=FIRE(dt=0.01, max_step=0.05)."
         )
-    ratio = float(_volume_ratio(coordinates, w))
+    ratio = seen.volume
     if not VOLUME_RANGE[0] < ratio < VOLUME_RANGE[1]:
         raise CellCollapseError(
             f"the cell reached {ratio:.2f} times its starting volume (allowed {VOLUME_RANGE[0]} to "
@@ -365,8 +403,3 @@ def _check_volume(coordinates: Coordinates, w: Vector) -> None:
             "density, relax the positions with cell=None first, or check the sign of pressure (positive "
             "compresses)."
         )
-
-
-@eqx.filter_jit
-def _volume_ratio(coordinates: Coordinates, w: Vector) -> Array:
-    return jnp.linalg.det(coordinates.split(w)[1])
