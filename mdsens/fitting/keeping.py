@@ -165,8 +165,8 @@ def _slopes(
     still = jnp.zeros(structure.positions.size)
     slope = lambda x: jax.grad(energy)(theta, x)
     along = lambda c: -jax.jvp(slope, (still,), (c,))[1]
-    at_once = 0 if potential.heavy else 1_000_000
-    return slope(still) / one.sizes[0], map_rows(along, combinations, at_once=at_once)
+    forces = map_rows(along, combinations, at_once=potential.rows_at_once)
+    return slope(still) / one.sizes[0], forces
 
 
 def _combinations(n: int, count: int | None, rng: np.random.Generator) -> np.ndarray:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 WIDTHS = (5, 7)  # and all their multiples by a power of two
+GROWTH = 1.2  # of a shape that was outgrown
+FEW = 4  # neighbors more that an atom may get then, in any case
 COARSE_ATOMS = 1024  # with more atoms a compilation costs little beside what it is for: fine steps
 # A sum over a row takes on the average 1 / ln(sqrt 2) (sqrt 2 - 1) - 1 = 20 % longer than it must, if the
 # numbers of neighbors were spread evenly over all orders of magnitude, and 41 % at most.
@@ -46,6 +48,18 @@ def shared(n_atoms: int, needed: Capacity, kept: Capacity) -> Capacity:
     pairs = max(-(-n_atoms * width // 2), needed.pairs, kept.pairs)
     images = _images(n_atoms, width, needed.images, kept.images)
     return Capacity(pairs, width, images, slots(needed.waves, kept.waves))
+
+
+def grown(needed: Capacity, kept: Capacity, n_atoms: int) -> Capacity:
+    """Shapes with room wherever they were outgrown; waves are as many as the cell asks for."""
+    more = Capacity(pairs=FEW * n_atoms // 2, width=FEW, images=n_atoms)
+    sizes = zip(needed, kept, more, strict=True)
+    roomy = [_with_room_to_spare(*each) for each in sizes]
+    return Capacity(*roomy)._replace(waves=needed.waves)
+
+
+def _with_room_to_spare(needed: int, kept: int, more: int) -> int:
+    return kept if needed <= kept else max(int(GROWTH * needed), needed + more)
 
 
 def slots(needed: int, kept: int) -> int:

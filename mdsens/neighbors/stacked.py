@@ -1,4 +1,9 @@
-"""Lists of several structures with the same atoms, of one shape: stacked, and compiled for once."""
+"""Lists of several structures with the same atoms, of one shape: stacked, and compiled for once.
+
+A list that has outgrown its shape makes everything compile anew, which takes longer than thousands of steps
+of a small system. In a gas the numbers of neighbors fluctuate by their square root, and atoms that start on a
+lattice without neighbors find some soon: a shape that has to grow gets room for what comes next.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdsens.neighbors.lists import Neighbors, find_neighbors
-from mdsens.neighbors.shapes import Capacity
+from mdsens.neighbors.shapes import Capacity, grown
 from mdsens.structure import Structure
 
 
@@ -24,16 +29,23 @@ def find_stacked(
     Args:
         structures: as many atoms in each.
         cutoff, skin, shortest_wave: Å, as for `find_neighbors`.
-        capacity: the shape of one list, if it serves; larger where it does not.
+        capacity: the shape of one list, if it serves; with room to spare where it does not (`grown`).
     """
     find = lambda structure, kept: find_neighbors(structure, cutoff, skin, kept, shortest_wave=shortest_wave)
     lists = [find(structure, capacity) for structure in structures]
+    if capacity is not None and _largest(lists) != capacity:
+        wanted = grown(_largest(lists), capacity, lists[0].n_atoms)
+        lists = [find(structure, wanted) for structure in structures]
     # A list that is asked to keep a shape may add some room to it: until all have the same.
     while len({one.capacity for one in lists}) > 1:
-        sizes = zip(*(one.capacity for one in lists), strict=True)
-        largest = Capacity(*map(max, sizes))
+        largest = _largest(lists)
         lists = [find(structure, largest) for structure in structures]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *lists)
+
+
+def _largest(lists: Sequence[Neighbors]) -> Capacity:
+    sizes = zip(*(one.capacity for one in lists), strict=True)
+    return Capacity(*map(max, sizes))
 
 
 def capacity_of(stacked: Neighbors) -> Capacity:

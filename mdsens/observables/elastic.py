@@ -12,6 +12,9 @@ energy density; under stress it is the stress-strain coefficient that a tensile 
 Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), section 11.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -160,13 +163,26 @@ def measure_elastic(
         return g, virial / volume
 
     still, unstrained = jnp.zeros(structure.positions.size), jnp.zeros(6)
-    _, push = jax.linearize(forces_and_stress, still, unstrained)
-    g_eps, sigma_eps = jax.vmap(lambda e: push(still, e))(jnp.eye(6))
+    push = _pushed(potential, forces_and_stress, still, unstrained)
+    at_once = potential.rows_at_once
+    rows = lambda function, of: map_rows(function, of, at_once=at_once)
+    g_eps, sigma_eps = rows(lambda e: push(still, e), jnp.eye(6))
     hessian = lambda u: push(u, unstrained)[0]
     settle = lambda g: solve(hessian, -g, solver=internal.method, project=internal.gauge.project)
-    u_eps = map_rows(settle, g_eps)
-    change = jax.vmap(lambda u: push(u, unstrained)[1])(u_eps)
+    u_eps = rows(settle, g_eps)
+    change = rows(lambda u: push(u, unstrained)[1], u_eps)
     return sigma_eps.T, (sigma_eps + change).T
+
+
+def _pushed(potential: Potential, function: Callable[..., Any], *at: Array) -> Callable[..., Any]:
+    """Its derivative along directions.
+
+    What a derivative of that keeps of each direction is all that the form computes on the way, three times
+    over: of a heavy form, it is computed again instead.
+    """
+    if not potential.heavy:
+        return jax.linearize(function, *at)[1]
+    return jax.checkpoint(lambda *directions: jax.jvp(function, at, directions)[1])
 
 
 def bulk_modulus(constants: Float[Array, "6 6"]) -> Float[Array, ""]:

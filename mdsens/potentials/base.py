@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from mdsens.batching import AT_ONCE
 from mdsens.checks import instance, nearest
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
@@ -151,6 +152,11 @@ class Potential(eqx.Module):
 
     def __check_init__(self) -> None:
         self.check_species()
+
+    @property
+    def rows_at_once(self) -> int:
+        """Numbers in rows that `map_rows` may differentiate at once: of a heavy form, one row at a time."""
+        return 0 if self.heavy else AT_ONCE
 
     @property
     @abstractmethod

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mdsens.batching import AT_ONCE, map_rows
+from mdsens.batching import map_rows
 from mdsens.compiling import compiled_soon
 from mdsens.implicit.blocks import BlockMatrix, BorderedMatrix, in_steps_of_four
 from mdsens.neighbors import Neighbors, find_neighbors, nearer
@@ -259,5 +259,5 @@ residuals_once = compiled_soon(residuals)  # outside of loops
 @eqx.filter_jit
 def products(landscape: Landscape, w: Vector, rows: Float[Array, "rows unknowns"]) -> Array:
     """Hessian at w times each row, compiled."""
-    at_once = 0 if landscape.potential.heavy else AT_ONCE
+    at_once = landscape.potential.rows_at_once
     return map_rows(lambda v: landscape.product(w, v), rows, at_once=at_once)

@@ -220,7 +220,8 @@ def pull_parameters(
     def replaced(landscape: Landscape, theta: Theta) -> Landscape:
         return _with_parameters(landscape, selection, theta)
 
-    return map_rows(lambda row: landscape.pull(w, row, theta, replaced), adjoints)
+    pulled = lambda row: landscape.pull(w, row, theta, replaced)
+    return map_rows(pulled, adjoints, at_once=landscape.potential.rows_at_once)
 
 
 def _with_parameters(landscape: Landscape, selection: Selection, theta: Theta) -> Landscape:
@@ -270,4 +271,6 @@ def _pull(observables, selection: Selection, potential, views, theta, ws):
     """O_theta (numbers, parameters) and O_w of each state (numbers, unknowns), in reverse mode."""
     function = lambda theta, ws: measured(observables, selection, potential, views, theta, ws)
     values, pull = jax.vjp(function, theta, ws)
-    return jax.vmap(pull)(jnp.eye(values.size))
+    if not potential.heavy:
+        return jax.vmap(pull)(jnp.eye(values.size))
+    return map_rows(pull, jnp.eye(values.size), at_once=0)
