@@ -107,7 +107,8 @@ def fit_matrix_free(
         progress: called after every step.
     Raises:
         InputError: a term with energies that are fitted along, no parameters, the file of another fit.
-        NonFiniteError: the loss is not finite at the start.
+        NonFiniteError: the loss is not finite at the start, or its derivative is not at a step; `partial` is
+            then the fit up to there. A step to where the loss is not finite is not taken.
     """
     require_x64()
     instance("term", term, ForceMatching, "Write ForceMatching(data).")
@@ -135,9 +136,7 @@ def fit_matrix_free(
             progress(
                 MatrixFreeProgress(state.step, state.loss < before.loss, state.loss, state.damping, done)
             )
-    return MatrixFreeFit(
-        problem.at(state.x), status or "stopped after max_steps", np.array(state.losses), state.products
-    )
+    return problem.ended(state, status or "stopped after max_steps")
 
 
 class _State(NamedTuple):
@@ -206,6 +205,10 @@ class _Problem:
         """The potential with these parameters."""
         return self.unravel(jnp.asarray(x)).put_into(self.potential)
 
+    def ended(self, state: _State, status: str) -> MatrixFreeFit:
+        """What a fit comes to that ends in a state."""
+        return MatrixFreeFit(self.at(state.x), status, np.array(state.losses), state.products)
+
     def begin(self, damping: float) -> _State:
         """The state before the first step."""
         x = np.asarray(self.start)
@@ -236,6 +239,8 @@ class _Problem:
         batches = self.term.batches(self.at(state.x))
         arguments = [self._arguments(state.x, batch) for batch in batches]
         gradient = _sum(_gradient(*some) for some in arguments)
+        if not np.isfinite(gradient).all():
+            raise self._without_derivative(state)
         D = self._diagonal(arguments, state.step)
         product = lambda v: _sum(_product(*some, jnp.asarray(v)) for some in arguments)
         step, used, curvature = _conjugate_gradients(product, gradient, D, state.damping, products)
@@ -249,6 +254,16 @@ class _Problem:
         state = state.refused(used)
         stuck = state.damping > HIGHEST
         return state, "no step lowers the loss any more" if stuck else None
+
+    def _without_derivative(self, state: _State) -> NonFiniteError:
+        where = f"step {state.step}" if state.step else "the start"
+        kept = self.ended(state, "stopped where the loss has no derivative")
+        return NonFiniteError(
+            f"the loss of {where} is {state.loss:.6g}, and its derivative is not finite: the form is not smooth "
+            "there. The parameters of that step are in this error's `partial`, and in the checkpoint if there "
+            "is one. Start from other parameters, or freeze those that the form cannot be differentiated by.",
+            kept,
+        )
 
     def _diagonal(self, arguments: "list[_Arguments]", step: int) -> Vector:
         keys = jax.random.split(jax.random.key(step), PROBES)

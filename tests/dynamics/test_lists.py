@@ -45,4 +45,5 @@ def test_neighbors_that_come_and_go_change_no_shape_and_what_served_stays():
 def test_a_shape_that_grew_has_room_for_a_fifth_or_for_a_few_more(number):
     wider = _grown(needed(number), Capacity(), ATOMS)
     assert wider.width >= max(number + FEW, int(GROWTH * number))
-    assert wider.pairs >= needed(number).pairs + FEW * ATOMS // 2 or wider.pairs >= int(GROWTH * ATOMS / 2)
+    pairs = needed(number).pairs
+    assert wider.pairs >= max(pairs + FEW * ATOMS // 2, int(GROWTH * pairs))

@@ -1,15 +1,19 @@
 """Gauss-Newton without a matrix: tables of embedded atoms are found, killed fits go on with the same bits."""
 
 import ase.build
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import Array, Float
 from numpy.testing import assert_array_equal
 
 import mdsens as ms
 from mdsens.datasets import Dataset, Rattle, generate
 from mdsens.errors import InputError, NonFiniteError
 from mdsens.fitting import ForceMatching, fit_matrix_free, parity
+from mdsens.potentials.base import parameter
 
 
 def copper() -> ms.EAM:
@@ -78,3 +82,44 @@ def test_faults_are_named(term):
     on_top = ForceMatching(Dataset.create([lying], energies=[0.0]))
     with pytest.raises(NonFiniteError, match="the loss at the start is inf"):
         fit_matrix_free(ms.LennardJones(0.4, 2.3, elements=("Cu",), cutoff_radius=4.3), on_top)
+
+
+class Rooted(ms.PairPotential):
+    """phi(r) = sqrt(K) (1 - r / 4)^3 up to 4 Å: NaN below K = 0, without a derivative at it."""
+
+    K: Float[Array, "..."] = parameter("eV", text="strength")
+    elements: tuple[str, ...] = eqx.field(static=True, default=("Cu",))
+    source: str = eqx.field(static=True, default="a test")
+
+    @property
+    def cutoff(self):
+        return jnp.asarray(4.0)
+
+    def pair_energies(self, r, pair):
+        well = jnp.maximum(1 - r / 4.0, 0.0) ** 3
+        return jnp.sqrt(self.K if pair is None else self.K[pair]) * well
+
+
+@pytest.fixture(scope="module")
+def weak() -> ForceMatching:
+    crystal = ms.Structure.from_ase(ase.build.bulk("Cu", cubic=True))
+    return ForceMatching(generate(Rooted(K=0.01), crystal, [Rattle(0.1)], count=1))
+
+
+def test_a_step_to_where_the_loss_is_nan_is_not_taken_and_the_fit_goes_on_with_shorter_ones(weak):
+    # a full step from K leads to 2 sqrt(K K_true) - K, which is negative for K > 4 K_true
+    seen = []
+    fitted = fit_matrix_free(Rooted(K=1.0), weak, progress=seen.append)
+    assert not seen[0].taken and np.isfinite(fitted.losses).all()
+    assert fitted.losses[1] == fitted.losses[0]
+    assert np.all(np.diff(fitted.losses) <= 0)
+    assert fitted.potential.K == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_loss_without_a_derivative_stops_the_fit_with_the_last_good_parameters(weak, tmp_path):
+    file = tmp_path / "fit.h5"
+    with pytest.raises(NonFiniteError, match="the loss of the start is .* derivative is not finite") as caught:
+        fit_matrix_free(Rooted(K=0.0), weak, checkpoint=file)
+    assert float(caught.value.partial.potential.K) == 0.0
+    assert len(caught.value.partial.losses) == 1
+    assert file.exists()
