@@ -259,9 +259,9 @@ class _Problem:
         where = f"step {state.step}" if state.step else "the start"
         kept = self.ended(state, "stopped where the loss has no derivative")
         return NonFiniteError(
-            f"the loss of {where} is {state.loss:.6g}, and its derivative is not finite: the form is not smooth "
-            "there. The parameters of that step are in this error's `partial`, and in the checkpoint if there "
-            "is one. Start from other parameters, or freeze those that the form cannot be differentiated by.",
+            f"the loss of {where} is {state.loss:.6g}, and its derivative is not finite: the form is not "
+            "smooth there. The parameters of that step are in this error's `partial`, and in the checkpoint "
+            "if there is one. Start from others, or freeze those that the form has no derivative by.",
             kept,
         )
 

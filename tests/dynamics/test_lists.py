@@ -1,4 +1,4 @@
-"""Shapes of lists of neighbors during a run: how often they change, which is how often all is compiled anew."""
+"""Shapes of lists of neighbors during a run: each change of them compiles everything anew."""
 
 import numpy as np
 import pytest

@@ -118,7 +118,9 @@ def test_a_step_to_where_the_loss_is_nan_is_not_taken_and_the_fit_goes_on_with_s
 
 def test_a_loss_without_a_derivative_stops_the_fit_with_the_last_good_parameters(weak, tmp_path):
     file = tmp_path / "fit.h5"
-    with pytest.raises(NonFiniteError, match="the loss of the start is .* derivative is not finite") as caught:
+    with pytest.raises(
+        NonFiniteError, match="the loss of the start is .* derivative is not finite"
+    ) as caught:
         fit_matrix_free(Rooted(K=0.0), weak, checkpoint=file)
     assert float(caught.value.partial.potential.K) == 0.0
     assert len(caught.value.partial.losses) == 1
