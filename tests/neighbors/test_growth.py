@@ -1,10 +1,10 @@
-"""Shapes of lists of neighbors during a run: each change of them compiles everything anew."""
+"""Shapes of lists that grow during a run: each change of them compiles everything anew."""
 
 import numpy as np
 import pytest
 
-from mdsens.dynamics.lists import FEW, GROWTH, _grown
 from mdsens.neighbors import Capacity
+from mdsens.neighbors.shapes import FEW, GROWTH, grown
 
 ATOMS = 500
 
@@ -20,7 +20,7 @@ def shapes_while(numbers) -> list[Capacity]:
     for number in numbers[1:]:
         wanted = Capacity(*map(max, needed(number), shapes[-1]))
         if wanted != shapes[-1]:
-            shapes.append(_grown(wanted, shapes[-1], ATOMS))
+            shapes.append(grown(wanted, shapes[-1], ATOMS))
     return shapes
 
 
@@ -37,13 +37,13 @@ def test_neighbors_that_come_and_go_change_no_shape_and_what_served_stays():
     shapes = shapes_while(rng.poisson(40, size=300))
     assert len(shapes) <= 5
     served = Capacity(pairs=1000, width=60, images=20, waves=7)
-    wider = _grown(Capacity(pairs=1000, width=60, images=21, waves=9), served, ATOMS)
+    wider = grown(Capacity(pairs=1000, width=60, images=21, waves=9), served, ATOMS)
     assert wider == Capacity(pairs=1000, width=60, images=21 + ATOMS, waves=9)
 
 
 @pytest.mark.parametrize("number", [1, 19, 20, 21, 1000])
 def test_a_shape_that_grew_has_room_for_a_fifth_or_for_a_few_more(number):
-    wider = _grown(needed(number), Capacity(), ATOMS)
+    wider = grown(needed(number), Capacity(), ATOMS)
     assert wider.width >= max(number + FEW, int(GROWTH * number))
     pairs = needed(number).pairs
     assert wider.pairs >= max(pairs + FEW * ATOMS // 2, int(GROWTH * pairs))
