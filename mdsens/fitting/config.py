@@ -20,6 +20,10 @@ file = "si.extxyz"                           # relative to the folder of this fi
 cell = "isotropic"                           # none, isotropic, full, or six of true and false
 pressure = 0.0                               # GPa
 
+[structures.saddle]
+file = "saddle.extxyz"                       # near a saddle point, such as `mdsens barrier` finds
+saddle = true                                # climbed to; a "barrier" is from [structures.initial]
+
 [[targets]]
 observable = "C11"
 value = 165.8                                # in the unit of the observable
@@ -75,6 +79,7 @@ STRUCTURE: dict[str, tuple[type, ...]] = {
     "cell": (str, list),
     "pressure": NUMBER,
     "fmax": NUMBER,
+    "saddle": (bool,),
 }
 TARGET: dict[str, tuple[type, ...]] = {
     "observable": (str,),
@@ -174,7 +179,8 @@ def _structure(table: Any, where: str, folder: Path) -> TargetStructure:
     with _at(f"{where}.cell"):
         strain_basis(cell, structure)
     more = {"fmax": float(table["fmax"])} if "fmax" in table else {}
-    return TargetStructure(structure, cell, float(table.get("pressure", 0.0)) / GPA, **more)
+    pressure, saddle = float(table.get("pressure", 0.0)) / GPA, bool(table.get("saddle", False))
+    return TargetStructure(structure, cell, pressure, saddle=saddle, **more)
 
 
 def _target(table: Any, where: str) -> Target:

@@ -27,8 +27,9 @@ from mdsens.fitting.terms import Memory, TermRow, TermValue
 from mdsens.fitting.weights import WeightVector
 from mdsens.ghosts import padded
 from mdsens.neighbors import Capacity
+from mdsens.observables.barriers import passage_by_name
 from mdsens.observables.defects import formation
-from mdsens.observables.named import CONSTANT, NAMED, elastic, is_name, named
+from mdsens.observables.named import CONSTANT, NAMED, PASSAGES, elastic, is_name, named
 from mdsens.observables.observable import Observable
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import parameter_values
@@ -38,6 +39,7 @@ from mdsens.relaxation.equilibrium import Equilibrium, default_skin
 from mdsens.relaxation.landscape import Vector
 from mdsens.relaxation.newton import NewtonCG
 from mdsens.relaxation.relax import relax
+from mdsens.saddles.saddle import climb_options, require_second_derivatives, saddle_at
 from mdsens.sensitivity.finite_steps import fold_distances
 from mdsens.sensitivity.first_order import Block, checked_derivative, differentiate
 from mdsens.sensitivity.problem import Selection, SensitivityProblem, main_state
@@ -60,12 +62,14 @@ class TargetStructure:
         cell: None, "isotropic", "full" or six bools, as for `relax`.
         pressure: eV/Å³.
         fmax: tolerance of the relaxation, eV/Å.
+        saddle: the state is a saddle point: climbed to from a structure nearby, with its cell held.
     """
 
     structure: Structure
     cell: Any = None
     pressure: float = 0.0
     fmax: float = 1e-8
+    saddle: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,8 @@ class Target:
 
     Attributes:
         observable: a name ("C11", "lattice_constant", "energy_per_atom", "formation_energy", ...), or an
-            `Observable` with one number.
+            `Observable` with one number. A "barrier" (or "backward_barrier", "attempt_frequency", ...) is
+            that of the structures "initial", "saddle" and "final".
         value: in the unit of the observable (GPa, Å, eV, ...).
         tolerance: what it may be off by, in the same unit: one standard error where errors of parameters
             should be right. Default one percent of the value.
@@ -274,6 +279,8 @@ class RelaxedTargets:
         self, key: str, potential: Potential, theta: np.ndarray, memory: Memory, room: Capacity | None
     ) -> Equilibrium:
         setup = self.structures[key]
+        if setup.saddle:
+            return self._climbed(key, potential, theta, memory)
         options: dict[str, Any] = {"cell": setup.cell, "pressure": setup.pressure, "fmax": setup.fmax}
         start = self.start(key, theta, memory)
         if key not in memory:
@@ -288,6 +295,15 @@ class RelaxedTargets:
         state.require(f"the relaxed state '{key}'")
         return state
 
+    def _climbed(self, key: str, potential: Potential, theta: np.ndarray, memory: Memory) -> Equilibrium:
+        start = self.start(key, theta, memory)
+        require_second_derivatives(potential)
+        options = climb_options(self.structures[key].fmax, FOLLOWED, None)
+        state = saddle_at(potential, start, None, options).equilibrium
+        if key in memory:
+            _require_same(key, state, start, memory[key])
+        return state
+
 
 # --- what is asked for ----------------------------------------------------------------------------
 
@@ -297,6 +313,11 @@ def _setup(key: str, value: Any) -> TargetStructure:
         raise InputError(f"a structure is named '{key}': names are not empty and have no slash.")
     setup = value if isinstance(value, TargetStructure) else TargetStructure(value)
     require_structure(setup.structure, key)
+    if setup.saddle and (setup.cell is not None or setup.pressure != 0):
+        raise InputError(
+            f"structure '{key}' is a saddle point with cell = {setup.cell!r} and pressure = "
+            f"{setup.pressure:g}: saddle points are climbed to in the cell as it is. Leave both out."
+        )
     return setup
 
 
@@ -333,11 +354,25 @@ def _observable(target: Target, states: tuple[str, ...]) -> tuple[Observable | N
     if name in FORMATION:
         defect, bulk = (_known(key, states) for key in (target.on or "defect", target.bulk or "bulk"))
         return formation(defect, bulk), defect
+    passage = passage_by_name(name)
+    if passage is not None:
+        _check_passage(target, passage, states)
+        return passage, None
     if not is_name(name):
-        known = [*NAMED, *FORMATION, "C11", "C12", "C44", "K"]
+        known = [*NAMED, *FORMATION, *PASSAGES, "C11", "C12", "C44", "K"]
         raise InputError(f"no observable '{name}'.{nearest(name, known, 0.3)} Targets: {', '.join(known)}.")
     state = main_state(states) if target.on is None else _known(target.on, states)
     return (None if CONSTANT.fullmatch(name) else named([name], state)[0]), state
+
+
+def _check_passage(target: Target, passage: Observable, states: tuple[str, ...]) -> None:
+    if target.on is not None or target.bulk is not None:
+        raise InputError(
+            f"the target {target.title} is of the structures {' and '.join(passage.states)}: leave on and "
+            "bulk out."
+        )
+    for state in passage.states:
+        _known(state, states)
 
 
 def _check_component(target: Target, observable: Observable) -> None:
