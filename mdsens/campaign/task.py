@@ -19,6 +19,7 @@ from mdsens.campaign.kinds import kind_named
 from mdsens.campaign.potentials import potential_files
 from mdsens.checks import instance, nearest, number
 from mdsens.errors import InputError
+from mdsens.precision import require_x64
 from mdsens.structure import Structure, require_structure
 
 SCHEMA = 1  # of results; another number makes all keys new
@@ -45,7 +46,8 @@ class Task:
         name: what you call it; tags: texts and numbers that go into tables. No part of the key.
     Raises:
         InputError: an unknown kind or option (the nearest is suggested), a value that is no plain data,
-            missing structures, potential or options. FileFormatError: no such file.
+            missing structures, potential or options. FileFormatError: no such file. PrecisionError: float64
+            is off.
     """
 
     structure: Any = None
@@ -116,6 +118,7 @@ def _plain_structures(given: Any) -> dict[str, PlainStructure]:
 def _plain(name: Any, structure: Any) -> PlainStructure:
     if isinstance(structure, Mapping):  # plain already
         return dict(structure)
+    require_x64()  # else its numbers are rounded to seven digits already
     require_structure(structure, f"the structure '{name}'")
     values = {key: getattr(structure, key) for key in ARRAYS}
     arrays = {key: np.asarray(value) for key, value in values.items() if value is not None}
