@@ -71,6 +71,14 @@ class CellCollapseError(MDSensError):
         self.partial = partial
 
 
+class MeltingError(MDSensError):
+    """A crystal does not hold at a temperature: atoms leave their places. `partial`: what was reached."""
+
+    def __init__(self, message: str, partial: object = None):
+        super().__init__(message)
+        self.partial = partial
+
+
 class FileFormatError(InputError):
     """A file cannot be read as what its name says it is."""
 

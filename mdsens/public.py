@@ -28,6 +28,7 @@ from mdsens.continuation.branch import Branch
 from mdsens.continuation.expansion import Expansion, expand
 from mdsens.continuation.follow import follow
 from mdsens.datasets import Dataset, read_dataset, write_dataset
+from mdsens.equilibria.gaussian import GaussianState, gaussian_state
 from mdsens.gauge import find_gauge
 from mdsens.implicit.contraction import (
     Contraction,
@@ -97,7 +98,7 @@ from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.equilibrium import Equilibrium, certify
 from mdsens.relaxation.fire import FIRE, JaxMDFIRE
 from mdsens.relaxation.lbfgs import LBFGS
-from mdsens.relaxation.newton import NewtonCG
+from mdsens.relaxation.newton import DampedNewton, NewtonCG
 from mdsens.relaxation.plan import AutoRelaxer
 from mdsens.relaxation.relax import Relaxed, relax
 from mdsens.relaxation.walk import RelaxationProgress, Status
@@ -124,6 +125,7 @@ __all__ = [
     "Contracting",
     "Contraction",
     "DampedShiftedForce",
+    "DampedNewton",
     "Dataset",
     "Dense",
     "EAM",
@@ -137,6 +139,7 @@ __all__ = [
     "FIRE",
     "FixedPoint",
     "ForceShifted",
+    "GaussianState",
     "GraphPotential",
     "Gupta",
     "Halpern",
@@ -222,6 +225,7 @@ __all__ = [
     "from_nequix",
     "from_program",
     "functional_sensitivities",
+    "gaussian_state",
     "homogeneity",
     "implicit",
     "load_potential",

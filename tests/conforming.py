@@ -311,7 +311,7 @@ CASES: dict[str, Conforming] = {
         lambda: (induced(cutoff_radius=6.0), salt(cell=[5.6, 5.6, 5.6])), ENDLESS, CHARGED, quick=False
     ),
     "dipoles, screened": Conforming(
-        lambda: (induced(cutoff_radius=6.0, screening=0.2), salt(cell=[5.6, 5.6, 5.6])), CONTINUOUS, CHARGED
+        lambda: (induced(cutoff_radius=6.0, screening=0.2), salt(cell=[5.6, 5.6, 5.6])), ENDLESS, CHARGED
     ),
     "dipoles, cluster": Conforming(lambda: (induced(), salt()), ENDLESS, CLUSTER + AT_CUTOFF, small=False),
     "charge equilibration": Conforming(

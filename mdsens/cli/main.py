@@ -12,6 +12,7 @@ from mdsens.cli.data.app import app as data
 from mdsens.cli.fit import fit
 from mdsens.cli.flow.app import app as flow
 from mdsens.cli.follow import follow
+from mdsens.cli.gaussian import gaussian
 from mdsens.cli.md import md
 from mdsens.cli.outcome import EPILOG, Commands
 from mdsens.cli.phonons import phonons
@@ -42,6 +43,7 @@ app.command(epilog=EPILOG)(fit)
 app.command(epilog=EPILOG)(md)
 app.command(epilog=EPILOG)(average)
 app.command(epilog=EPILOG)(phonons)
+app.command(epilog=EPILOG)(gaussian)
 app.command(epilog=EPILOG)(potentials)
 app.add_typer(data, name="data")
 app.add_typer(flow, name="flow")

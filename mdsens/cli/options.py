@@ -29,6 +29,7 @@ class Solver(enum.StrEnum):
     FIRE = "fire"
     LBFGS = "lbfgs"
     NEWTON = "newton"
+    DAMPED_NEWTON = "damped-newton"
     JAXMD_FIRE = "jaxmd-fire"
 
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from mdsens.errors import (
     CellCollapseError,
     MDSensError,
+    MeltingError,
     NotConvergedError,
     OutputExistsError,
     SaddlePointError,
@@ -24,16 +25,17 @@ from mdsens.errors import (
 EXIT_CODES: dict[type[MDSensError], int] = {
     NotConvergedError: 3,
     CellCollapseError: 3,
+    MeltingError: 3,
     SaddlePointError: 4,
     OutputExistsError: 5,
     WriteError: 6,
 }
 INTERRUPTED = 130  # as shells say of a program that Ctrl-C ended
 EPILOG = (
-    "Exit codes: 0 done; 2 wrong usage or input; 3 not converged, or the cell collapsed; 4 ended at a saddle "
-    "point; 5 an output file exists (see --overwrite); 6 something could not be written or read; 130 ended "
-    "by Ctrl-C. Compiling takes seconds the first time, and is kept in the user's cache folder: "
-    "MDSENS_COMPILE_CACHE names another folder, or is off."
+    "Exit codes: 0 done; 2 wrong usage or input; 3 not converged, the cell collapsed or the crystal melted; "
+    "4 ended at a saddle point; 5 an output file exists (see --overwrite); 6 something could not be written "
+    "or read; 130 ended by Ctrl-C. Compiling takes seconds the first time, and is kept in the user's cache "
+    "folder: MDSENS_COMPILE_CACHE names another folder, or is off."
 )
 
 

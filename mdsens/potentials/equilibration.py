@@ -48,7 +48,7 @@ from mdsens.structure import Structure
 from mdsens.units import COULOMB
 
 
-class Flow(NamedTuple):
+class ChargeFlow(NamedTuple):
     """Where the charges are, e, and what one more would cost, eV/e."""
 
     charges: Float[Array, "atoms"]
@@ -109,7 +109,7 @@ class ChargeEquilibration(VariationalPotential):
         """Charge of each atom, e; differentiable."""
         return self.settled(structure, neighbors).charges
 
-    def settled(self, structure: Structure, neighbors: Neighbors) -> Flow:
+    def settled(self, structure: Structure, neighbors: Neighbors) -> ChargeFlow:
         """The charges, and the chemical potential of charge."""
         real = self._real(structure)
         n = jnp.sum(real)
@@ -130,9 +130,9 @@ class ChargeEquilibration(VariationalPotential):
         force = -(of_none + product(even))
         y = solve(product, force, solver=self.solver, project=project, precondition=precondition)
         q = even + y
-        return Flow(q, jnp.sum(real * slope(q)) / n)
+        return ChargeFlow(q, jnp.sum(real * slope(q)) / n)
 
-    def energy_with(self, hidden: Flow, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
+    def energy_with(self, hidden: ChargeFlow, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
         q, potential = hidden
         excess = self.total_charge - jnp.sum(q)
         return self._unconstrained(q, structure, neighbors) + potential * excess

@@ -55,7 +55,7 @@ class Edges(NamedTuple):
         return total / (1 + add(self.envelope))[:, None]
 
 
-class AbstractLayer:
+class EquilibriumLayer:
     """One round of messages with one fixed point."""
 
     @abstractmethod
@@ -73,7 +73,7 @@ class AbstractLayer:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contracting(AbstractLayer):
+class Contracting(EquilibriumLayer):
     """tanh of a mixture whose rows add up to less than `factor`."""
 
     factor: float = 0.9
@@ -99,7 +99,7 @@ class Contracting(AbstractLayer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Subhomogeneous(AbstractLayer):
+class Subhomogeneous(EquilibriumLayer):
     """A power of a mixture of positive numbers."""
 
     degree: float = 0.5
@@ -132,7 +132,7 @@ class EquilibriumNetwork:
     """
 
     cutoff: float
-    layer: AbstractLayer
+    layer: EquilibriumLayer
 
     def __call__(
         self,
@@ -185,7 +185,7 @@ def equilibrium_network(
     elements: tuple[str, ...],
     cutoff: float = 5.0,
     *,
-    layer: AbstractLayer | None = None,
+    layer: EquilibriumLayer | None = None,
     features: int = 8,
     bumps: int = 6,
     seed: int = 0,
@@ -198,8 +198,8 @@ def equilibrium_network(
         features: numbers of each atom. bumps: Gaussians that distances are seen through.
     """
     hint = "Write layer=Contracting(0.9) or Subhomogeneous(0.5)."
-    chosen: AbstractLayer = layer or Contracting()
-    instance("layer", chosen, AbstractLayer, hint)
+    chosen: EquilibriumLayer = layer or Contracting()
+    instance("layer", chosen, EquilibriumLayer, hint)
     whole("features", features, at_least=1)
     whole("bumps", bumps, at_least=1)
     rng = np.random.default_rng(seed)

@@ -12,9 +12,8 @@ phi = 1/r gives B1 = 1/r³ and B2 = 3/r⁵. Screened by Gaussians, phi = erfc(al
 
     B_n = [(2n - 1) B_n-1 + (2 alpha²)^n / (alpha sqrt(pi)) exp(-alpha² r²)] / r².
 
-A taper S(r²) that ends it at the cutoff has, with D = d/(r dr) = 2 d/d(r²),
-
-    phi S:      B0 S,       B1 S - B0 DS,       B2 S - 2 B1 DS + B0 DDS.
+A taper S ends each of them at the cutoff: B0 S, B1 S, B2 S. These do not belong to one phi; those of phi S
+have terms with the derivatives of S, which couple distant dipoles more strongly than near ones.
 
 Thole. Two points so close that their clouds overlap polarise each other less. With u³ = r³ / sqrt(a_i a_j), a
 being polarizabilities, and a cloud ~ exp(-t u³), B1 of a dipole loses exp(-t u³) / r³, and B2 loses
@@ -105,18 +104,12 @@ def screened(r: Values, alpha: Float[Array, ""]) -> Kernels:
 
 def _tapered(b: Kernels, r: Values, cutoff: float) -> Kernels:
     # S = 1 - t⁵ (126 - 420 t + 540 t² - 315 t³ + 70 t⁴), flat to the fourth derivative at t = 0 and 1,
-    # where t runs linearly in r². Its slope is -630 t⁴ (1 - t)⁴.
+    # where t runs linearly in r²
     begin, end = (ONSET * cutoff) ** 2, cutoff**2
     t = jnp.clip((r * r - begin) / (end - begin), 0.0, 1.0)
-    D = 2 / (end - begin)
     polynomial = 126 - t * (420 - t * (540 - t * (315 - 70 * t)))
     S = 1 - t**5 * polynomial
-    bump = t * (1 - t)
-    DS = -630 * bump**4 * D
-    DDS = -2520 * bump**3 * (1 - 2 * t) * D * D
-    first = b.first * S - b.charges * DS
-    second = b.second * S - 2 * b.first * DS + b.charges * DDS
-    return Kernels(b.charges * S, first, second)
+    return Kernels(b.charges * S, b.first * S, b.second * S)
 
 
 class PolarizedPairs(PairsOfAtoms):

@@ -154,15 +154,8 @@ def advance(
     return jax.lax.while_loop(unfinished, step, (walker, jnp.asarray(0)))
 
 
-def search_line(
-    scene: Scene, walker: Walker, p: Vector, max_step: float
-) -> tuple[Vector, Array, Vector, Array]:
-    """Go along p, shortened to `max_step` and to what the list allows, then to a third until the merit falls.
-
-    Returns:
-        new point, merit, gradient, and whether a lower point was found.
-    Source: backtracking with Armijo's condition, Nocedal and Wright, Numerical Optimization, 3.1.
-    """
+def longest_step(scene: Scene, walker: Walker, p: Vector, max_step: float) -> Array:
+    """The part of p that may be gone at once: at most 1."""
     n = scene.landscape.coordinates.reference.n_atoms
     longest = scene.longest_move(p)
     strain = jnp.max(jnp.abs(p[3 * n :]), initial=0.0) / scene.landscape.coordinates.length
@@ -174,6 +167,19 @@ def search_line(
     t = jnp.minimum(
         t, jnp.where(jnp.isfinite(room), 0.99 * room, 1e300) / jnp.maximum(scene.reach_of(p), 1e-300)
     )
+    return t
+
+
+def search_line(
+    scene: Scene, walker: Walker, p: Vector, max_step: float
+) -> tuple[Vector, Array, Vector, Array]:
+    """Go along p, shortened to `max_step` and to what the list allows, then to a third until the merit falls.
+
+    Returns:
+        new point, merit, gradient, and whether a lower point was found.
+    Source: backtracking with Armijo's condition, Nocedal and Wright, Numerical Optimization, 3.1.
+    """
+    t = longest_step(scene, walker, p, max_step)
     slope = walker.gradient @ p
     # Differences of energies near convergence are rounding: then a smaller gradient decides.
     rounding = 1e-13 * (jnp.abs(walker.value) + 1.0)

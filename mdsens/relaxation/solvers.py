@@ -4,7 +4,7 @@ from mdsens.checks import nearest
 from mdsens.errors import InputError
 from mdsens.relaxation.fire import FIRE, JaxMDFIRE
 from mdsens.relaxation.lbfgs import LBFGS
-from mdsens.relaxation.newton import NewtonCG
+from mdsens.relaxation.newton import DampedNewton, NewtonCG
 from mdsens.relaxation.plan import AbstractRelaxer, AutoRelaxer
 
 SOLVERS: dict[str, type[AbstractRelaxer]] = {
@@ -12,6 +12,7 @@ SOLVERS: dict[str, type[AbstractRelaxer]] = {
     "fire": FIRE,
     "lbfgs": LBFGS,
     "newton": NewtonCG,
+    "damped-newton": DampedNewton,
     "jaxmd-fire": JaxMDFIRE,
 }
 

@@ -1,0 +1,1 @@
+"""States in equilibrium that are more than a minimum."""
