@@ -279,16 +279,16 @@ class _EditProblem:
     def _system(self, state: _EditState) -> "_LeastNorm":
         here = self.at(state.delta)
         found = self.targets.by_weights(here, self.vector, state.found.memory)
-        rows, missing = [found.jacobian], [-found.residuals]
+        count, missing = len(found.residuals), [-found.residuals]
+        # the one copy of all rows that there is: filled and projected in place
+        A = np.empty((count + len(self.wanted), self.vector.size))
+        A[:count] = found.jacobian
         if self.kept is not None:
-            kept = self.kept.rows(here, state.memories)
-            assert kept.rows is not None
-            rows.append(kept.rows)
+            kept = self.kept.rows(here, state.memories, out=A[count:])
             missing.append(self.wanted - kept.values)
-        A = np.concatenate(rows)
         if self.rank is not None:
             self.subspace = self.subspace or LowRank.of(self.vector, found.jacobian, self.rank)
-            A = self.subspace.project(A)
+            self.subspace.project(A, out=A)
         b = np.concatenate(missing) + A @ state.delta
         return _LeastNorm(A, b, tuple(row.name for row in found.rows))
 
@@ -324,13 +324,12 @@ class _LeastNorm:
         Raises:
             InputError: a target that no weight moves.
         """
-        lengths = np.linalg.norm(self.A, axis=1)
-        for name, length in zip(self.names, lengths, strict=False):
-            if length == 0:
+        size, b, inverse = self._scaled
+        for name, square in zip(self.names, np.diag(self._products), strict=False):
+            if square == 0:
                 raise InputError(f"no weight that may change moves {name}: leave it out, or raise the rank.")
-        A, b, inverse = self._scaled
         y = inverse @ b
-        delta = A.T @ y
+        delta = self.A.T @ (y / size)
         total = float(delta @ delta) or 1.0
         whole_length = np.linalg.norm(theta)
         costs = []
@@ -341,17 +340,24 @@ class _LeastNorm:
 
     def across(self, delta: np.ndarray) -> np.ndarray:
         """The shortest step from a change to one that meets all conditions."""
-        A, b, inverse = self._scaled
-        return A.T @ (inverse @ (b - A @ delta))
+        size, b, inverse = self._scaled
+        left = b - (self.A @ delta) / size
+        return self.A.T @ (inverse @ left / size)
 
     @functools.cached_property
-    def _scaled(self) -> tuple[Rows, np.ndarray, np.ndarray]:
-        """Rows of length one, b with them, and G^-1: units do not matter. Rows that are nothing stay so."""
-        lengths = np.linalg.norm(self.A, axis=1)
+    def _products(self) -> np.ndarray:
+        return self.A @ self.A.T
+
+    @functools.cached_property
+    def _scaled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lengths of the rows, b over them, and G^-1 of rows of length one: units do not matter.
+
+        Rows that are nothing stay so. The rows themselves are not copied.
+        """
+        lengths = np.sqrt(np.diag(self._products))
         size = np.where(lengths > 0, lengths, 1.0)
-        A = self.A / size[:, None]
-        inverse = np.linalg.pinv(A @ A.T, rcond=DEPENDENT, hermitian=True)
-        return A, self.b / size, inverse
+        G = self._products / np.outer(size, size)
+        return size, self.b / size, np.linalg.pinv(G, rcond=DEPENDENT, hermitian=True)
 
 
 def label_shifts(before: Potential, after: Potential, structures: Sequence[Structure]) -> LabelShifts:

@@ -66,13 +66,12 @@ class KeptValues(NamedTuple):
     """Rows that are held, at some weights.
 
     Attributes:
-        values: in eV, eV/Å, and units of the properties. rows: d values / d weights; None if not asked for.
+        values: in eV, eV/Å, and units of the properties.
         memories: relaxed states by name of the crystal.
         relaxations: how many it took.
     """
 
     values: Float[np.ndarray, "rows"]
-    rows: Rows | None
     memories: Mapping[str, Memory]
     relaxations: int
 
@@ -92,24 +91,27 @@ class KeptRows:
 
     def values(self, potential: Potential, memories: Mapping[str, Memory]) -> KeptValues:
         """Values alone."""
-        return self._all(potential, memories, derivatives=False)
+        return self._all(potential, memories, None)
 
-    def rows(self, potential: Potential, memories: Mapping[str, Memory]) -> KeptValues:
-        """Values and their derivatives."""
-        return self._all(potential, memories, derivatives=True)
+    def rows(self, potential: Potential, memories: Mapping[str, Memory], out: Rows) -> KeptValues:
+        """Values, and d values / d weights into `out`."""
+        return self._all(potential, memories, out)
 
-    def _all(self, potential: Potential, memories: Mapping[str, Memory], derivatives: bool) -> KeptValues:
-        parts = [self._of_structures(potential)] if self.batch is not None else []
-        rows = [self._rows_of_structures(potential)] if self.batch is not None and derivatives else []
+    def _all(self, potential: Potential, memories: Mapping[str, Memory], out: Rows | None) -> KeptValues:
+        parts = [] if self.batch is None else [self._of_structures(potential)]
+        done = sum(len(part) for part in parts)
+        if out is not None:
+            self._rows_of_structures(potential, out[:done])
         after = {}
         for name, term in self.crystals.items():
-            memory = memories.get(name, {})
+            memory, derivatives = memories.get(name, {}), out is not None
             found = term.by_weights(potential, self.vector, memory, derivatives, self.room)
             after[name] = found.memory
             parts.append(found.residuals)
-            rows.append(found.jacobian)
-        together = np.concatenate(rows) if derivatives else None
-        return KeptValues(np.concatenate(parts), together, after, len(after))
+            if out is not None:
+                out[done : done + len(found.jacobian)] = found.jacobian
+            done += len(found.residuals)
+        return KeptValues(np.concatenate(parts), after, len(after))
 
     def _of_structures(self, potential: Potential) -> np.ndarray:
         assert self.batch is not None
@@ -121,18 +123,20 @@ class KeptRows:
             values += [float(energy) / n, *held]
         return np.array(values)
 
-    def _rows_of_structures(self, potential: Potential) -> np.ndarray:
-        assert self.batch is not None
+    def _rows_of_structures(self, potential: Potential, out: Rows) -> None:
+        if self.batch is None:
+            return
         theta = jnp.asarray(self.vector.values(potential))
-        most = max(1, *(len(c) for c in self.combinations))
-        found = []
+        most, done = max(1, *(len(c) for c in self.combinations)), 0
         for k, combinations in enumerate(self.combinations):
             one = jax.tree.map(lambda leaf, k=k: leaf[k : k + 1], self.batch)
             filled = np.zeros((most, one.forces[0].size))
             filled[: len(combinations), : combinations.shape[1]] = combinations
             energy, forces = _slopes(potential, self.vector, theta, one, jnp.asarray(filled))
-            found += [np.asarray(energy)[None], np.asarray(forces)[: len(combinations)]]
-        return np.concatenate(found)
+            end = done + 1 + len(combinations)
+            out[done] = np.asarray(energy)
+            out[done + 1 : end] = np.asarray(forces)[: len(combinations)]
+            done = end
 
 
 def batch_of(structures: Sequence[Structure], potential: Potential) -> LabelledBatch:

@@ -109,11 +109,16 @@ class LowRank(NamedTuple):
             )
         return cls(vector, tuple(bases))
 
-    def project(self, rows: Rows) -> Rows:
-        """The part of each row that lies within the subspace."""
-        result = np.zeros_like(rows)
+    def project(self, rows: Rows, out: Rows | None = None) -> Rows:
+        """The part of each row that lies within the subspace.
+
+        Args:
+            out: where it goes, such as the rows themselves: a hundred of them have a gigabyte.
+        """
+        result = np.empty_like(rows) if out is None else out
         for basis, shape, place in zip(self.bases, self.vector.shapes, self.vector.slices, strict=True):
             if basis is None:
+                result[:, place] = 0.0
                 continue
             matrices = rows[:, place].reshape(len(rows), *shape)
             inside = basis @ (basis.T @ matrices)
