@@ -86,9 +86,13 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def quartz() -> ms.Structure:
-    """Nine atoms of the left-handed crystal (P3_2 21), as measured."""
+    """Nine atoms of the crystal P3_2 21, as measured.
+
+    Half a turn about the threefold axis changes the sign of C14: a is along -x, where it is negative, as in
+    the tables.
+    """
     a, c = EDGES["a"], EDGES["c"]
-    cell = np.array([[a, 0, 0], [-a / 2, a * np.sqrt(3) / 2, 0], [0, 0, c]])
+    cell = np.array([[-a, 0, 0], [a / 2, -a * np.sqrt(3) / 2, 0], [0, 0, c]])
     silicon, oxygen = orbit(SILICON), orbit(OXYGEN)
     places = np.concatenate([silicon, oxygen]) @ cell
     return ms.Structure.create(places, ["Si"] * len(silicon) + ["O"] * len(oxygen), cell=cell)
