@@ -3,7 +3,7 @@
 from mdsens.campaign.driver import CampaignReport, run
 from mdsens.campaign.inputs import InputFile, InputSet
 from mdsens.campaign.kinds import GivenTask
-from mdsens.campaign.local import local
+from mdsens.campaign.machine import local
 from mdsens.campaign.plan import CampaignPlan, read_plan
 from mdsens.campaign.receipts import Receipt
 from mdsens.campaign.table import CampaignResult, CampaignStatus, CampaignTable, collect, load, status

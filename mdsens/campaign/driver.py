@@ -126,6 +126,7 @@ class _Driver:
         self.folder = folder
         self.executor = executor or InThisProcess()
         self.window = 1 if executor is None else window
+        self.chunk = window  # tasks of a list, where it is not known how many come
         self.max_attempts = whole("max_attempts", max_attempts, at_least=1)
         self.retry_failed = retry_failed
         self.on_receipt = on_receipt
@@ -160,7 +161,7 @@ class _Driver:
                 self.folder.keep_list([_line(task) for task in chunk])
             self._feed(tasks)
         else:
-            for chunk in chunks(tasks, self.window):
+            for chunk in chunks(tasks, self.chunk):
                 self.folder.keep_list([_line(task) for task in chunk])
                 self._feed(chunk)
         while self.out or self.later:

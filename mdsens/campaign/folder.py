@@ -45,7 +45,7 @@ class CampaignFolder:
             CampaignError: it holds something else, or results of another schema. WriteError.
         """
         folder = cls(Path(path))
-        if folder.path.is_dir() and not folder._mark.is_file() and any(folder.path.iterdir()):
+        if folder._others():
             raise CampaignError(
                 f"'{path}' holds other files, and no campaign: name another folder, which may not exist yet."
             )
@@ -79,6 +79,16 @@ class CampaignFolder:
     @property
     def _mark(self) -> Path:
         return self.path / MARK
+
+    def _others(self) -> bool:
+        """Whether something lies here that is no campaign."""
+        if not self.path.exists() or self._mark.is_file():
+            return False
+        if not self.path.is_dir():
+            return True
+        there = [file.name for file in self.path.iterdir()]
+        # another driver may be writing the mark at this moment
+        return any(not name.endswith(MARK) for name in there) and not self._mark.is_file()
 
     # --- where things are
 

@@ -96,16 +96,22 @@ def _with_files(content: Mapping[str, Any], files: _FilesOf) -> dict[str, Any]:
     if (files.folder / content["potential"]).is_file():
         placed["potential"] = files.take(content["potential"])
     if "structures" in content:
-        tables = content["structures"].items()
-        placed["structures"] = {key: {**table, "file": files.take(table["file"])} for key, table in tables}
+        placed["structures"] = {
+            key: _placed_structure(table, files) for key, table in content["structures"].items()
+        }
     if "data" in content:
         data = dict(content["data"])
         many = isinstance(data["file"], list)
-        data["file"] = [files.take(name) for name in (data["file"] if many else [data["file"]])]
+        names = data["file"] if many else [data["file"]]
+        data["file"] = [files.take(name) for name in names]
         if "topology" in data:
             data["topology"] = files.take(data["topology"])
         placed["data"] = data
     return placed
+
+
+def _placed_structure(table: Mapping[str, Any], files: _FilesOf) -> dict[str, Any]:
+    return {**table, "file": files.take(table["file"])}
 
 
 def compute_fit(given: GivenTask) -> Content:
@@ -153,12 +159,11 @@ def _text(potential: Potential) -> str | None:
 
 
 def _numbers_of_fit(result: FitResult, unseen: Dataset, shifted: bool) -> Content:
-    numbers = {"loss": (result.loss, "1")}
+    numbers: dict[str, tuple[float, str]] = {"loss": (result.loss, "1")}
     if len(unseen):
         judged = parity(result.potential, unseen, shift_energies=shifted)
-        numbers |= {
-            f"unseen_{name}_rmse": (points.rmse, points.unit) for name, points in judged.kinds().items()
-        }
+        for name, points in judged.kinds().items():
+            numbers[f"unseen_{name}_rmse"] = points.rmse, points.unit
     names, values = list(numbers), [value for value, _ in numbers.values()]
     return {"names": names, "units": [unit for _, unit in numbers.values()], "values": values}
 
@@ -190,7 +195,8 @@ def flow_task(
                 f"'{key}' is no option of a flow.{nearest(key, FLOW)} There are {', '.join(FLOW)}."
             )
     read = {"data": data, "topology": topology}
-    files = {key: InputSet.of([InputFile.read(path)]) for key, path in read.items()}
+    found = {key: InputFile.read(path) for key, path in read.items()}
+    files = {key: InputSet.of([file]) for key, file in found.items()}
     return Task(kind="flow", options=options, files=files, name=name, tags=tags or {})
 
 

@@ -304,7 +304,9 @@ def parameter_sets(content: Mapping[str, Any], form: Potential, folder: Path) ->
         raise InputError(f"{' and '.join(ways)} are given: choose one way to make parameter sets.")
     common = _numbers(content.get("set", {}), "set")
     made = {"sets": _listed, "grid": _grid, "samples": _samples}
-    sets = made[ways[0]](content[ways[0]], form, folder) if ways else [ParameterSet("", {})]
+    sets = [ParameterSet("", {})]
+    for way in ways:
+        sets = made[way](content[way], form, folder)
     found = [ParameterSet(one.name, {**common, **one.values}, one.tags) for one in sets]
     _check_values(form, found)
     return found
@@ -315,9 +317,10 @@ def _check_values(form: Potential, sets: Sequence[ParameterSet]) -> None:
     names = {name: None for one in sets for name in one.values}
     entries = dict(zip(names, find_entries(form, names), strict=True))
     for one in sets:
-        inside = [entries[name].lower < value < entries[name].upper for name, value in one.values.items()]
-        if not all(inside):
-            replace_parameters(form, one.values)  # raises, and says which
+        for name, value in one.values.items():
+            entry = entries[name]
+            if not entry.lower < value < entry.upper:
+                replace_parameters(form, one.values)  # raises, and says which
 
 
 def _numbers(table: Any, where: str) -> dict[str, float]:

@@ -149,7 +149,11 @@ def _read_database(
 
 
 def _plain(pairs: Mapping[str, Any]) -> Tags:
-    return {str(k): v if isinstance(v, (str, int, float)) else str(v) for k, v in pairs.items()}
+    return {str(key): value if _is_tag(value) else str(value) for key, value in pairs.items()}
+
+
+def _is_tag(value: Any) -> bool:
+    return isinstance(value, (str, int, float))
 
 
 def _read_pair(
@@ -166,13 +170,14 @@ def _read_pair(
         except (MDSensError, OSError) as error:
             found.unreadable[str(file)] = str(error)
             return
-    name = str(table.get("name") or f"{Path(table['start']).stem}-{Path(table['end']).stem}")
+    stems = [Path(table[key]).stem for key in ("start", "end")]
+    name = str(table.get("name") or "-".join(stems))
     found.add(name, structures, _tags(table, where))
 
 
 def _tags(table: Mapping[str, Any], where: str) -> Tags:
     tags = table.get("tags", {})
-    plain = isinstance(tags, Mapping) and all(isinstance(v, (str, int, float)) for v in tags.values())
+    plain = isinstance(tags, Mapping) and all(map(_is_tag, tags.values()))
     if not plain:
         raise InputError(f"{where}.tags = {tags!r}: give a table of texts and numbers.")
     return dict(tags)

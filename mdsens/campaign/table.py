@@ -372,7 +372,11 @@ def writer_of(path: Path) -> Callable[[CampaignTable, Path, bool], None]:
 
 
 def _heads(table: CampaignTable) -> list[str]:
-    return [f"{name} ({table.units[name]})" if table.units.get(name) else name for name in table.columns]
+    return [_head(name, table.units.get(name, "")) for name in table.columns]
+
+
+def _head(name: str, unit: str) -> str:
+    return f"{name} ({unit})" if unit else name
 
 
 def _write_csv(table: CampaignTable, path: Path, overwrite: bool) -> None:

@@ -64,7 +64,7 @@ class Task:
         put("structure", _plain_structures(self.structure))
         if self.potential is not None:
             put("potential", potential_files(self.potential))
-        put("params", {str(k): number(f"params.{k}", v) for k, v in self.params.items()})
+        put("params", _numbers(self.params))
         put("options", dict(self.options))
         put("tags", dict(self.tags))
         _check(self)
@@ -108,6 +108,10 @@ class Task:
         return task
 
 
+def _numbers(params: Mapping[str, float]) -> dict[str, float]:
+    return {str(name): number(f"params.{name}", value) for name, value in params.items()}
+
+
 def _plain_structures(given: Any) -> dict[str, PlainStructure]:
     if given is None:
         return {}
@@ -135,10 +139,8 @@ def _check(task: Task) -> None:
         return
     for name in task.options:
         if name not in kind.options:
-            raise InputError(
-                f"'{name}' is no option of a task '{task.kind}'.{nearest(name, kind.options)} There are "
-                f"{', '.join(kind.options)}."
-            )
+            hint, known = nearest(name, kind.options), ", ".join(kind.options)
+            raise InputError(f"'{name}' is no option of a task '{task.kind}'.{hint} There are {known}.")
     if kind.needs_potential and task.potential is None:
         raise InputError(f"a task '{task.kind}' needs a potential: a name, a file, or an object.")
     _check_structures(task, kind.structures)
@@ -152,7 +154,6 @@ def _check_structures(task: Task, wanted: tuple[str, ...] | None) -> None:
     if wanted is None and not names:
         raise InputError(f"a task '{task.kind}' needs a structure, or several by name.")
     if wanted is not None and names != set(wanted):
-        raise InputError(
-            f"a task '{task.kind}' takes structures called {' and '.join(wanted) or 'nothing: it has none'}, "
-            f"and {', '.join(sorted(names)) or 'none'} were given."
-        )
+        takes = " and ".join(wanted) or "nothing: it has none"
+        given = ", ".join(sorted(names)) or "none"
+        raise InputError(f"a task '{task.kind}' takes structures called {takes}, and {given} were given.")

@@ -6,6 +6,7 @@ stay when worker, driver and engine are gone.
 
 import errno
 import shutil
+import socket
 import time
 import traceback
 from pathlib import Path
@@ -48,7 +49,7 @@ def run_task(
     _require_version(version)
     turn_on_float64()
     whole("max_attempts", max_attempts, at_least=1)
-    folder = CampaignFolder.made(out)
+    folder = CampaignFolder.made(out) if version is None else _seen(out)
     found = folder.receipt(task.key)
     if found is not None:
         return found.again().to_dict()
@@ -69,6 +70,16 @@ def turn_on_float64() -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+
+
+def _seen(out: str | Path) -> CampaignFolder:
+    """The folder that the sender has made; a worker that sees another disk would write where nobody looks."""
+    if not Path(out).is_dir():
+        raise CampaignError(
+            f"the worker on {socket.gethostname()} does not see the folder '{out}': let it lie on a disk "
+            "that all machines have under one path."
+        )
+    return CampaignFolder.there(out)
 
 
 def _require_version(version: str | None) -> None:
@@ -128,6 +139,7 @@ def _exhausted(task: Task, folder: CampaignFolder, attempts: int) -> Receipt:
     )
     receipt = receipt_of(task, FAILED, error=error, attempts=attempts)
     folder.finish(receipt)
+    shutil.rmtree(folder.scratch(task.key), ignore_errors=True)
     return receipt
 
 

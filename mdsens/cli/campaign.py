@@ -103,6 +103,7 @@ def campaign_collect(
     debug: options.Debug = False,
 ) -> None:
     """All numbers of a campaign as one table: a row for each task, and of batches for each structure."""
+    options.turn_on_float64()
     from mdsens.campaign import collect
     from mdsens.campaign.table import writer_of
     from mdsens.io.files import check_free
@@ -130,7 +131,7 @@ def _executor(text: str | None, workers: str) -> Make:
     if text is None:
         return _none
     if text == "local":
-        from mdsens.campaign.local import local, require_dask
+        from mdsens.campaign.machine import local, require_dask
 
         require_dask()
         return lambda: local(_workers(workers))

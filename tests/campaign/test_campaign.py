@@ -181,6 +181,24 @@ def test_a_full_disk_stops_the_campaign_and_is_no_fault_of_the_task(tmp_path):
     assert not list((tmp_path / "out").rglob("*.attempt"))
 
 
+def test_a_disk_that_fills_while_a_result_is_written_stops_the_campaign(tmp_path, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(WriteError, match="No space left on device"):
+            run([number_task(1)], tmp_path / "out")
+    assert status(tmp_path / "out").left == 1
+    assert run([number_task(1)], tmp_path / "out").done == 1
+
+
+def test_a_worker_that_does_not_see_the_folder_makes_none(tmp_path):
+    with pytest.raises(CampaignError, match="does not see the folder"):
+        run_task(number_task(1), tmp_path / "nowhere", version=ms.__version__)
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_result_whose_file_is_gone_is_computed_again(tmp_path):
     task = number_task(3)
     run([task], tmp_path / "out")
@@ -282,4 +300,4 @@ def test_tasks_may_come_one_by_one_and_a_driver_holds_no_more_than_its_window(tm
     driver_of = lambda: made[-1]
     report = run((number_task(x) for x in range(9)), tmp_path / "out", Counting(), window=3)
     assert report.done == 9 and max(out) <= 2  # before each is handed out
-    assert status(tmp_path / "out").total == 9 and os.listdir(tmp_path / "out" / "lists")
+    assert status(tmp_path / "out").total == 9 and len(os.listdir(tmp_path / "out" / "lists")) == 3
