@@ -8,9 +8,11 @@ from mdsens.fitting.keeping import KeptProperties
 from mdsens.fitting.matrix_free import MatrixFreeFit, MatrixFreeProgress, fit_matrix_free
 from mdsens.fitting.parity import Parity, ParityPoints, parity
 from mdsens.fitting.result import FitResult
+from mdsens.fitting.single_loop import LoopProgress, SingleLoop, single_loop
 from mdsens.fitting.space import FitVariable, GaussianPrior, ParameterSpace
 from mdsens.fitting.targets import RelaxedTargets, Target, TargetStructure
 from mdsens.fitting.terms import FitTerm, TermRow, TermValue
+from mdsens.fitting.thermal_targets import ThermalTarget, ThermalTargets
 from mdsens.fitting.train_potential import TrainedPotential, load_trained, train_potential
 
 __all__ = [
@@ -30,20 +32,25 @@ __all__ = [
     "GaussianPrior",
     "Identifiability",
     "LabelTolerances",
+    "LoopProgress",
     "MatrixFreeFit",
     "MatrixFreeProgress",
     "ParameterSpace",
     "Parity",
     "ParityPoints",
     "RelaxedTargets",
+    "SingleLoop",
     "Target",
     "TargetStructure",
     "TermRow",
     "TermValue",
+    "ThermalTarget",
+    "ThermalTargets",
     "TrainedPotential",
     "fit",
     "fit_matrix_free",
     "load_trained",
     "parity",
+    "single_loop",
     "train_potential",
 ]

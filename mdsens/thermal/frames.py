@@ -169,16 +169,25 @@ def _with_lists(
             return neighbors_of(potential, one, 0.0, capacity)
         return find_neighbors(one, reach, 0.0, capacity)
 
+    stack = lambda *arrays: jnp.stack(arrays)
     structures = [frames.at(int(k)) for k in places]
+    if reach is None and _serves_all(potential):
+        one = listed(structures[0], capacity)
+        spread = lambda array: jnp.broadcast_to(array, (len(places), *array.shape))
+        return jax.tree.map(stack, *structures), jax.tree.map(spread, one), one.capacity
     lists = [listed(one, capacity) for one in structures]
     shapes = {one.capacity for one in lists}
     if len(shapes) > 1:
         capacity = Capacity(*(max(sizes) for sizes in zip(*shapes, strict=True)))
         made = zip(structures, lists, strict=True)
         lists = [near if near.capacity == capacity else listed(one, capacity) for one, near in made]
-    stack = lambda *arrays: jnp.stack(arrays)
     stacked = jax.tree.map(stack, *lists)
     return jax.tree.map(stack, *structures), stacked, lists[0].capacity
+
+
+def _serves_all(potential: Potential) -> bool:
+    """One list is that of all frames: it holds all pairs of a cluster, or nobody looks at it."""
+    return bool(np.isinf(potential.cutoff)) or not getattr(potential, "uses_neighbors", True)
 
 
 @eqx.filter_jit
