@@ -45,7 +45,8 @@ class FIRE(AbstractStepper):
     guarded: bool = eqx.field(static=True, default=False)
 
     def start(self, w: Array) -> FIREMemory:
-        return FIREMemory(jnp.zeros_like(w), jnp.asarray(self.dt), jnp.asarray(self.a_start), jnp.asarray(0))
+        dt, a = jnp.asarray(self.dt, float), jnp.asarray(self.a_start, float)
+        return FIREMemory(jnp.zeros_like(w), dt, a, jnp.asarray(0, int))
 
     def step(self, scene: Scene, walker: Walker) -> Walker:
         pushed = self.pushed(walker.memory, -walker.gradient)
@@ -131,7 +132,8 @@ class JaxMDFIRE(AbstractStepper):
 
     def start(self, w: Vector) -> Any:
         init, _ = self._minimizer(lambda R, **_: jnp.zeros_like(R))
-        return init(w[:, None])
+        # of the types that `step` returns, whose program then serves for all
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), init(w[:, None]))
 
     def step(self, scene: Scene, walker: Walker) -> Walker:
         _, apply = self._minimizer(lambda R, **_: -scene.value_and_gradient(R[:, 0])[1][:, None])

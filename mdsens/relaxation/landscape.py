@@ -27,7 +27,7 @@ from mdsens.structure import Structure
 
 Vector = Float[Array, "unknowns"]
 
-LEAST_ROW = 20  # places in a row of a Hessian, so that small structures share programs
+LEAST_ROW = 20  # places in a row of a Hessian
 
 
 class Landscape(eqx.Module):
@@ -87,10 +87,13 @@ class Landscape(eqx.Module):
         work = jax.vjp(lambda c: replaced(self, c)._work(w, replaced(self, c).target), chosen)[1]
         return jax.tree.map(jnp.subtract, of_energy, work(v[-self.n_strains :])[0])
 
-    def assembled(self, w: Vector) -> BorderedMatrix | None:
+    def assembled(self, w: Vector, least_row: int = LEAST_ROW) -> BorderedMatrix | None:
         """The Hessian at w written down, where that pays and the potential knows how; else None.
 
         Only for a Hessian that is symmetric.
+
+        Args:
+            least_row: places in a row at least, so that small structures share programs.
         """
         structure = structure_at(self.coordinates, w)
         found = self.potential.hessian_blocks(structure, self._nearest(structure))
@@ -101,7 +104,7 @@ class Landscape(eqx.Module):
             F = np.asarray(self.coordinates.split(w)[1])
             blocks = F @ blocks @ F.T
         n_atoms = structure.n_atoms
-        least = min(n_atoms, LEAST_ROW)
+        least = min(n_atoms, least_row)
         shared = lambda needed: coarse_slots(max(needed, least))
         width_for = shared if n_atoms <= COARSE_ATOMS else in_steps_of_four
         core = BlockMatrix.of(found.i, found.j, blocks, n_atoms, width_for)

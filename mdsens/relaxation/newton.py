@@ -51,7 +51,7 @@ class NewtonCG(AbstractStepper):
     max_inner: int = eqx.field(static=True, default=400)
 
     def start(self, w: Vector) -> Array:
-        return jnp.asarray(jnp.inf)  # norm of the gradient one step ago
+        return jnp.asarray(jnp.inf, float)  # norm of the gradient one step ago
 
     def step(self, scene: Scene, walker: Walker) -> Walker:
         norm = jnp.linalg.norm(walker.gradient)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from mdsens.checks import instance, number, whole
 from mdsens.errors import InputError, NotConvergedError
-from mdsens.ghosts import first, list_with_ghosts, list_without_ghosts, padded, without_ghosts
+from mdsens.ghosts import first, list_with_ghosts, list_without_ghosts, padded, with_ghosts, without_ghosts
 from mdsens.implicit.linear import AbstractLinearSolver
 from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential, check_elements, require_potential
@@ -80,7 +80,9 @@ class Relaxed(eqx.Module):
 
     @property
     def _with_ghosts(self) -> tuple[Structure, Neighbors]:
-        structure = padded(self.potential, self.structure)
+        # as many as there were in the relaxation, whose programs are compiled
+        size = self.equilibrium.landscape.coordinates.reference.n_atoms
+        structure = with_ghosts(self.structure, size) if self.potential.ghosts else self.structure
         return structure, list_with_ghosts(self.neighbors, structure)
 
 

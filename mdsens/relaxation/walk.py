@@ -20,7 +20,7 @@ from mdsens.potentials.base import Potential
 from mdsens.quantities import check_finite, concrete, evaluate, neighbors_of
 from mdsens.relaxation.coordinates import Coordinates
 from mdsens.relaxation.equilibrium import Equilibrium, default_skin, gauge_of, preconditioner_of, structure_at
-from mdsens.relaxation.landscape import Landscape, Vector, residuals, room
+from mdsens.relaxation.landscape import LEAST_ROW, Landscape, Vector, residuals, room
 from mdsens.relaxation.plan import AbstractPlan
 from mdsens.relaxation.precondition import ElasticPreconditioner, grid_of
 from mdsens.relaxation.scene import (
@@ -211,9 +211,17 @@ class Walk:
         """With the Hessian of where the walk is, if the stepper wants it written down and it can be."""
         landscape = self.scene.landscape
         possible = self.problem.potential.twice_differentiable and landscape.symmetric
-        matrix = landscape.assembled(self.walker.w) if stepper.wants_matrix and possible else None
+        wanted = stepper.wants_matrix and possible
+        matrix = landscape.assembled(self.walker.w, self._least_row) if wanted else None
         scene = dataclasses.replace(self.scene, matrix=matrix)
         return dataclasses.replace(self, scene=scene, assembled_at=self.steps, outdated=False)
+
+    @property
+    def _least_row(self) -> int:
+        # Where lists keep the shape that many structures need, so shall the Hessian: neighbors of neighbors
+        # are seldom twice as many as the pairs that a list with its skin holds.
+        shared = self.problem.capacity is not None
+        return max(LEAST_ROW, 2 * self.scene.landscape.neighbors.width) if shared else LEAST_ROW
 
     def _preconditioner(self, stepper: AbstractStepper) -> ElasticPreconditioner | None:
         """Of the Hessian that the stepper will meet."""
@@ -353,8 +361,8 @@ class Seen(NamedTuple):
 def _seen(scene: Scene, walker: Walker) -> Seen:
     landscape = scene.landscape
     numbers = _numbers(landscape, walker.w, walker.value, walker.gradient)
-    *measures, placed, finite = np.asarray(numbers).tolist()
-    return Seen(*measures, bool(placed), bool(finite))
+    fmax, stress, residual, room, volume, placed, finite = np.asarray(numbers).tolist()
+    return Seen(fmax, stress, residual, room, volume, bool(placed), bool(finite))
 
 
 @compiled_soon

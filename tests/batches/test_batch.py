@@ -11,7 +11,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
 from mdsens.batches.work import BatchProgress
+from mdsens.ghosts import with_ghosts
 from mdsens.relaxation import memory
+from mdsens.relaxation.relax import problem_of
+from mdsens.relaxation.walk import Walk
 
 NAMES = ("energy", "volume")
 PARAMETERS = ("epsilon", "lambda")
@@ -166,6 +169,21 @@ def test_other_numbers_of_atoms_compile_nothing():
     with compilations() as compiled:
         ms.relax_batch(silicon(), [crystal(2, seed=4), crystal(1, seed=5), crystal(seed=6)], fmax=1e-8)
     assert compiled == []
+
+
+def test_energies_of_a_state_are_asked_of_the_program_of_its_size():
+    few = with_ghosts(crystal(4, seed=1), 8)  # four atoms have a size of their own
+    relaxed = ms.relax(silicon(), few, max_steps=1, throw=False, check_minimum=False)
+    asked, _ = relaxed._with_ghosts
+    assert relaxed.structure.n_atoms == 4 and asked.n_atoms == 8
+    assert_allclose(relaxed.energy, ms.energy(silicon(), relaxed.structure), rtol=1e-14)
+
+
+def test_a_walk_of_many_has_room_for_the_hessians_of_all():
+    capacity = ms.find_neighbors(crystal(seed=1), 4.0).capacity
+    alone, shared = (Walk.begin(problem_of(silicon(), crystal(seed=1), capacity=c)) for c in (None, capacity))
+    width = shared.scene.landscape.neighbors.width
+    assert alone._least_row < shared._least_row == 2 * width
 
 
 def test_numbers_that_depend_on_the_atoms_are_refused_for_the_systems_that_differ():

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import references
 from ase.build import bulk
 from compilations import compilations
@@ -31,3 +32,10 @@ def test_relaxation_and_gradient_compile_once_for_a_size():
         again = [once(1.21, 1), once(1.19, 2)]
     assert len({first, *again}) == 3  # they are different problems
     assert compiled == []
+
+
+@pytest.mark.parametrize("stepper", [ms.FIRE(), ms.LBFGS(), ms.NewtonCG(), ms.JaxMDFIRE()], ids=repr)
+def test_a_stepper_that_goes_on_meets_the_program_that_it_began_with(stepper):
+    # numbers of weak type are another type to JAX than those that a compiled loop returns
+    memory = stepper.start(jnp.zeros(6))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(memory))
