@@ -29,7 +29,7 @@ from mdsens.structure import Structure
 from mdsens.thermal.frames import Callback, Expanded, FrameFunction, energy, measure_frames
 from mdsens.thermal.observables import chosen
 from mdsens.thermal.point import ThermalObservable, ThermalPoint
-from mdsens.thermal.result import ThermalAverages
+from mdsens.thermal.result import ArrayGrid, ThermalAverages
 from mdsens.units import BOLTZMANN, GPA
 
 if TYPE_CHECKING:
@@ -258,6 +258,7 @@ def _result(
         frames=len(ensemble.frames),
         effective_samples=counted.samples,
         inefficiency=counted.inefficiency,
+        grids={o.names[0]: ArrayGrid(np.array(o.grid), o.grid_unit) for o in wanted if o.grid},
         **found._asdict(),
     )
 

@@ -257,7 +257,12 @@ def chosen(observables: Any, structure: Structure) -> tuple[ThermalObservable, .
         raise InputError(f"no observables are given: name some of {', '.join(TEXTS)}.")
     constants = [item for item in items if isinstance(item, str) and CONSTANT.fullmatch(item)]
     others = [_one(item, structure) for item in items if item not in constants]
-    return (*others, elastic_constants(constants)) if constants else tuple(others)
+    found = [*others, elastic_constants(constants)] if constants else others
+    names = [name for observable in found for name in observable.names]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two observables are called '{name}': ask for one of them at a time.")
+    return tuple(found)
 
 
 def _one(item: Any, structure: Structure) -> ThermalObservable:

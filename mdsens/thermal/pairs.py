@@ -80,7 +80,7 @@ class MeanPairs:
 def radial_distribution(
     r_max: float, bins: int = 60, between: Sequence[str] | None = None
 ) -> ThermalObservable:
-    """g(r), an array with one number for each shell; the shells are `histogram.edges` of its function.
+    """g(r), an array with one number for each shell; its `grid` are the middles of the shells.
 
     Args:
         r_max: where the last shell ends, Å.
@@ -93,7 +93,10 @@ def radial_distribution(
     counts = whole("bins", bins, at_least=1)
     species = None if between is None else _numbers(between)
     histogram = PairHistogram(reach, counts, species)
-    return ThermalObservable(("rdf",), ("1",), MeanPairs(histogram), (histogram,), bulk=True)
+    edges = histogram.edges
+    middles = tuple(((edges[1:] + edges[:-1]) / 2).tolist())
+    plain = ThermalObservable(("rdf",), ("1",), MeanPairs(histogram), (histogram,), bulk=True)
+    return dataclasses.replace(plain, grid=middles, grid_unit="Å")
 
 
 def _numbers(between: Sequence[str]) -> tuple[int, int]:

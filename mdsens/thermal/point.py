@@ -70,6 +70,7 @@ class ThermalObservable:
             measured in every frame. Hashable.
         cell: None, or what it asks of the ensemble: "held" or "moving".
         bulk: it asks for a structure that is periodic in three directions.
+        grid: where the numbers of an array stand, for figures and files; its unit is that of `grid_unit`.
     """
 
     names: tuple[str, ...]
@@ -78,3 +79,5 @@ class ThermalObservable:
     measures: tuple[FrameFunction, ...] = ()
     cell: str | None = None
     bulk: bool = False
+    grid: tuple[float, ...] = ()
+    grid_unit: str = ""

@@ -1,6 +1,8 @@
 """Averages with their derivatives and error bars, for people and for other programs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,13 @@ class AverageWithError(NamedTuple):
     error: Any
 
 
+class ArrayGrid(NamedTuple):
+    """Where the numbers of an array stand, and the unit of these places."""
+
+    places: Float[np.ndarray, " numbers"]
+    unit: str
+
+
 class ThermalAverages(NamedTuple):
     """Averages over an ensemble; arrays of observables are laid end to end.
 
@@ -45,6 +54,7 @@ class ThermalAverages(NamedTuple):
         frames: how many there were.
         effective_samples: how many independent ones would tell as much, of the mean energy.
         inefficiency: frames that count as one because they remember each other.
+        grids: of arrays by name, where their numbers stand: the distances of a radial distribution.
     """
 
     names: tuple[str, ...]
@@ -60,6 +70,7 @@ class ThermalAverages(NamedTuple):
     frames: int
     effective_samples: float
     inefficiency: float
+    grids: Mapping[str, ArrayGrid] = MappingProxyType({})
     second: Float[np.ndarray, "numbers variables variables"] | None = None
     second_errors: Float[np.ndarray, "numbers variables variables"] | None = None
 
@@ -148,6 +159,7 @@ class ThermalAverages(NamedTuple):
         content["shapes"] = [",".join(map(str, shape)) for shape in self.shapes]
         texts = ("names", "units", "variables", "variable_units")
         content |= {name: list(getattr(self, name)) for name in texts}
+        content["grids"] = {name: Quantity(*grid) for name, grid in self.grids.items()}
         for name, axes in AXES.items():
             if content[name] is not None:
                 content[name] = Quantity(content[name], "", axes)
@@ -174,6 +186,8 @@ def _typed(content: dict[str, Any]) -> dict[str, Any]:
         found[name] = tuple(str(text) for text in found[name])
     texts = [str(text) for text in found["shapes"]]
     found["shapes"] = tuple(tuple(int(k) for k in text.split(",") if k) for text in texts)
+    grids = found.get("grids", {})
+    found["grids"] = {name: ArrayGrid(grid.value, grid.unit) for name, grid in grids.items()}
     found["frames"] = int(found["frames"])
     for name in ("effective_samples", "inefficiency"):
         found[name] = float(found[name])

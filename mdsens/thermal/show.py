@@ -149,8 +149,9 @@ def _bars(axes: Any, found: ThermalAverages, names: list[str]) -> None:
 
 def _curve(axes: Any, found: ThermalAverages, name: str) -> None:
     value, error = found[name]
-    places = np.arange(len(value))
+    grid = found.grids.get(name)
+    places = np.arange(len(value)) if grid is None else grid.places
     axes.plot(places, value, color="C0")
     axes.fill_between(places, value - error, value + error, color="C0", alpha=0.3)
-    axes.set_xlabel("place")
+    axes.set_xlabel("number" if grid is None else f"place, {grid.unit}")
     axes.set_ylabel(name)

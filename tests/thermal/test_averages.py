@@ -189,7 +189,7 @@ def test_pressure_is_that_of_stress_and_ideal_gas(shaken):
     assert_allclose(found, GPA * (of_potential + ideal), rtol=1e-10)
 
 
-def test_pairs_of_a_perfect_crystal_stand_at_its_distances():
+def test_pairs_of_a_perfect_crystal_stand_at_its_distances(tmp_path):
     frames = np.repeat(np.asarray(ARGON.positions)[None], 12, axis=0)
     cold = ms.Ensemble.of_frames(LJ, ARGON, frames, temperature=1.0)
     g = cold.average("rdf(r_max=5.6, bins=56)", parameters=())["rdf"].value
@@ -199,6 +199,12 @@ def test_pairs_of_a_perfect_crystal_stand_at_its_distances():
     assert_allclose(counted[37], 12.0, rtol=1e-9)
     assert_allclose(counted[[52, 53]].sum(), 6.0, rtol=1e-9)
     assert_allclose(counted.sum(), 18.0, rtol=1e-9)
+    found = cold.average("rdf(r_max=5.6, bins=56)", parameters=())
+    assert found.grids["rdf"].unit == "Å" and found.grids["rdf"].places[37] == pytest.approx(3.75)
+    found.to_hdf5(tmp_path / "rdf.h5")
+    again = ms.ThermalAverages.from_hdf5(tmp_path / "rdf.h5")
+    assert_allclose(again.grids["rdf"].places, found.grids["rdf"].places)
+    assert found.plot(tmp_path / "rdf.png").axes[0].get_xlabel() == "place, Å"
     by_name = ms.thermal.radial_distribution(5.6, 56, between=("Ar", "Ar"))
     assert_allclose(cold.average(by_name, parameters=())["rdf"].value, g, rtol=1e-12)
 
@@ -214,6 +220,8 @@ def test_pairs_of_a_perfect_crystal_stand_at_its_distances():
         (3.0, "an observable is"),
         ("C17", "no thermal observable 'C17'"),
         ("thermal_expansion", "the cell was held: sample with pressure=0.0"),
+        (["energy", "energy"], "two observables are called 'energy'"),
+        (["rdf(r_max=3)", "rdf(r_max=4)"], "two observables are called 'rdf'"),
         ("rdf(r=3)", "rdf has no argument 'r'"),
         ("rdf(r_max=-1)", "r_max = -1: it must be finite and above 0"),
         ("rdf(r_max=4, between=[Ar])", "give two chemical symbols"),
