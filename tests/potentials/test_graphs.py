@@ -51,6 +51,44 @@ def test_the_volume_of_a_relaxed_crystal_follows_all_weights_by_one_adjoint(pote
     assert gradient.params["layers"][0]["mix"].shape == (3, 3) and gradient.params["rounds"] == 2
 
 
+def shift_of_a_neighbor(potential, states):
+    structure, _ = states["structure"]
+    return (structure.positions[3, 0] - structure.positions[0, 0],)
+
+
+def test_certified_derivatives_by_weights_are_those_of_relaxing_again(potential, crystal):
+    shift = ms.Observable(names=("shift",), units=("Å",), function=shift_of_a_neighbor)
+    names = ["core", "layers.1.mix[0][2]"]
+    how = {"cell": "isotropic", "fmax": 1e-12, "solver": ms.NewtonCG()}
+    observed = ["volume", shift, "C44"]
+    report = ms.sensitivities(
+        observed, potential, crystal, parameters=names, second_order=False, check_minimum=True, **how
+    )
+    assert report.certificate["structure"].is_minimum
+    theta = dict(zip(names, report.theta, strict=True))
+
+    def relaxed_again(name, step):
+        moved = ms.replace_parameters(potential, {name: theta[name] + step})
+        state = ms.relax(moved, crystal, **how)
+        x = np.asarray(state.structure.positions)
+        C = ms.observables.elastic_constants(moved, state)
+        return np.array([ms.volume(state.structure), x[3, 0] - x[0, 0], C[3, 3] * ms.units.GPA])
+
+    for k, name in enumerate(names):
+        step = 1e-3 * abs(theta[name])
+        slopes = [(relaxed_again(name, h) - relaxed_again(name, -h)) / (2 * h) for h in (step, 2 * step)]
+        wanted = (4 * slopes[0] - slopes[1]) / 3
+        found = report.clamped[:, k] + report.relaxation[:, k]
+        # extrapolated, differences err by the fourth power of the step
+        assert_allclose(found, wanted, rtol=1e-6, err_msg=name)
+
+
+def test_a_cutoff_within_which_more_pairs_lie_than_a_list_holds_is_refused(potential, crystal):
+    far = GraphPotential(network, random_params(), 3000.0, ("Si", "O"))
+    with pytest.raises(InputError, match=r"pairs .* lie within 3000 Å .*Take a cutoff below"):
+        ms.energy(far, crystal)
+
+
 def test_sensitivities_by_selected_weights_and_along_directions(potential, crystal):
     relaxed = ms.relax(potential, crystal, solver=ms.NewtonCG())
     names = ["core", "layers.1.mix[0][2]"]
