@@ -166,7 +166,7 @@ def single_loop(
         potential = loop.update(crowd.ensemble(potential))
         if progress is not None:
             progress(loop.progress(t + 1, count))
-    return _finish(loop, crowd, whole("rest", rest, at_least=2))
+    return _finish(loop, crowd, whole("rest", rest, at_least=4))
 
 
 class _Crowd:
@@ -244,7 +244,7 @@ class _Loop:
         self.z = self._moved()
         potential = self.space.at(self.z)
         self.recent.append(ensemble)
-        self.path.append(self.space.values(self.z))
+        self.path.append(self.z)
         self.averages.append(self.mean)
         self.shares.append(self._share(potential))
         return potential
@@ -261,7 +261,8 @@ class _Loop:
         r = (self.mean - self.wanted) / self.tolerances
         J = self.space.pull(self.z, self.slope / self.tolerances[:, None])
         A = J.T @ J
-        A += DAMPING * np.linalg.eigvalsh(A)[-1] * np.eye(len(A))
+        largest = np.linalg.eigvalsh(A)[-1]
+        A += DAMPING * largest * np.eye(len(A))
         step = -self.rate * np.linalg.solve(A, J.T @ r)
         lower, upper = self.space.bounds
         short = np.clip(step, -LONGEST, LONGEST)
@@ -274,19 +275,15 @@ class _Loop:
 
     def progress(self, update: int, updates: int) -> LoopProgress:
         """What a caller sees."""
-        values = dict(zip(self.space.names, self.path[-1].tolist(), strict=True))
+        now = self.space.values(self.z).tolist()
+        values = dict(zip(self.space.names, now, strict=True))
         return LoopProgress(update, updates, self.mean, values, self.shares[-1])
 
 
 def _finish(loop: _Loop, crowd: _Crowd, rest: int) -> SingleLoop:
     """Parameters at their mean over the last third, and averages while they rest."""
-    path = np.array(loop.path)
-    last = path[-max(1, len(path) // 3) :]
-    logs = np.array([variable.log for variable in loop.space.variables])
-    size = np.array([variable.size for variable in loop.space.variables])
-    of_logs = size * np.exp(np.log(np.where(logs, last / size, 1.0)).mean(0))
-    mean = np.where(logs, of_logs, last.mean(0))
-    z = np.array([v.z(value) for v, value in zip(loop.space.variables, mean, strict=True)])
+    third = max(1, len(loop.path) // 3)
+    z = np.mean(loop.path[-third:], axis=0)
     potential = loop.space.at(z)
     shown = []
     for _ in range(rest):
@@ -298,7 +295,7 @@ def _finish(loop: _Loop, crowd: _Crowd, rest: int) -> SingleLoop:
     return SingleLoop(
         potential=potential,
         names=loop.space.names,
-        path=path,
+        path=np.array([loop.space.values(z) for z in loop.path]),
         averages=np.array(loop.averages),
         shares=np.array(loop.shares),
         settled=settled,
@@ -310,4 +307,4 @@ def _finish(loop: _Loop, crowd: _Crowd, rest: int) -> SingleLoop:
 
 
 def _errors(series: np.ndarray) -> np.ndarray:
-    return standard_errors(series, 1) if len(series) > 1 else np.full(series.shape[1], np.nan)
+    return standard_errors(series, 1)

@@ -112,9 +112,8 @@ class ThermalTargets:
         tolerances = np.array([target.tolerance for target in self.targets])
         off = found.values[places] - np.array([target.value for target in self.targets])
         slopes = found.derivatives[places, : len(parameters)]
-        return TermValue(
-            off / tolerances, slopes / tolerances[:, None], rows, memory, relaxations=int(sampled)
-        )
+        jacobian = slopes / tolerances[:, None]
+        return TermValue(off / tolerances, jacobian, rows, memory, relaxations=int(sampled))
 
     def ensemble(self, potential: Potential, memory: Memory) -> tuple[Ensemble, Memory, bool]:
         """An ensemble of the potential, what is kept of the one that was sampled, and whether it was now."""

@@ -259,8 +259,10 @@ def _stiffness(ensemble: Ensemble, structure: Structure) -> Float[np.ndarray, " 
     species = np.asarray(structure.species)
     n = len(species)
     k = np.zeros(n)
+    kT = BOLTZMANN * ensemble.temperature
     for z in np.unique(species):
-        k[species == z] = 3 * BOLTZMANN * ensemble.temperature / squares[species == z].mean()
+        same = species == z
+        k[same] = 3 * kT / squares[same].mean()
     # a shift takes one atom's share of the motion
     return k * (1 - 1 / n)
 

@@ -78,6 +78,30 @@ def test_frequencies_of_atoms_on_springs_are_those_of_their_dynamical_matrix():
     assert_allclose(E(u + 0.7), E(u), rtol=1e-12)
 
 
+def first_square(potential, states):
+    u = states["structure"].structure.positions - CRYSTAL.positions
+    return (u[0, 0] ** 2, u[0, 0] * u[1, 0])
+
+
+def test_atoms_of_a_harmonic_crystal_spread_as_the_inverse_of_its_hessian():
+    # <u u> = kT H^+: with H = kappa n_c (N 1 - 1 1^T) along each axis, H^+ = (1 - 1 1^T / N) / (kappa n_c N)
+    kT, kappa = BOLTZMANN * T, 0.05
+    noise = np.random.default_rng(3).normal(size=(600, 4, 3))
+    u = (noise - noise.mean(1, keepdims=True)) * np.sqrt(kT / (4 * kappa * AXES))
+    ensemble = frames(np.asarray(CRYSTAL.positions) + u)
+    spread = ms.Observable(("xx", "xy"), ("Å²", "Å²"), first_square)
+    found = ensemble.average([spread, "heat_capacity", "energy"])
+    exact = kT / (4 * kappa) * np.array([3 / 4, -1 / 4])
+    for name, value in (("xx", exact[0]), ("xy", exact[1])):
+        assert abs(found[name].value - value) < 3 * found[name].error < value * np.sign(value)
+        for variable, slope in (("kappa", -value / kappa), ("temperature", value / T)):
+            response, error = found.derivative(name, variable)
+            assert abs(response - slope) < 3 * error < 3 * abs(slope)
+    # nine modes, and the momenta of twelve coordinates
+    capacity, error = found["heat_capacity"]
+    assert abs(capacity - (9 + 12) / 2 * BOLTZMANN) < 3 * error < BOLTZMANN * 3
+
+
 def frames(positions):
     potential = Network(0.05)
     return ms.Ensemble.of_frames(potential, CRYSTAL, positions, temperature=T)
