@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from mdsens.cli import options
+from mdsens.cli.progress import counting_bar
 from mdsens.errors import InputError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def batch(
     }
     keep: dict[str, Any] = {"output": output, "overwrite": overwrite}
     console = Console()
-    with _bar(console) as bar:
+    with counting_bar(console) as bar:
         watch = _Watch(bar, len(systems))
         if derivatives or differentiated:
             found = sensitivity_batch(form, systems, names, differentiated, progress=watch, **keep, **how)
@@ -140,16 +141,6 @@ class _Watch:
         if progress.failed:
             text += f", {progress.failed} failed"
         self.bar.update(self.task, completed=progress.done, description=text)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
 
 
 def _shown(found: "MeasuredBatch") -> Table:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from mdsens.checks import existing_file, nearest
 from mdsens.cli import options
+from mdsens.cli.progress import counting_bar
 from mdsens.errors import CampaignError, InputError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def campaign(
     tasks = read_plan(plan)
     for file, reason in tasks.unreadable.items():
         console.print(f"[red]left out[/] {escape(file)}: {escape(reason)}", soft_wrap=True)
-    with chosen() as engine, _bar(console) as bar:
+    with chosen() as engine, counting_bar(console) as bar:
         watch = _Watch(bar, len(tasks))
         how: dict[str, Any] = {"window": window, "retry_failed": retry_failed, "max_attempts": max_attempts}
         report = run(tasks, out, engine, on_receipt=watch, **how)
@@ -202,13 +203,3 @@ class _Watch:
         self.failed += receipt.status == "failed"
         text = f"{self.failed} failed" if self.failed else "tasks"
         self.bar.update(self.task, completed=self.ended, description=text)
-
-
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("[progress.description]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

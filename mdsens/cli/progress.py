@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from mdsens.relaxation.walk import RelaxationProgress
@@ -45,3 +46,14 @@ class LiveLine:
             )
 
         return show
+
+
+def counting_bar(console: Console) -> Progress:
+    """A bar that counts what is done of many, and says how long the others will take."""
+    return Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
