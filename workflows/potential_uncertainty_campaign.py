@@ -1,6 +1,6 @@
 """The ± of a fitted potential, by two ways: derivatives at the optimum, and a campaign of draws.
 
-    python workflows/potential_uncertainty_campaign.py                    # 200 draws, an hour on two cores
+    python workflows/potential_uncertainty_campaign.py                    # 200 draws, an hour on a busy core
     python workflows/potential_uncertainty_campaign.py --draws 20 --executor local
 
 Silicon by Stillinger and Weber is fitted to forces and energies of Tersoff's silicon, as one fits to density
@@ -14,8 +14,8 @@ barrier and the attempt frequency of its hop to the next site.
 All of it is one campaign: run the script again after it was cut off, and it goes on. Where the two differ by
 more than the error of the draws, an observable bends within the error of the parameters.
 
-Writes, in the folder of --output: campaign/ (every result), potential.toml, draws.csv, uncertainty.csv and
-potential_uncertainty.png.
+Writes, in the folder of --output: prepared.h5 and potential.toml (the fit, and where tasks begin), campaign/
+(every result), draws.csv, uncertainty.csv and potential_uncertainty.png.
 """
 
 import argparse
@@ -63,9 +63,9 @@ def main() -> None:
     options = parser.parse_args()
     out, overwrite, console = options.output, options.overwrite, Console(width=120)
 
-    potential, distribution = fitted(options.frames)
+    potential, distribution, states = prepared(out, options.frames, options.cells)
     console.print(parameter_table(distribution))
-    tasks = list(all_tasks(potential, distribution, options.cells, options.draws))
+    tasks = list(all_tasks(potential, distribution, states, options.draws))
     with Progress(console=console) as bar, engine(options.executor) as executor:
         line = bar.add_task("campaign", total=len(tasks))
         report = run(tasks, out / "campaign", executor, on_receipt=lambda _: bar.advance(line))
@@ -75,7 +75,6 @@ def main() -> None:
     found = propagated(table, potential, distribution)
     drawn = by_draws(table, found)
     console.print(found.table(), comparison(found, drawn))
-    ms.save_potential(potential, out / "potential.toml", overwrite=overwrite)
     found.to_csv(out / "uncertainty.csv", overwrite=overwrite)
     table.write(out / "draws.csv", overwrite=overwrite)
     with new_file(out / "potential_uncertainty.png", overwrite) as unfinished:
@@ -84,6 +83,34 @@ def main() -> None:
 
 
 # --- a potential with a distribution
+
+
+def prepared(out: Path, frames: int, cells: int) -> tuple[ms.Potential, ParameterDistribution, Any]:
+    """The fit and the states where all tasks begin; from files, if the script has run before.
+
+    The last bits of a fit or a relaxation may differ from run to run, and a task that differs in a bit is
+    another one. So what tasks are made of is kept, and a campaign that was cut off goes on.
+    """
+    kept, file = out / "prepared.h5", out / "potential.toml"
+    if not kept.is_file():
+        potential, distribution = fitted(frames)
+        bulk, vacancy, hop = states_at_rest(potential, cells)
+        of_draws = {
+            "names": list(distribution.names),
+            "mean": distribution.mean,
+            "factor": distribution.factor,
+        }
+        states = {"bulk": bulk, "vacancy": vacancy, "hop": hop}
+        ms.save_potential(potential, file, overwrite=True)
+        ms.write_hdf5(kept, {"distribution": of_draws, "states": states})
+    content = ms.read_hdf5(kept)
+    potential = ms.load_potential(file)
+    of_draws, states = content["distribution"], content["states"]
+    names = [str(name) for name in of_draws["names"]]
+    distribution = ParameterDistribution.from_factor(
+        potential, of_draws["factor"], names, mean=of_draws["mean"]
+    )
+    return potential, distribution, (states["bulk"], states["vacancy"], states["hop"])
 
 
 def fitted(frames: int) -> tuple[ms.Potential, ParameterDistribution]:
@@ -110,10 +137,13 @@ def parameter_table(distribution: ParameterDistribution) -> Table:
 
 
 def all_tasks(
-    potential: ms.Potential, distribution: ParameterDistribution, cells: int, draws: int
+    potential: ms.Potential,
+    distribution: ParameterDistribution,
+    states: tuple[ms.Structure, dict, dict],
+    draws: int,
 ) -> Iterator[Task]:
     """Three with derivatives at the optimum, and three for each draw."""
-    bulk, vacancy, hop = states_at_rest(potential, cells)
+    bulk, vacancy, hop = states
     names = {"parameters": list(FREE), "fmax": FMAX}
     mean = {"tags": {"part": "mean"}}
     yield bulk_task(potential, bulk, {}, kind="sensitivity", options=names, name="mean/bulk", **mean)
@@ -225,7 +255,7 @@ def by_draws(table, found: PropagatedUncertainty) -> MonteCarlo:
         there = np.isfinite(draws) & np.isfinite(column)
         values[draws[there].astype(int), i] = column[there]
     whole = np.isfinite(values).all(axis=1)
-    lost = dict.fromkeys(np.flatnonzero(~whole).tolist(), "a task of it failed")
+    lost = dict.fromkeys(np.flatnonzero(~whole).tolist(), "a task of it failed, or is not done")
     return MonteCarlo(found.observables, found.units, values[whole], lost)
 
 
@@ -260,6 +290,7 @@ def draw(found: PropagatedUncertainty, drawn: MonteCarlo) -> Figure:
         density = np.exp(-(((x - mean) / error) ** 2) / 2) / (error * np.sqrt(2 * np.pi))
         ax.plot(x, density, color="C0", label="J Σ Jᵀ")
         ax.set(xlabel=f"{found.observables[i].replace('_', ' ')} ({found.units[i]})", yticks=[])
+    axes[0].set_ylim(top=1.35 * axes[0].get_ylim()[1])  # room for the legend
     axes[0].legend(frameon=False, fontsize=8, loc="upper left")
     return drawing
 
