@@ -97,6 +97,7 @@ from mdsens.quantities import EnergyForcesStress, energy, energy_forces_stress, 
 from mdsens.relaxation.certificate import Certificate
 from mdsens.relaxation.equilibrium import Equilibrium, certify
 from mdsens.relaxation.fire import FIRE, JaxMDFIRE
+from mdsens.relaxation.gradient_flow import GradientFlow
 from mdsens.relaxation.lbfgs import LBFGS
 from mdsens.relaxation.newton import DampedNewton, NewtonCG
 from mdsens.relaxation.plan import AutoRelaxer
@@ -124,8 +125,8 @@ __all__ = [
     "ConjugateGradient",
     "Contracting",
     "Contraction",
-    "DampedShiftedForce",
     "DampedNewton",
+    "DampedShiftedForce",
     "Dataset",
     "Dense",
     "EAM",
@@ -140,6 +141,7 @@ __all__ = [
     "FixedPoint",
     "ForceShifted",
     "GaussianState",
+    "GradientFlow",
     "GraphPotential",
     "Gupta",
     "Halpern",

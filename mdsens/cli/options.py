@@ -30,6 +30,7 @@ class Solver(enum.StrEnum):
     LBFGS = "lbfgs"
     NEWTON = "newton"
     DAMPED_NEWTON = "damped-newton"
+    GRADIENT_FLOW = "gradient-flow"
     JAXMD_FIRE = "jaxmd-fire"
 
 

@@ -3,6 +3,7 @@
 from mdsens.checks import nearest
 from mdsens.errors import InputError
 from mdsens.relaxation.fire import FIRE, JaxMDFIRE
+from mdsens.relaxation.gradient_flow import GradientFlow
 from mdsens.relaxation.lbfgs import LBFGS
 from mdsens.relaxation.newton import DampedNewton, NewtonCG
 from mdsens.relaxation.plan import AbstractRelaxer, AutoRelaxer
@@ -13,6 +14,7 @@ SOLVERS: dict[str, type[AbstractRelaxer]] = {
     "lbfgs": LBFGS,
     "newton": NewtonCG,
     "damped-newton": DampedNewton,
+    "gradient-flow": GradientFlow,
     "jaxmd-fire": JaxMDFIRE,
 }
 
