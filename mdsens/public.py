@@ -39,6 +39,7 @@ from mdsens.implicit.contraction import (
 )
 from mdsens.implicit.iterations import Anderson, FixedPoint, Halpern, Iterated, Picard, find_fixed_point
 from mdsens.implicit.linear import ConjugateGradient, Dense
+from mdsens.implicit.steady import SteadyState, steady_state
 from mdsens.io.hdf5 import Quantity, RelaxedRecord, read_hdf5, read_relaxed, write_hdf5, write_relaxed
 from mdsens.io.structures import read_structure, read_trajectory
 from mdsens.io.trajectory import write_structure, write_trajectory
@@ -181,6 +182,7 @@ __all__ = [
     "Smooth",
     "SoftSphere",
     "Status",
+    "SteadyState",
     "StillingerWeber",
     "Structure",
     "Subhomogeneous",
@@ -256,6 +258,7 @@ __all__ = [
     "save_potential",
     "sensitivities",
     "sensitivity_batch",
+    "steady_state",
     "strain",
     "testing",
     "thermal",
