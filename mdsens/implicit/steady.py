@@ -152,7 +152,8 @@ def _checked(found: SteadyState, tolerance: float) -> SteadyState:
     if not bool(found.converged):
         raise NotConvergedError(
             f"dx/dt = f(x) did not come to rest in {int(found.steps)} steps, the time "
-            f"{float(found.time):.3g}: |f| = {float(found.speed):.1e}, above tolerance = {tolerance:.1e}; {advice}",
+            f"{float(found.time):.3g}: |f| = {float(found.speed):.1e}, above tolerance = {tolerance:.1e}; "
+            f"{advice}",
             found,
         )
     return found
