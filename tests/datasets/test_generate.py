@@ -5,11 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from broken_disks import FAULTS
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mdsens as ms
 from mdsens.datasets import Heat, Rattle, generate, read_dataset
-from mdsens.errors import InputError, OutputExistsError
+from mdsens.errors import InputError, OutputExistsError, WriteError
 
 SILICON = ms.load_potential("si-stillinger-weber-1985")
 
@@ -89,6 +90,19 @@ def test_a_run_ended_by_kill_9_loses_at_most_the_sample_it_was_at(tmp_path):
     resumed = generate(SILICON, diamond(), Rattle(0.1), count=4, output=file, resume=True)
     same(resumed, generate(SILICON, diamond(), Rattle(0.1), count=4))
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_data_that_cannot_be_written_are_said_and_the_last_good_file_stays(fault, tmp_path):
+    file, options = tmp_path / "a.h5", {"count": 4, "output": tmp_path / "a.h5"}
+    with pytest.raises(Stop):
+        generate(SILICON, diamond(), Rattle(0.1), progress=stop_after(2), **options)
+    before = file.read_bytes()
+    with fault(), pytest.raises(WriteError, match=r"a\.h5' cannot be written, and what stood there stays"):
+        generate(SILICON, diamond(), Rattle(0.1), resume=True, **options)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+    resumed = generate(SILICON, diamond(), Rattle(0.1), resume=True, **options)
+    same(resumed, generate(SILICON, diamond(), Rattle(0.1), count=4))
 
 
 def test_more_samples_can_be_asked_for_later(tmp_path):

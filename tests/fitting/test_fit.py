@@ -1,13 +1,12 @@
 """The loop of fits on terms that cost nothing: optimum, bounds, steps taken back, files, errors."""
 
-import contextlib
 import os
-import resource
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from broken_disks import FAULTS
 
 import mdsens as ms
 from mdsens.errors import (
@@ -167,28 +166,7 @@ def test_a_fit_that_is_killed_loses_at_most_the_step_it_was_in(tmp_path, request
     assert np.array_equal(resumed.z, whole.z)
 
 
-@contextlib.contextmanager
-def full_disk():
-    """No file may grow: writers meet an OSError, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextlib.contextmanager
-def folder_of_somebody_else():
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", refuse)
-        yield
-
-
-@pytest.mark.parametrize("fault", [full_disk, folder_of_somebody_else])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_checkpoint_that_cannot_be_written_is_said_and_leaves_the_last_good_one(fault, tmp_path):
     file = tmp_path / "fit.h5"
     fit(SPACE, Rosenbrock(), max_steps=2, checkpoint=file, throw=False)
