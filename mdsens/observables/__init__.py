@@ -9,7 +9,7 @@ from mdsens.observables.equation_of_state import (
     equation_of_state,
     fit_equation_of_state,
 )
-from mdsens.observables.geometry import angle, distance, tetrahedrality
+from mdsens.observables.geometry import angle, distance, steinhardt, tetrahedrality
 from mdsens.observables.named import (
     NAMED,
     cell_parameters,
@@ -72,6 +72,7 @@ __all__ = [
     "quasiharmonic_table",
     "rate",
     "stacking_fault_energy",
+    "steinhardt",
     "surface_energy",
     "tetrahedrality",
     "thermal_expansion",

@@ -29,7 +29,7 @@ from mdsens.observables.elastic import (
     measure_elastic,
     require_bulk,
 )
-from mdsens.observables.geometry import angle, distance, tetrahedrality
+from mdsens.observables.geometry import angle, distance, steinhardt, tetrahedrality
 from mdsens.observables.observable import Observable, State, States
 from mdsens.observables.phonons import gamma_phonon
 from mdsens.observables.planes import (
@@ -387,6 +387,7 @@ CALLS: dict[str, Callable[..., Observable]] = {
     "distance": distance,
     "angle": angle,
     "tetrahedrality": tetrahedrality,
+    "steinhardt": steinhardt,
     "cohesive_energy": cohesive_energy,
     "surface_energy": surface_energy,
     "stacking_fault_energy": stacking_fault_energy,
@@ -416,6 +417,7 @@ TEXTS = {
     "thermal_expansion(T=300, mesh=4)": "coefficient of expansion, 1/K; axes=True: along each axis",
     "cohesive_energy": "energy to pull the crystal apart, eV per atom",
     "distance(0, 1)": "of two atoms, Å; angle(0, 1, 2): at the middle one, °; tetrahedrality(0)",
+    "steinhardt(0, degree=6, neighbors=12)": "order of the nearest neighbors of an atom",
     "surface_energy": "of each surface of the state 'slab', J/m²",
     "stacking_fault_energy": "of the fault in the state 'fault', J/m²",
     "elastic_dipole": "tensor of the state 'defect', eV",

@@ -1,6 +1,7 @@
 """Bonds, angles, planes, dipoles and cohesion: closed forms, differences, what is refused."""
 
 import ase.build
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mdsens.observables import (
     elastic_dipole,
     named,
     stacking_fault_energy,
+    steinhardt,
     surface_energy,
     tetrahedrality,
 )
@@ -41,6 +43,69 @@ def test_bonds_of_a_crystal_are_those_of_the_nearest_images():
     found = measured(named(["angle(0, 1, 2)"])[0], structure=state)
     assert_allclose(np.cos(np.radians(found)), -1 / 3, atol=1e-12)
     assert_allclose(measured(tetrahedrality(3), structure=state), 1.0, atol=1e-12)
+
+
+# Mickel, Kapfer, Schröder-Turk, Mecke, J. Chem. Phys. 138, 044501 (2013), table I: neighbors, q_4, q_6
+PERFECT = {
+    "fcc": (12, 0.191, 0.575),
+    "hcp": (12, 0.097, 0.485),
+    "bcc": (8, 0.509, 0.629),
+    "sc": (6, 0.764, 0.354),
+}
+
+
+@pytest.mark.parametrize("lattice", PERFECT)
+def test_order_of_perfect_crystals_is_that_of_the_literature(lattice):
+    neighbors, *right = PERFECT[lattice]
+    c = {"c": 5.3 * np.sqrt(8 / 3)} if lattice == "hcp" else {}
+    # the smallest cell: all neighbors are images
+    state = at(ase.build.bulk("Ar", lattice, a=5.3, **c))
+    found = [measured(steinhardt(0, degree, neighbors), structure=state) for degree in (4, 6)]
+    assert_allclose(found, right, atol=6e-4)
+
+
+def test_order_is_the_length_of_the_mean_of_spherical_harmonics():
+    from scipy.special import sph_harm_y
+
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(0.3, seed=2)
+    (found,) = named(["steinhardt(1, degree=5, neighbors=7)"])
+    images = atoms.repeat(3)
+    center = 4 * 13 + 1
+    d = np.delete(images.positions - images.positions[center], center, axis=0)
+    x, y, z = d[np.argsort(np.linalg.norm(d, axis=1))[:7]].T
+    theta, phi = np.arccos(z / np.sqrt(x**2 + y**2 + z**2)), np.arctan2(y, x)
+    means = [np.mean(sph_harm_y(5, m, theta, phi)) for m in range(-5, 6)]
+    right = np.sqrt(4 * np.pi / 11 * np.sum(np.abs(means) ** 2))
+    assert_allclose(measured(found, structure=at(atoms)), right, rtol=1e-10)
+
+
+def test_order_is_a_target_whose_derivative_is_that_of_differences():
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.rattle(0.3, seed=2)
+    structure = ms.Structure.from_ase(atoms)
+    state = at(atoms)
+    bound = steinhardt(0, 6, 9).bound({"structure": state})
+    order = lambda x: bound.measure(ARGON, {"structure": State(structure.at(x), state.neighbors)})[0]
+    direction = np.random.default_rng(1).normal(size=(4, 3))
+    _, slope = jax.jvp(order, (structure.positions,), (jnp.asarray(direction),))
+    up, down = (float(order(structure.positions + h * direction)) for h in (1e-5, -1e-5))
+    assert_allclose(slope, (up - down) / 2e-5, rtol=1e-7)
+
+
+def test_neighbors_that_are_neighbors_by_accident_are_refused():
+    crystal = at(ase.build.bulk("Ar", "bcc", a=5.3))
+    with pytest.raises(
+        InputError, match=r"neighbor 12 of atom 0 and the next one .* ask for neighbors=8 or 14"
+    ):
+        steinhardt(0).bound({"structure": crystal})
+    with pytest.raises(InputError, match="ask for neighbors=8"):
+        steinhardt(0, 6, 3).bound({"structure": crystal})
+    with pytest.raises(InputError, match="there is no atom 5"):
+        steinhardt(5).bound({"structure": crystal})
+    for wrong in ({"degree": 0}, {"degree": 1.5}, {"neighbors": 0}):
+        with pytest.raises(InputError, match="give a whole number, 1 or more"):
+            steinhardt(0, **wrong)
 
 
 def test_the_bond_of_a_dimer_scales_with_sigma():
