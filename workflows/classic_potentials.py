@@ -43,7 +43,7 @@ class Setting:
         pairs: all forces are central, so that Cauchy's relation holds.
         cut: the interaction ends at a fixed distance that is no parameter.
         cells: cubic cells along an edge of the vacancy's cell.
-        temperature: K, of thermal expansion.
+        drawn: the neighbors of a vacancy move into it, to a state of less energy than the one without.
     """
 
     title: str
@@ -53,7 +53,12 @@ class Setting:
     pairs: bool = False
     cut: bool = False
     cells: int = 2
-    temperature: float = 300.0
+    drawn: bool = False
+
+    @property
+    def images(self) -> int:
+        """Of the band of a hop: a path among states without symmetry needs more."""
+        return 5 if self.lattice == "diamond" else 3
 
     @property
     def crystal(self) -> ms.Structure:
@@ -74,11 +79,11 @@ class Setting:
 
 
 SETTINGS = {
-    "si-stillinger-weber-1985": Setting("Stillinger-Weber, Si", "Si", "diamond", 5.431),
+    "si-stillinger-weber-1985": Setting("Stillinger-Weber, Si", "Si", "diamond", 5.431, drawn=True),
     "si-tersoff-1988-t3": Setting("Tersoff T3, Si", "Si", "diamond", 5.432),
     "si-edip-1998": Setting("EDIP, Si", "Si", "diamond", 5.430),
     "cu-gupta-1993": Setting("Gupta, Cu", "Cu", "fcc", 3.615, cut=True, cells=3),
-    "ar-lennard-jones": Setting("Lennard-Jones, Ar", "Ar", "fcc", 5.26, True, True, 3, 40.0),
+    "ar-lennard-jones": Setting("Lennard-Jones, Ar", "Ar", "fcc", 5.26, True, True, 3),
     "cu-morse": Setting("Morse, Cu", "Cu", "fcc", 3.6, True, True, 3),
     "mgo-lewis-catlow": Setting("Buckingham, MgO", "MgO", "rocksalt", 4.21, True, True),
 }
@@ -108,7 +113,7 @@ def of_the_vacancy(potential: ms.Potential, setting: Setting) -> Report:
 def of_the_hop(potential: ms.Potential, setting: Setting) -> Report:
     """Barrier of the hop of a neighbor into the vacancy, in a cell of the size of the crystal at rest."""
     bulk = ms.relax(potential, setting.crystal, cell="isotropic", fmax=TIGHT)
-    hop = ms.barrier(potential, *hop_of_a_neighbor(potential, setting), images=3)
+    hop = ms.barrier(potential, *hop_of_a_neighbor(potential, setting), images=setting.images)
     states = hop.states | {"bulk": bulk}
     height = HeightInTheCrystal(float(ms.volume(bulk.structure)))
     barrier = ms.Observable(("barrier",), ("eV",), height, ("initial", "saddle", "bulk"))
@@ -171,8 +176,9 @@ def nearest_atom(structure: ms.Structure, atom: int) -> int:
 def vacancy(potential: ms.Potential, setting: Setting) -> ms.Structure:
     """A cell without an atom; in an ionic crystal without two neighbors, so that no charge is missing."""
     whole = supercell(potential, setting)
-    pair = [0, nearest_atom(whole, 0)]
-    return without(whole, pair if setting.is_ionic else [0])
+    if setting.is_ionic:
+        return without(whole, [0, nearest_atom(whole, 0)])
+    return around_the_gap(without(whole, [0]), whole.positions[0], setting)
 
 
 def hop_of_a_neighbor(potential: ms.Potential, setting: Setting) -> tuple[ms.Structure, ms.Structure]:
@@ -182,7 +188,26 @@ def hop_of_a_neighbor(potential: ms.Potential, setting: Setting) -> tuple[ms.Str
     places = np.array(whole.positions)
     moved = places.copy()
     moved[neighbor] = places[0]
-    return without(whole, [0]), without(whole.at(moved), [0])
+    before = around_the_gap(without(whole, [0]), places[0], setting)
+    after = around_the_gap(without(whole.at(moved), [0]), places[neighbor], setting)
+    return before, after
+
+
+def around_the_gap(structure: ms.Structure, place: np.ndarray, setting: Setting) -> ms.Structure:
+    """Where silicon's four neighbors of a vacancy are drawn in, a start near there, without symmetry."""
+    import ase
+
+    if not setting.drawn:
+        return structure
+    atoms = structure.to_ase()
+    probe = atoms.copy()
+    probe.append(ase.Atom(setting.formula, place))
+    last, others = len(atoms), range(len(atoms))
+    vectors = probe.get_distances(last, others, mic=True, vector=True)
+    near = np.argsort(np.linalg.norm(vectors, axis=1))[:4]
+    atoms.positions[near] -= 0.2 * vectors[near]
+    atoms.rattle(0.02, seed=1)
+    return ms.Structure.from_ase(atoms)
 
 
 def has(setting: Setting, measurement: str) -> bool:
@@ -542,8 +567,11 @@ def tabulated(folder: Path, names: list[str], measurements: list[str]) -> dict[s
         task = progress.add_task("", total=len(jobs))
         for name, measurement in jobs:
             progress.update(task, description=f"{SETTINGS[name].title}: {measurement}")
-            report = computed(folder, name, measurement)
-            table[name] |= {row.observable: row for row in rows_of(report)}
+            try:
+                report = computed(folder, name, measurement)
+                table[name] |= {row.observable: row for row in rows_of(report)}
+            except ms.errors.MDSensError as error:
+                progress.console.print(f"{name}, {measurement}: left out. {error}")
             progress.advance(task)
     return {name: rows for name, rows in table.items() if rows}
 

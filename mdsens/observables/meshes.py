@@ -18,12 +18,13 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from mdsens.checks import short, whole
 from mdsens.errors import InputError
-from mdsens.observables.force_constants import Repetition
+from mdsens.observables.force_constants import Phi, Repetition
 from mdsens.observables.observable import State
 from mdsens.observables.primitive import PrimitiveCell
 from mdsens.observables.supercells import Supercell
 from mdsens.potentials.base import Potential
 from mdsens.relaxation.equilibrium import Equilibrium
+from mdsens.structure import Structure
 
 AT_REST = 1e-6  # of the largest omega^2
 
@@ -70,12 +71,16 @@ class WaveMesh:
 
     def matrices(self, potential: Potential, state: State) -> Complex[Array, "waves modes modes"]:
         """D of every wave, eV/Å²/u."""
+        phi = self.repetition.force_constants(potential, state)
+        return self.matrices_of(phi, state.structure)
+
+    def matrices_of(self, phi: Phi, structure: Structure) -> Complex[Array, "waves modes modes"]:
+        """The same out of force constants; of the structure the masses count."""
         repetition = self.repetition
-        phi = repetition.force_constants(potential, state)
         points = repetition.primitive.points(repetition.supercell.points)
         turns = np.einsum("qx,Rjx->qRj", np.array(self.waves), points)
         phases = jnp.asarray(np.exp(2j * np.pi * turns))
-        one = lambda phase: repetition.weighed(phi * phase[..., None], state.structure)
+        one = lambda phase: repetition.weighed(phi * phase[..., None], structure)
         return jax.vmap(one)(phases)
 
     @property

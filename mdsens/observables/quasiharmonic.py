@@ -13,17 +13,19 @@ The function of an observable takes one Newton step, e = e0 - J0^-1 G(e0), from 
 before, with J0 held: its value is e0 and its first derivative that of the solution. Coefficients of expansion
 are de/dT, relative to the length at T.
 
-Atoms stand on sites that symmetry fixes, so that they follow the strain: fcc, bcc, hcp, diamond, rock salt.
+Atoms on sites that symmetry fixes follow the strain: fcc, bcc, hcp, diamond, rock salt. Others come to
+rest in each strained cell, where E is lowest; what vibrations do to them within the cell is left out (zero
+static internal stress).
 
 A mode feels the volume by its Grueneisen parameter, gamma = - d ln(nu) / d ln(V).
 
 Source: Born, Huang, Dynamical Theory of Crystal Lattices (1954), section 4; Allen, Phys. Rev. B 92, 064106
-(2015).
+(2015); Taylor, Barrera, Allan, Barron, Phys. Rev. B 56, 14380 (1997), on atoms that settle.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -33,26 +35,123 @@ from jaxtyping import Array, Float
 
 from mdsens.checks import number
 from mdsens.errors import InputError, NotConvergedError
+from mdsens.neighbors import Neighbors
+from mdsens.observables.constants import Constants
 from mdsens.observables.crystal import conventional
 from mdsens.observables.dispersion import FindModes, Modes, Phonon, mode_numbers
 from mdsens.observables.elastic import require_bulk
+from mdsens.observables.force_constants import Phi
 from mdsens.observables.meshes import WaveMesh, mesh_of
 from mdsens.observables.observable import Observable, State, States
 from mdsens.observables.thermal import free_energy_of, oscillator_at
 from mdsens.observables.wave_vectors import wave_vector
 from mdsens.potentials.base import Potential
 from mdsens.relaxation.equilibrium import Equilibrium
-from mdsens.structure import volume
+from mdsens.structure import Structure, volume
 
 STEPS = 30  # of Newton's method, some five are needed
 SETTLED = 1e-11  # strain: the last step is shorter
 LARGEST = 0.05  # strain of one Newton step
+ORDERS = 3  # of derivatives: two by the strain, one by the parameters
+AT_REST = 1e-6  # of the largest curvature: shifts of the crystal
 STILL = 1e-5  # Å per unit strain: atoms that move less than this in the cell follow the strain
 UNIAXIAL = range(75, 195)  # space groups with one axis unlike the others
 ORTHORHOMBIC = range(16, 75)
 
 Strains = Float[Array, "strains"]
 Tensor = tuple[tuple[float, float, float], ...]
+
+
+Enthalpy = Callable[[Strains, Float[Array, ""]], Float[Array, ""]]
+
+
+def taylor_terms(function: Callable[[Strains], Any], e: Strains, order: int) -> list[Any]:
+    """A function at e, and its first and second derivatives if asked for: trees of arrays."""
+
+    def value(e: Strains) -> tuple[Any, Any]:
+        found = function(e)
+        return found, found
+
+    slope_and_value = jax.jacfwd(value, has_aux=True)
+    if order == 1:
+        slope, found = slope_and_value(e)
+        return [found, slope]
+
+    def both(e: Strains) -> tuple[Any, Any]:
+        slope, found = slope_and_value(e)
+        return slope, (slope, found)
+
+    curvature, (slope, found) = jax.jacfwd(both, has_aux=True)(e)
+    return [found, slope, curvature]
+
+
+def polynomial(terms: Sequence[Array], e: Strains) -> Array:
+    """f + f' e + e f'' e / 2, as far as there are terms; the last axes of derivatives are those of e."""
+    total = terms[0] + terms[1] @ e
+    return total if len(terms) == 2 else total + (terms[2] @ e) @ e / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Settling:
+    """Where atoms come to rest in a strained cell: they follow the strain, and then the forces.
+
+    From the solution u0 at one strain, with the Hessian K there, steps u - K^+ dE/du come one order closer to
+    the solution at another strain, of other parameters, each: three of them give it with three derivatives.
+
+    Attributes:
+        shift: u0, Å. inverse: K^+ off the shifts of the crystal and off fixed coordinates, Å²/eV. Arrays, or
+            constants.
+    """
+
+    shift: Any
+    inverse: Any
+
+    def settled(self, potential: Potential, neighbors: Neighbors, strained: Structure) -> Structure:
+        """The structure at rest."""
+        shift, inverse = (
+            one.array if isinstance(one, Constants) else one for one in (self.shift, self.inverse)
+        )
+        x = strained.positions + shift
+        for _ in range(ORDERS):
+            slope = _slope(potential, neighbors, strained, x)
+            x = x - (inverse @ slope.ravel()).reshape(x.shape)
+        return strained.at(x)
+
+    @property
+    def constant(self) -> "Settling":
+        """Compared by its numbers, for what is compiled."""
+        return Settling(Constants(self.shift), Constants(self.inverse))
+
+    @classmethod
+    def of(cls, potential: Potential, neighbors: Neighbors, strained: Structure, shift: Any) -> Self:
+        """Solved in plain numbers, from a shift nearby."""
+        free = np.ravel(~np.asarray(strained.fixed))
+        for _ in range(STEPS):
+            x = strained.positions + jnp.asarray(shift)
+            slope, K = _slope_and_hessian(potential, neighbors, strained, x)
+            inverse = np.linalg.pinv(np.where(free[:, None] & free, K, 0.0), rcond=AT_REST, hermitian=True)
+            step = -(inverse @ np.ravel(slope)).reshape(x.shape)
+            shift = shift + step
+            if np.abs(step).max() < SETTLED:
+                break
+        return cls(shift, inverse)
+
+
+def _numbers(given: Any) -> Array:
+    return given.array if isinstance(given, Constants) else given
+
+
+def _slope(potential: Potential, neighbors: Neighbors, structure: Structure, x: Array) -> Array:
+    return jax.grad(lambda x: potential.energy(structure.at(x), neighbors))(x)
+
+
+@eqx.filter_jit
+def _slope_and_hessian(
+    potential: Potential, neighbors: Neighbors, structure: Structure, x: Float[Array, "atoms 3"]
+) -> tuple[Float[Array, "atoms 3"], Float[Array, "unknowns unknowns"]]:
+    slope = lambda x: _slope(potential, neighbors, structure, x)
+    K = jax.jacfwd(slope)(x)
+    return slope(x), K.reshape(x.size, x.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +161,7 @@ class ThermalStrain:
     Attributes:
         basis: strains that are free. pressure: eV/Å³.
         strain: e0. inverse: J0^-1.
+        settling: where atoms come to rest at each strain; None where symmetry holds them.
     """
 
     temperature: float
@@ -70,30 +170,56 @@ class ThermalStrain:
     mesh: WaveMesh
     strain: tuple[float, ...] = ()
     inverse: tuple[tuple[float, ...], ...] = ()
+    settling: Settling | None = None
 
     def deformation(self, e: Strains) -> Float[Array, "3 3"]:
         """F = 1 + sum_k e_k B_k."""
         return jnp.eye(3) + jnp.einsum("k,kab->ab", e, jnp.array(self.basis))
 
-    def enthalpy(self, potential: Potential, state: State, e: Strains, T: Array) -> Float[Array, ""]:
-        """E + F_vib + p V of the strained cell, eV."""
-        structure = state.structure.deformed(self.deformation(e))
-        energy = potential.energy(structure, state.neighbors)
-        strained = State(structure, state.neighbors)
-        matrices = self.mesh.matrices(potential, strained)
-        F = free_energy_of(matrices, self.mesh, T, oscillator_at(self.temperature))
-        return energy + F + self.pressure * volume(structure)
+    def crystal(self, potential: Potential, state: State, e: Strains) -> Structure:
+        """The strained cell, with its atoms where they come to rest in it."""
+        strained = state.structure.deformed(self.deformation(e))
+        if self.settling is None:
+            return strained
+        return self.settling.settled(potential, state.neighbors, strained)
+
+    def parts(self, potential: Potential, state: State, e: Strains) -> tuple[Float[Array, ""], Phi]:
+        """E + p V of the strained cell, eV, and its force constants."""
+        structure = self.crystal(potential, state, e)
+        work = potential.energy(structure, state.neighbors) + self.pressure * volume(structure)
+        phi = self.mesh.repetition.force_constants(potential, State(structure, state.neighbors))
+        return work, phi
+
+    def near(self, potential: Potential, state: State, e: Strains, order: int) -> Enthalpy:
+        """E + F_vib + p V, eV, of a small further strain and a temperature: with `order` derivatives by it.
+
+        The potential is asked for the Taylor series of the force constants once. What is differentiated
+        again, by the strain, the temperature and both, are sums over small matrices.
+        """
+        terms = taylor_terms(lambda e: self.parts(potential, state, e), e, order)
+        one = oscillator_at(self.temperature)
+
+        def enthalpy(further: Strains, T: Float[Array, ""]) -> Float[Array, ""]:
+            work, phi = jax.tree.map(lambda *each: polynomial(each, further), *terms)
+            matrices = self.mesh.matrices_of(phi, state.structure)
+            return work + free_energy_of(matrices, self.mesh, T, one)
+
+        return enthalpy
 
     def forces(self, potential: Potential, state: State, e: Strains, T: Array) -> Strains:
         """G."""
-        merit = lambda e: self.enthalpy(potential, state, e, T)
-        return jax.jacfwd(merit)(e)
+        enthalpy = self.near(potential, state, e, 1)
+        return jax.grad(enthalpy)(jnp.zeros_like(e), T)
 
-    def stiffness(
+    def stiffness_and_push(
         self, potential: Potential, state: State, e: Strains, T: Array
-    ) -> Float[Array, "strains strains"]:
-        """J."""
-        return jax.jacfwd(lambda e: self.forces(potential, state, e, T))(e)
+    ) -> tuple[Float[Array, "strains strains"], Strains]:
+        """J, and dG/dT."""
+        enthalpy = self.near(potential, state, e, 2)
+        none = jnp.zeros_like(e)
+        G = jax.grad(enthalpy)
+        by_T = jax.jvp(lambda T: G(none, T), (T,), (jnp.ones_like(T),))[1]
+        return jax.jacfwd(G)(none, T), by_T
 
     def solution(self, potential: Potential, state: State, T: Array) -> Strains:
         """e, with its first derivative."""
@@ -128,9 +254,8 @@ class ExpansionCoefficients:
         assert expansion is not None
         T = jnp.asarray(expansion.temperature)
         e = expansion.solution(potential, state, T)
-        by_T = lambda T: expansion.forces(potential, state, e, T)
-        push = jax.jvp(by_T, (T,), (jnp.ones_like(T),))[1]
-        rate = -jnp.linalg.solve(expansion.stiffness(potential, state, e, T), push)
+        stiffness, push = expansion.stiffness_and_push(potential, state, e, T)
+        rate = -jnp.linalg.solve(stiffness, push)
         basis = jnp.array(expansion.basis)
         change = jnp.einsum("k,kab->ab", rate, basis)
         relative = change @ jnp.linalg.inv(expansion.deformation(e))
@@ -154,7 +279,6 @@ class FindExpansion:
         what = self.observable.names[0]
         state = states[self.function.state]
         require_bulk(state.structure, what)
-        _require_fixed_sites(state, what)
         mesh = WaveMesh.of(state, self.counts, what)
         basis = _axes(state, what) if self.by_axes else (_tensor(np.eye(3) / 3),)
         start = ThermalStrain(self.temperature, _pressure(state), basis, mesh)
@@ -170,8 +294,8 @@ def thermal_volume(T: float, mesh: Any = 4, axes: bool = False, state: str = "st
         mesh: waves along each reciprocal vector of the given cell.
         axes: the axes of the crystal expand by themselves; if False, all alike.
     Raises:
-        InputError: a negative temperature; when bound to states: no crystal, an unstable one, atoms that
-            symmetry does not hold in place. NotConvergedError: no volume at which the free energy is
+        InputError: a negative temperature; when bound to states: no crystal, or an unstable one.
+            NotConvergedError: no volume at which the free energy is
             stationary.
     """
     return _expansion("thermal_volume", "Å³", ThermalVolume(state), T, mesh, axes)
@@ -207,9 +331,10 @@ def _expansion(name: str, unit: str, function: Any, T: float, mesh: Any, axes: b
 
 @dataclasses.dataclass(frozen=True)
 class Grueneisen:
-    """- d ln(nu) / d ln(V) of modes, the atoms following the strain."""
+    """- d ln(nu) / d ln(V) of modes, the atoms following the strain, or settling in the strained cell."""
 
     phonon: Phonon
+    settling: Settling | None = None
 
     @property
     def state(self) -> str:
@@ -221,6 +346,8 @@ class Grueneisen:
 
         def squares(log_volume: Float[Array, ""]) -> Float[Array, "groups"]:
             structure = state.structure.deformed(jnp.exp(log_volume / 3) * jnp.eye(3))
+            if self.settling is not None:
+                structure = self.settling.settled(potential, state.neighbors, structure)
             return self.phonon.squares(potential, State(structure, state.neighbors))
 
         zero = jnp.zeros(())
@@ -239,14 +366,15 @@ class FindGrueneisen:
         what = self.observable.names[0]
         state = states[self.function.state]
         require_bulk(state.structure, what)
-        _require_fixed_sites(state, what)
         phonon = self.function.phonon
         found: Any = FindModes(dataclasses.replace(self.observable, bind=None), phonon)(states).function
         if found.modes.numbers is None and found.modes.shifts:
             raise InputError(
                 f"{what}: modes at rest have no Grueneisen parameter: ask for others (mode=...)."
             )
-        return dataclasses.replace(self.observable, function=Grueneisen(found), bind=None)
+        settling = _settling(state, (_tensor(np.eye(3)),))
+        held = None if settling is None else settling.constant
+        return dataclasses.replace(self.observable, function=Grueneisen(found, held), bind=None)
 
 
 def grueneisen(q: Any, mode: int | None = None, modes: Any = None, state: str = "structure") -> Observable:
@@ -255,7 +383,7 @@ def grueneisen(q: Any, mode: int | None = None, modes: Any = None, state: str = 
     Args:
         q, mode, modes, state: as for `phonon`.
     Raises:
-        InputError: as `phonon`; when bound to states: modes at rest, atoms that symmetry does not hold.
+        InputError: as `phonon`; when bound to states: modes at rest.
     """
     chosen = Modes(wave_vector(q), mode_numbers(mode, modes))
     function = Grueneisen(Phonon(state, chosen))
@@ -292,47 +420,56 @@ def _axes(state: Equilibrium, what: str) -> tuple[Tensor, ...]:
 
 
 @eqx.filter_jit
-def _strain_forces(potential: Potential, state: State) -> Float[Array, "strains atoms 3"]:
+def _strain_forces(
+    potential: Potential, state: State, basis: Float[Array, "strains 3 3"]
+) -> Float[Array, "strains atoms 3"]:
     def forces(strain: Float[Array, "3 3"]) -> Float[Array, "atoms 3"]:
         structure = state.structure.deformed(jnp.eye(3) + strain)
-        energy = lambda x: potential.energy(structure.at(x), state.neighbors)
-        return jax.grad(energy)(structure.positions)
+        return _slope(potential, state.neighbors, structure, structure.positions)
 
-    axes = jnp.einsum("ka,kb->kab", jnp.eye(3), jnp.eye(3))
-    return jax.vmap(lambda B: jax.jvp(forces, (jnp.zeros((3, 3)),), (B,))[1])(axes)
+    return jax.vmap(lambda B: jax.jvp(forces, (jnp.zeros((3, 3)),), (B,))[1])(basis)
 
 
-def _require_fixed_sites(state: Equilibrium, what: str) -> None:
-    """Raise where atoms move in a cell that is stretched along its axes, the cell's own strain apart."""
+def _settling(state: Equilibrium, basis: Sequence[Tensor]) -> Settling | None:
+    """None where symmetry holds the atoms in a cell that is strained so: they follow the strain."""
     seen = State(state.structure, state.neighbors)
-    forces = np.asarray(_strain_forces(state.potential, seen))
-    # all axes alike, which every crystal feels; and the axis that stands apart, where there is one
-    largest = np.abs(forces.sum(axis=0)).max()
+    forces = np.asarray(_strain_forces(state.potential, seen, jnp.array(basis)))
     stiff = max(float(state.certificate.highest_curvature), 1e-12) if state.n_atoms > 1 else 1.0
-    if largest / stiff > STILL:
-        raise InputError(
-            f"{what}: the atoms of this crystal move within the cell when it expands (by about "
-            f"{largest / stiff:.1e} Å per unit strain), and only crystals whose atoms are held by symmetry "
-            "are supported: fcc, bcc, hcp, diamond, rock salt and their like."
-        )
+    if np.abs(forces).max() / stiff < STILL:
+        return None
+    unmoved = np.zeros((state.n_atoms, 3))
+    return Settling.of(state.potential, state.neighbors, state.structure, unmoved)
 
 
 @eqx.filter_jit
 def _newton(
-    expansion: ThermalStrain, potential: Potential, state: State, e: Strains, T: Array
+    expansion: ThermalStrain,
+    potential: Potential,
+    state: State,
+    e: Strains,
+    T: Array,
+    settling: tuple[Array, Array] | None,
 ) -> tuple[Strains, Float[Array, "strains strains"], Float[Array, ""]]:
-    forces = expansion.forces(potential, state, e, T)
-    stiffness = expansion.stiffness(potential, state, e, T)
-    structure = state.structure.deformed(expansion.deformation(e))
-    return forces, stiffness, state.neighbors.slack(structure, potential.cutoff)
+    if settling is not None:
+        expansion = dataclasses.replace(expansion, settling=Settling(*settling))
+    enthalpy = expansion.near(potential, state, e, 2)
+    G = jax.grad(enthalpy)
+    none = jnp.zeros_like(e)
+    structure = expansion.crystal(potential, state, e)
+    return G(none, T), jax.jacfwd(G)(none, T), state.neighbors.slack(structure, potential.cutoff)
 
 
 def _solved(expansion: ThermalStrain, state: Equilibrium, what: str) -> ThermalStrain:
-    seen = State(state.structure, state.neighbors)
+    potential, seen = state.potential, State(state.structure, state.neighbors)
     T = jnp.asarray(expansion.temperature)
     e = np.zeros(len(expansion.basis))
+    settling = _settling(state, expansion.basis)
     for _ in range(STEPS):
-        G, J, slack = _newton(expansion, state.potential, seen, jnp.asarray(e), T)
+        if settling is not None:
+            strained = state.structure.deformed(expansion.deformation(jnp.asarray(e)))
+            settling = Settling.of(potential, state.neighbors, strained, settling.shift)
+        known = None if settling is None else (jnp.asarray(settling.shift), jnp.asarray(settling.inverse))
+        G, J, slack = _newton(expansion, potential, seen, jnp.asarray(e), T, known)
         if not float(slack) >= 0:
             break
         step = -np.linalg.solve(np.asarray(J), np.asarray(G))
@@ -344,7 +481,9 @@ def _solved(expansion: ThermalStrain, state: Equilibrium, what: str) -> ThermalS
                 break
             inverse = np.linalg.inv(np.asarray(J))
             rows = tuple(tuple(map(float, row)) for row in inverse)
-            return dataclasses.replace(expansion, strain=tuple(map(float, e)), inverse=rows)
+            held = None if settling is None else settling.constant
+            strain = tuple(map(float, e))
+            return dataclasses.replace(expansion, strain=strain, inverse=rows, settling=held)
     raise NotConvergedError(
         f"{what}: no strain near the relaxed crystal makes the free energy stationary (last strain "
         f"{np.abs(e).max():.3f}). At this temperature the quasi-harmonic crystal is not stable, or it "

@@ -95,6 +95,85 @@ def test_the_crystal_expands_as_the_table_of_its_free_energies_says():
     assert_allclose(volume, table.volumes[0], rtol=1e-5)
 
 
+def gapped(potential):
+    """Argon with every eighth atom missing: the layers beside the gaps are free to move towards them."""
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True) * (1, 1, 2)
+    del atoms[0]
+    return ms.relax(potential, ms.Structure.from_ase(atoms), cell="isotropic", fmax=1e-11)
+
+
+def in_cell(relaxed, volume):
+    """The crystal of another volume, its atoms at rest."""
+    stretch = np.cbrt(volume / float(ms.volume(relaxed.structure)))
+    strained = relaxed.structure.deformed(stretch * jnp.eye(3))
+    return ms.relax(relaxed.potential, strained, fmax=1e-11)
+
+
+@pytest.mark.validation
+def test_heat_capacity_and_grueneisen_parameters_follow_the_parameters():
+    observables = [vibrational_heat_capacity(20, 2), grueneisen([0.5, 0.5, 0], modes=[1, 2])]
+    _, rows = ms.first_order(crystal("smooth"), observables, ["epsilon", "sigma"], mode="forward")
+    step = 1e-4
+    for k, (name, value) in enumerate({"epsilon": 0.0104, "sigma": 3.405}.items()):
+        twins = []
+        for sign in (1, -1):
+            changed = ms.replace_parameters(SMOOTH, {name: value * (1 + sign * step)})
+            state = relaxed_with(changed).equilibrium
+            twins.append([measured(o, state) for o in observables])
+        twin = (np.array(twins[0]) - twins[1]) / (2 * step * value)
+        # a Grueneisen parameter has no energy to scale with
+        assert_allclose(rows[:, k], twin, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.validation
+def test_both_axes_of_a_hexagonal_crystal_expand():
+    start = ase.build.bulk("Ar", "hcp", a=3.75, c=3.75 * np.sqrt(8 / 3))
+    relaxed = ms.relax(SMOOTH, ms.Structure.from_ase(start), cell="full", fmax=1e-11).equilibrium
+    bound = thermal_expansion(20, 2, axes=True).bound({"structure": relaxed})
+    seen = {"structure": State(relaxed.structure, relaxed.neighbors)}
+    along_a, along_c = np.asarray(bound.measure(SMOOTH, seen)[0])
+    warmer, colder = (measured(thermal_volume(T, 2, axes=True), relaxed) for T in (20.1, 19.9))
+    # d ln V = 2 d ln a + d ln c
+    assert_allclose(2 * along_a + along_c, np.log(warmer / colder) / 0.2, rtol=1e-5)
+    # neighbors in the plane and out of it are nearly alike in a close packing of pairs
+    assert_allclose(along_a, along_c, rtol=0.1)
+
+
+@pytest.mark.validation
+def test_atoms_that_symmetry_does_not_hold_settle_in_the_expanded_cell():
+    relaxed = gapped(SMOOTH)
+    (volume,), rows = ms.first_order(relaxed, thermal_volume(20, 1), ["epsilon"], mode="forward")
+    V, E, F = volume * (1 + np.linspace(-0.006, 0.006, 5)), [], []
+    for one in V:
+        state = in_cell(relaxed, one)
+        E.append(float(state.energy))
+        F.append(measured(vibrational_free_energy(20, 1), state.equilibrium))
+    table = quasiharmonic_table(V, E, [20.0], [F])
+    assert_allclose(volume, table.volumes[0], rtol=1e-5)  # of the fit through five volumes
+    # left where the strain puts them, the atoms would make another volume
+    assert not np.isclose(volume, float(ms.volume(relaxed.structure)), rtol=1e-3)
+    step = 1e-4
+    twins = []
+    for sign in (1, -1):
+        changed = ms.replace_parameters(SMOOTH, {"epsilon": 0.0104 * (1 + sign * step)})
+        twins.append(measured(thermal_volume(20, 1), gapped(changed).equilibrium))
+    assert_allclose(rows[0, 0], (twins[0] - twins[1]) / (2 * step * 0.0104), rtol=1e-5)
+
+
+@pytest.mark.validation
+def test_modes_feel_the_volume_with_their_atoms_at_rest():
+    relaxed = gapped(SMOOTH)
+    found = measured(grueneisen([0, 0, 0], mode=21), relaxed.equilibrium)
+    step = 1e-4
+    volume = float(ms.volume(relaxed.structure))
+    frequencies = []
+    for sign in (1, -1):
+        state = in_cell(relaxed, volume * (1 + sign * step))
+        frequencies.append(measured(ms.observables.phonon([0, 0, 0], mode=21), state.equilibrium))
+    twin = -np.log(frequencies[0] / frequencies[1]) / np.log((1 + step) / (1 - step))
+    assert_allclose(found, twin, rtol=1e-6)
+
+
 @pytest.mark.validation  # fourth and fifth derivatives of the energy are compiled
 def test_expansion_follows_the_parameters():
     observables = [thermal_volume(20, 2), thermal_expansion(20, 2)]
