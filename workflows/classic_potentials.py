@@ -354,6 +354,16 @@ def ideal_angles(rows: dict[str, Row]) -> Iterator[Identity]:
         yield Identity(f"K by {name}", change / size, error / size)
 
 
+STRENGTHS = ("A", "lambda")
+
+
+def strengths(row: Row) -> Identity:
+    """Both terms of Stillinger and Weber together are an energy, as epsilon is."""
+    total = sum(row.elasticities[name] for name in STRENGTHS)
+    error = sum(row.errors[name] for name in STRENGTHS)
+    return Identity(f"{row.observable}: A and lambda", total - POWERS[row.unit][0], error)
+
+
 def embedding_curvature(potential: ms.Gupta, edge: jax.Array) -> jax.Array:
     """C12 - C44 of an fcc crystal at rest, GPa, out of the curvature of F(rho) = -sqrt(rho) alone.
 
@@ -411,6 +421,8 @@ def identities(name: str, rows: dict[str, Row]) -> Iterator[Identity]:
             yield scaling(row, units, 1)
         if row.observable in ("energy_per_atom", "formation_energy"):
             yield no_relaxation(row)
+        if isinstance(potential, ms.StillingerWeber):
+            yield strengths(row)
     if "C12_cubic" not in rows:
         return
     if setting.pairs:
@@ -615,7 +627,7 @@ def write(folder: Path, table: dict[str, Rows], found: dict[str, list[Identity]]
         unfinished.write_text(text)
     write_csv(folder / "table.csv", table)
     with new_file(folder / "table.png", True) as unfinished:
-        draw(table).savefig(unfinished, dpi=150)
+        draw(table).savefig(unfinished, dpi=110)
 
 
 if __name__ == "__main__":
