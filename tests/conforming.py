@@ -403,7 +403,7 @@ CASES: dict[str, Conforming] = {
         spheres_of_jax_md, NO_CLUSTERS, CRYSTAL + VACUUM + LOCAL, small=False, but=VACUUM[1:],
     ),
     "network": Conforming(network, CONTINUOUS, SHORT, 1e-7, quick=True, small=False),
-    "network exported for kups": Conforming(exported, CONTINUOUS, SHORT, 1e-7),
+    "network exported for kups": Conforming(exported, CONTINUOUS, SHORT, 1e-7, small=False),
     "nequip of jax-md": Conforming(
         nequip, NO_CLUSTERS, CRYSTAL + VACUUM + LOCAL, 1e-7, small=False
     ),
