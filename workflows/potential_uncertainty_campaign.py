@@ -69,7 +69,7 @@ def main() -> None:
     with Progress(console=console) as bar, engine(options.executor) as executor:
         line = bar.add_task("campaign", total=len(tasks))
         report = run(tasks, out / "campaign", executor, on_receipt=lambda _: bar.advance(line))
-    console.print(report, status(out / "campaign").table())
+    console.print(str(report), status(out / "campaign").table())
 
     table = collect(out / "campaign")
     found = propagated(table, potential, distribution)
