@@ -17,7 +17,7 @@ import numpy as np
 jax.config.update("jax_enable_x64", True)
 
 import mdsens as ms  # noqa: E402
-from mdsens.implicit.approximate import Neumann, Ridge, Truncated  # noqa: E402
+from mdsens.implicit.approximate import Neumann, Ridge, TruncatedCG  # noqa: E402
 from mdsens.implicit.linear import identity  # noqa: E402
 
 PRODUCTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -60,7 +60,7 @@ def errors(H: np.ndarray, b: np.ndarray) -> dict[str, tuple[tuple[float, ...], l
 
     return {
         "Neumann": (PRODUCTS, [off(Neumann(K, 1 / largest)) for K in PRODUCTS]),
-        "conjugate gradients": (PRODUCTS, [off(Truncated(K)) for K in PRODUCTS[:7]]),
+        "conjugate gradients": (PRODUCTS, [off(TruncatedCG(K)) for K in PRODUCTS[:7]]),
         "ridge": (RIDGES, [off(Ridge(r)) for r in RIDGES]),
     }
 

@@ -7,7 +7,7 @@ unknowingly:
   solution (as after a warm start). Along an eigenvector with the eigenvalue a it is off by (1 - s a)^K: the
   soft ones need K of the order of the condition number.
 - `Ridge`: y = (A + r)^-1 b, off by r / (a + r): of the order one along all that is softer than r.
-- `Truncated`: K steps of conjugate gradients, the best of all that need K products.
+- `TruncatedCG`: K steps of conjugate gradients, the best of all that need K products.
 
 Source: Lorraine, Vicol, Duvenaud, AISTATS 2020, arXiv:1911.02590; Vicol et al., On Implicit Bias in
     Overparameterized Bilevel Optimization, ICML 2022, arXiv:2212.14032.
@@ -67,7 +67,7 @@ class Ridge(AbstractLinearSolver):
         return ConjugateGradient(rtol=1e-10).solve(damped, b, project, precondition)
 
 
-class Truncated(AbstractLinearSolver):
+class TruncatedCG(AbstractLinearSolver):
     """Conjugate gradients, ended after K products without complaint.
 
     Attributes:

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError
-from mdsens.implicit.approximate import Neumann, Ridge, Truncated
+from mdsens.implicit.approximate import Neumann, Ridge, TruncatedCG
 from mdsens.implicit.linear import identity
 
 VALUES = np.array([0.01, 0.3, 1.0, 4.0])
@@ -18,7 +18,7 @@ B = jnp.asarray(TURN @ np.ones(4))
 PARTS = {  # what each mode is of what it should be
     "neumann": (Neumann(terms=50, step=0.25), 1 - (1 - 0.25 * VALUES) ** 50),
     "ridge": (Ridge(0.1), VALUES / (VALUES + 0.1)),
-    "truncated, to the end": (Truncated(4), np.ones(4)),
+    "truncated, to the end": (TruncatedCG(4), np.ones(4)),
 }
 
 
@@ -47,15 +47,15 @@ def test_an_unrolled_descent_is_neumanns_series():
 def test_truncated_conjugate_gradients_are_nearer_than_neumanns_series_of_as_many_products():
     exact = np.linalg.solve(A, B)
     error = lambda solver: np.linalg.norm(solver.solve(lambda v: A @ v, B, identity, identity) - exact)
-    assert error(Truncated(3)) < error(Neumann(terms=3, step=0.25))
+    assert error(TruncatedCG(3)) < error(Neumann(terms=3, step=0.25))
 
 
 def test_a_relaxation_takes_them_for_its_derivative():
     trimer = ms.Structure.create([[0, 0, 0], [1.1, 0, 0], [0.5, 1.0, 0]], ["Ar"] * 3)
 
     def spread(epsilon, solver):
-        pairs = ms.LennardJones(epsilon, 1.0, ("Ar",), np.inf, ms.Truncated())
-        springs = ms.Morse(1.0, 2.0, 1.3, ("Ar",), cutoff_radius=np.inf, cut=ms.Truncated())
+        pairs = ms.LennardJones(epsilon, 1.0, ("Ar",), np.inf, ms.TruncatedCG())
+        springs = ms.Morse(1.0, 2.0, 1.3, ("Ar",), cutoff_radius=np.inf, cut=ms.TruncatedCG())
         x = ms.relax(pairs + springs, trimer, fmax=1e-10, linear_solver=solver).structure.positions
         return jnp.linalg.norm(x[1] - x[0])
 
@@ -65,7 +65,7 @@ def test_a_relaxation_takes_them_for_its_derivative():
 
 
 @pytest.mark.parametrize(
-    "wrong", [lambda: Neumann(0, 0.1), lambda: Neumann(3, -1.0), lambda: Ridge(0.0), lambda: Truncated(0)]
+    "wrong", [lambda: Neumann(0, 0.1), lambda: Neumann(3, -1.0), lambda: Ridge(0.0), lambda: TruncatedCG(0)]
 )
 def test_what_has_no_meaning_is_refused(wrong):
     with pytest.raises(InputError):
