@@ -4,7 +4,6 @@ The kinds of this package have names; any other is a function in an importable m
 that takes the same (`GivenTask`) and returns what `mdsens.write_hdf5` takes. It is imported on the worker.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mdsens.batches import observables_batch, relax_batch, sensitivity_batch
 from mdsens.batches.work import of_relaxed
+from mdsens.campaign.functions import imported, names_function
 from mdsens.checks import nearest
 from mdsens.errors import InputError
 from mdsens.io.hdf5 import read_hdf5
@@ -220,18 +220,12 @@ def kind_named(name: str) -> TaskKind | None:
     """
     if name in KINDS:
         return KINDS[name]
-    if _is_path(name):
+    if names_function(name):
         return None
     raise InputError(
         f"there are no tasks of the kind '{name}'.{nearest(name, KINDS)} There are {', '.join(KINDS)}, and "
         "functions of your own as 'module:function'."
     )
-
-
-def _is_path(name: str) -> bool:
-    module, colon, function = name.partition(":")
-    parts = [*module.split("."), function]
-    return bool(colon) and all(part.isidentifier() for part in parts)
 
 
 def function_of(name: str) -> Callable[[GivenTask], Content]:
@@ -243,14 +237,7 @@ def function_of(name: str) -> Callable[[GivenTask], Content]:
     kind = kind_named(name)
     if kind is not None:
         return kind.compute
-    module, _, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"this process cannot import '{name}': {error}. Install the module on all workers, or put its "
-            "folder on their PYTHONPATH."
-        ) from error
+    return imported(name)
 
 
 def content_of(kind: str, given: GivenTask) -> Content:

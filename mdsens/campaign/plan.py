@@ -1,7 +1,7 @@
 """A campaign as a file (TOML): structures x parameter sets, and what is computed of each.
 
 kind = "sensitivity"                  # relax, observables, sensitivity, barrier, fit or flow
-potential = "si-tersoff-1988-t3"      # a name, or a file beside this one
+potential = "si-tersoff-1988-t3"      # a name, a file beside this one, or "module:function" that builds one
 observables = ["energy", "volume"]
 parameters = ["A", "B"]               # to differentiate by; default all
 batch = 32                            # structures in a task, for tasks that are short; default one
@@ -63,13 +63,12 @@ import numpy as np
 from mdsens.campaign.folder import chunks
 from mdsens.campaign.inputs import InputSet
 from mdsens.campaign.kinds import FLOW, kind_named
-from mdsens.campaign.potentials import potential_files
+from mdsens.campaign.potentials import potential_files, potential_named
 from mdsens.campaign.structures import NamedStructure, PlannedStructures, read_structures
 from mdsens.campaign.task import Task
 from mdsens.checks import existing_file, nearest, whole
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import Potential
-from mdsens.potentials.parameter_sets import load_potential
 from mdsens.potentials.parameters import find_entries, replace_parameters
 from mdsens.units import GPA
 
@@ -169,7 +168,7 @@ def plan_of(content: Mapping[str, Any], folder: str | Path = ".") -> CampaignPla
         return LEARNING[kind](content, folder)
     if not potential:
         raise InputError("potential is missing: give the name of a parameter set, or a file beside the plan.")
-    form = load_potential(_beside(folder, potential))
+    form = potential_named(_beside(folder, potential))
     sets = parameter_sets(content, form, folder)
     found = read_structures(content, folder, form.columns)
     if not found.structures:

@@ -36,7 +36,8 @@ class Task:
     Attributes:
         structure: one, or several by name ("start" and "end" of a barrier, "bulk" and "defect" of a formation
             energy, the rows of a batch).
-        potential: the name of a parameter set, the path of a file, or a `Potential`.
+        potential: the name of a parameter set, the path of a file, a `Potential` that has a file, or the name
+            of a function that builds any other, "module:function".
         params: parameters that differ from the potential's, by flat name.
         options: of the computation: keywords of `mdsens.relax` (solvers by name), `observables`,
             `parameters`, `mode`; of a barrier those of `mdsens.barrier`.

@@ -4,13 +4,13 @@ import pickle
 import shutil
 from dataclasses import replace
 
-import equinox as eqx
 import numpy as np
 import pytest
+import springs_to_origin
 from campaign_tasks import SILICON, silicon
 
 import mdsens as ms
-from mdsens.campaign import Task
+from mdsens.campaign import Task, potentials
 from mdsens.campaign.potentials import load_placed, potential_files
 from mdsens.errors import CampaignError, FileFormatError, InputError
 
@@ -81,32 +81,28 @@ def test_objects_travel_as_files_with_every_digit(tmp_path):
     assert placed.potential.files[0].content is None  # light to send
 
 
-class Einstein(ms.Potential):
-    """A spring to the origin for each atom; of a form that no file of mdsens names."""
+def test_a_potential_without_a_file_is_built_by_a_function_on_each_worker(tmp_path, monkeypatch):
+    built = task(potential="springs_to_origin:springs", params={"k": 2.0})
+    assert built.key == task(potential="springs_to_origin:springs", params={"k": 2.0}).key
+    placed = built.placed(tmp_path)
+    assert float(load_placed(placed.potential, tmp_path).k) == 3.0
+    kept = list(tmp_path.glob("inputs/*/*"))
+    assert [file.name for file in kept] == ["potential.json"]  # nothing that is executed
+    # another worker, with other numbers in its module
+    monkeypatch.setattr(springs_to_origin, "springs", lambda: springs_to_origin.Einstein(4.0))
+    potentials._loaded.cache_clear()
+    with pytest.raises(CampaignError, match="builds another potential on this worker"):
+        load_placed(placed.potential, tmp_path)
 
-    k: ms.potentials.base.Array = ms.parameter("eV/Å²")
-    elements: tuple[str, ...] = eqx.field(static=True, default=("Si",))
-    source: str = eqx.field(static=True, default="a test")
 
-    @property
-    def cutoff(self):
-        return 1.0
-
-    def energy(self, structure, neighbors):
-        return self.k * (structure.positions**2).sum() / 2
-
-
-def test_forms_of_other_packages_are_pickled_and_known_by_their_numbers(tmp_path):
-    keys = [task(potential=Einstein(k), params={}).key for k in (1.0, 1.0, 2.0)]
+def test_other_numbers_of_a_built_potential_are_another_task(monkeypatch):
+    keys = []
+    for k in (1.0, 1.0, 2.0):
+        monkeypatch.setattr(springs_to_origin, "springs", lambda k=k: springs_to_origin.Einstein(k))
+        potentials._built.cache_clear()
+        keys.append(task(potential="springs_to_origin:springs", params={}).key)
+    potentials._built.cache_clear()
     assert keys[0] == keys[1] != keys[2]
-    files = potential_files(Einstein(3.0))
-    assert float(load_placed(files, tmp_path).k) == 3.0
-
-
-def test_forms_of_the_script_itself_are_refused(monkeypatch):
-    monkeypatch.setattr(Einstein, "__module__", "__main__")
-    with pytest.raises(InputError, match="defined in the script that runs"):
-        task(potential=Einstein(1.5), params={})
 
 
 def test_companions_of_a_file_count_and_travel_along(tmp_path):
@@ -132,6 +128,9 @@ def test_companions_of_a_file_count_and_travel_along(tmp_path):
         ({"potential": None}, "needs a potential"),
         ({"potential": "si-stilinger"}, "Did you mean 'si-stillinger"),
         ({"potential": 3}, "Potential"),
+        ({"potential": springs_to_origin.Einstein(1.5)}, "potential='my_module:my_function'"),
+        ({"potential": "springs_to_origin:spring"}, "cannot import 'springs_to_origin:spring'"),
+        ({"potential": "springs_to_origin:nothing"}, "Potential"),
         ({"structure": None}, "needs a structure"),
         ({"structure": "si.cif"}, "Read the file"),
         ({"tags": {"x": object()}}, r"tags\.x"),
