@@ -108,9 +108,7 @@ class Settling:
 
     def settled(self, potential: Potential, neighbors: Neighbors, strained: Structure) -> Structure:
         """The structure at rest."""
-        shift, inverse = (
-            one.array if isinstance(one, Constants) else one for one in (self.shift, self.inverse)
-        )
+        shift, inverse = _numbers(self.shift), _numbers(self.inverse)
         x = strained.positions + shift
         for _ in range(ORDERS):
             slope = _slope(potential, neighbors, strained, x)
@@ -133,11 +131,15 @@ class Settling:
             step = -(inverse @ np.ravel(slope)).reshape(x.shape)
             shift = shift + step
             if np.abs(step).max() < SETTLED:
-                break
-        return cls(shift, inverse)
+                return cls(shift, inverse)
+        raise NotConvergedError(
+            f"the atoms did not come to rest in a strained cell within {STEPS} Newton steps (the last moved "
+            f"one of them by {np.abs(step).max():.1e} Å): the crystal is soft there, or the strain of this "
+            "temperature is large. Ask for a lower temperature, or relax with a smaller fmax first."
+        )
 
 
-def _numbers(given: Any) -> Array:
+def _numbers(given: Any) -> Any:
     return given.array if isinstance(given, Constants) else given
 
 

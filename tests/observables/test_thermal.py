@@ -9,9 +9,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mdsens as ms
-from mdsens.errors import InputError
+from mdsens.errors import InputError, NotConvergedError
 from mdsens.observables import (
     grueneisen,
+    quasiharmonic,
     quasiharmonic_table,
     thermal_expansion,
     thermal_volume,
@@ -20,6 +21,7 @@ from mdsens.observables import (
     vibrational_heat_capacity,
 )
 from mdsens.observables.observable import State
+from mdsens.observables.quasiharmonic import Settling
 
 ARGON = ms.LennardJones(0.0104, 3.405, elements=("Ar",), cutoff_radius=8.5)
 # phonopy 4.10.0 on the force constants of the crystal relaxed with ARGON, 3 x 3 x 3 waves, at 20 K: eV, eV/K
@@ -123,6 +125,19 @@ def test_heat_capacity_and_grueneisen_parameters_follow_the_parameters():
         twin = (np.array(twins[0]) - twins[1]) / (2 * step * value)
         # a Grueneisen parameter has no energy to scale with
         assert_allclose(rows[:, k], twin, rtol=1e-5, atol=1e-6)
+
+
+def test_atoms_that_do_not_come_to_rest_in_a_strained_cell_are_said(monkeypatch):
+    atoms = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True)
+    atoms.positions[0] += [0.1, 0.05, 0.02]
+    structure = ms.Structure.from_ase(atoms)
+    lists = ms.neighbors_of(SMOOTH, structure)
+    settled = Settling.of(SMOOTH, lists, structure, np.zeros((4, 3)))
+    at_rest = structure.at(structure.positions + settled.shift)
+    assert np.abs(ms.energy_forces_stress(SMOOTH, at_rest).forces).max() < 1e-12
+    monkeypatch.setattr(quasiharmonic, "STEPS", 1)
+    with pytest.raises(NotConvergedError, match="did not come to rest in a strained cell within 1 Newton"):
+        Settling.of(SMOOTH, lists, structure, np.zeros((4, 3)))
 
 
 @pytest.mark.validation
