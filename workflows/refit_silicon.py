@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -183,7 +184,7 @@ def vacancy_starts(vacancy: ms.Structure) -> dict[str, ms.Structure]:
     noise = RATTLE * np.random.default_rng(0).normal(size=x.shape)
     moves["in pairs"] += noise
     moves["moved in, rattled"] = moves["moved in"] + noise
-    return {name: vacancy.at(x + move) for name, move in moves.items()}
+    return {name: vacancy.at(jnp.asarray(x + move)) for name, move in moves.items()}
 
 
 def lowest_vacancy(potential: ms.Potential, vacancy: ms.Structure) -> tuple[ms.Structure, float]:

@@ -19,8 +19,9 @@ def test_help_lists_every_command_and_the_exit_codes():
     code, text = run("--help")
     assert code == 0
     for command in app.registered_commands:
-        assert command.callback.__name__ in text
-        code, help_of_command = run(command.callback.__name__, "--help")
+        name = command.callback.__name__.replace("_", "-")
+        assert name in text
+        code, help_of_command = run(name, "--help")
         assert code == 0
         assert "Exit codes: 0 done; 2 wrong usage or input; 3 not converged" in help_of_command
 
