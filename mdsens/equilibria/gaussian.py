@@ -283,7 +283,7 @@ def gaussian_state(
     check_elements(potential, structure)
     check_parameters(potential)
     plain, here, hot, p = concrete((potential, structure, jnp.asarray(temperature, float), pressure))
-    number("temperature", hot, "K", above=0)
+    number("temperature", float(hot), "K", above=0)
     number("pressure", p, "eV/Å³")
     number("rtol", rtol, above=0)
     whole("max_steps", max_steps, at_least=1)
