@@ -128,6 +128,7 @@ def test_the_cold_crystal_is_the_harmonic_one():
     assert state.operations == 192
 
 
+@pytest.mark.validation
 def test_a_crystal_expands_by_its_temperature_and_gives_way_to_pressure():
     relaxed = ms.relax(ARGON, crystal(), cell="isotropic", fmax=1e-10).structure
 

@@ -25,6 +25,7 @@ def constants(values=MEASURED):
     return [Target(name, v, w) for name, v, w in zip(CONSTANTS, values, WIDTHS, strict=True)]
 
 
+@pytest.mark.validation
 def test_freeing_the_angle_meets_all_elastic_constants_of_silicon_in_five_steps():
     space = ParameterSpace.of(SILICON, ["epsilon", "sigma", "lambda", "costheta0"])
     targets = [*constants(), Target("lattice_constant", 5.4310, 0.01)]

@@ -82,6 +82,7 @@ def test_modes_stiffen_with_pressure_as_phonopy_finds_by_differences():
     assert_allclose(values, GRUENEISEN, rtol=1e-5)  # (1e-3)² times third derivatives of some ten
 
 
+@pytest.mark.validation
 def test_the_crystal_expands_as_the_table_of_its_free_energies_says():
     relaxed = crystal("smooth")
     volume = measured(thermal_volume(20, 2), relaxed.equilibrium)

@@ -50,6 +50,7 @@ def test_the_force_field_of_the_molecule_is_that_of_its_formula(gallery):
     assert_allclose(ms.energy(potential, structure), stretched + bent + turned + pushed, rtol=1e-12)
 
 
+@pytest.mark.validation
 def test_script_draws_the_molecule(tmp_path):
     run("gallery", "molecule", "--output", ".", folder=tmp_path)
     assert 5e3 < (tmp_path / "gallery_molecule.png").stat().st_size < 1.5e5

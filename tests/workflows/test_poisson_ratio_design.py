@@ -28,6 +28,7 @@ def triangular(pressure: float) -> script.Packing:
     return script.Packing(potential, relaxed.structure, pressure)
 
 
+@pytest.mark.validation
 def test_the_ratio_of_a_triangular_lattice_is_that_of_central_forces_and_goes_where_it_is_wanted():
     lattice = triangular(1e-5)
     result = script.design(lattice, 0.34, 20, Console(quiet=True))
