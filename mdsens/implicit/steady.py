@@ -31,7 +31,7 @@ from mdsens.implicit.linear import Vector
 from mdsens.implicit.rule import root
 from mdsens.precision import require_x64
 
-DAMPING = 1 - 1 / np.sqrt(2)
+DAMPING = 1 - 1 / np.sqrt(2)  # c of ROS2: damped at infinity
 LARGEST = 4000  # unknowns: their matrix is built at each step
 
 

@@ -22,15 +22,14 @@ from typing import ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.checks import number
 from mdsens.implicit.linear import conjugate_gradient
+from mdsens.implicit.steady import DAMPING
 from mdsens.relaxation.landscape import Vector
 from mdsens.relaxation.scene import AbstractStepper, Scene, Walker
 
-DAMPING = 1 - 1 / np.sqrt(2)  # c: the method is damped at infinity
 TRIALS = 40  # of a step, each shorter than the last
 
 
@@ -70,7 +69,7 @@ class GradientFlow(AbstractStepper):
         number("first", self.first, "Å²/eV", above=0)
 
     def start(self, w: Vector) -> Float[Array, ""]:
-        return jnp.asarray(self.first)
+        return jnp.asarray(self.first, float)
 
     def step(self, scene: Scene, walker: Walker) -> Walker:
         def again(state: tuple[_Trial, Array]) -> tuple[_Trial, Array]:

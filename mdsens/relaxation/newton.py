@@ -124,7 +124,7 @@ class DampedNewton(AbstractStepper):
         number("max_step", self.max_step, "Å", above=0)
 
     def start(self, w: Vector) -> Pace:
-        return Pace(jnp.asarray(jnp.inf), jnp.asarray(self.constant))
+        return Pace(jnp.asarray(jnp.inf, float), jnp.asarray(self.constant, float))
 
     def step(self, scene: Scene, walker: Walker) -> Walker:
         norm = jnp.linalg.norm(walker.gradient)

@@ -34,7 +34,10 @@ def test_relaxation_and_gradient_compile_once_for_a_size():
     assert compiled == []
 
 
-@pytest.mark.parametrize("stepper", [ms.FIRE(), ms.LBFGS(), ms.NewtonCG(), ms.JaxMDFIRE()], ids=repr)
+STEPPERS = [ms.FIRE(), ms.LBFGS(), ms.NewtonCG(), ms.JaxMDFIRE(), ms.DampedNewton(), ms.GradientFlow()]
+
+
+@pytest.mark.parametrize("stepper", STEPPERS, ids=repr)
 def test_a_stepper_that_goes_on_meets_the_program_that_it_began_with(stepper):
     # numbers of weak type are another type to JAX than those that a compiled loop returns
     memory = stepper.start(jnp.zeros(6))
