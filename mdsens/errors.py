@@ -48,14 +48,6 @@ class SaddlePointError(MDSensError):
         self.partial = partial
 
 
-class MeltedError(MDSensError):
-    """Atoms left their sites in a run that must stay a crystal. `partial` holds the frames."""
-
-    def __init__(self, message: str, partial: object = None):
-        super().__init__(message)
-        self.partial = partial
-
-
 class TimestepError(NonFiniteError):
     """A simulation blows up: its timestep is too large for what moves. `partial` is the trajectory."""
 
@@ -71,8 +63,8 @@ class CellCollapseError(MDSensError):
         self.partial = partial
 
 
-class MeltingError(MDSensError):
-    """A crystal does not hold at a temperature: atoms leave their places. `partial`: what was reached."""
+class MeltedError(MDSensError):
+    """A crystal does not hold at a temperature: atoms leave their sites. `partial`: what was reached."""
 
     def __init__(self, message: str, partial: object = None):
         super().__init__(message)

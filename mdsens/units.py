@@ -13,6 +13,7 @@ GPA = 160.2176634  # GPa per eV/Å³
 J_PER_M2 = 16.02176634  # J/m² per eV/Å²
 BOLTZMANN = 8.617333262e-5  # eV / K
 PLANCK = 4.135667696e-3  # eV / THz
+HBAR = 1e3 * PLANCK / (2 * math.pi)  # eV fs
 KJ_PER_MOL = 1 / 96.48533212331  # eV
 KCAL_PER_MOL = 4.184 * KJ_PER_MOL  # eV
 COULOMB = 14.3996454784936  # e² / (4 pi epsilon_0) in eV Å

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from mdsens.errors import (
     CellCollapseError,
     MDSensError,
-    MeltingError,
+    MeltedError,
     NotConvergedError,
     OutputExistsError,
     SaddlePointError,
@@ -25,7 +25,7 @@ from mdsens.errors import (
 EXIT_CODES: dict[type[MDSensError], int] = {
     NotConvergedError: 3,
     CellCollapseError: 3,
-    MeltingError: 3,
+    MeltedError: 3,
     SaddlePointError: 4,
     OutputExistsError: 5,
     WriteError: 6,

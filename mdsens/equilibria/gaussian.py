@@ -45,7 +45,7 @@ from jaxtyping import Array, Float
 from mdsens.checks import number, whole
 from mdsens.equilibria.members import gaussian_members
 from mdsens.equilibria.symmetry import SpaceGroup
-from mdsens.errors import InputError, MeltingError, NotConvergedError
+from mdsens.errors import InputError, MeltedError, NotConvergedError
 from mdsens.gauge import find_gauge
 from mdsens.implicit.iterations import Anderson, FixedPoint, Iterated, find_fixed_point
 from mdsens.implicit.matrix_functions import matrix_function
@@ -58,9 +58,8 @@ from mdsens.quantities import concrete, neighbors_of
 from mdsens.relaxation.coordinates import CellOption, strain_basis
 from mdsens.strain import volume_of
 from mdsens.structure import Structure, require_structure
-from mdsens.units import ACCELERATION, BOLTZMANN, PLANCK, THZ
+from mdsens.units import ACCELERATION, BOLTZMANN, HBAR, THZ
 
-HBAR = 1e3 * PLANCK / (2 * np.pi)  # eV fs
 AT_ONCE = 8  # members whose forces are computed together
 LOWEST = 1e-4  # of the largest eigenvalue of the force constants: below, a mode counts as unstable
 MELTED = 0.25  # of the distance of nearest neighbors: root mean square displacements of crystals stay below
@@ -164,12 +163,10 @@ class Setting(eqx.Module):
         def energy(u: Array, strain: Array) -> Array:
             return potential.energy(self.deformed(m, strain, u), self.neighbors)
 
-        def of_member(xi: Array) -> tuple[Array, Array, Array, Array]:
-            value, (slope, virial) = jax.value_and_grad(energy, argnums=(0, 1))(R @ xi, strain)
-            return value, slope, virial, jnp.zeros(())
+        def of_member(xi: Array) -> tuple[Array, tuple[Array, Array]]:
+            return jax.value_and_grad(energy, argnums=(0, 1))(R @ xi, strain)
 
-        each = jax.lax.map(of_member, self.members, batch_size=AT_ONCE)
-        values, slopes, virials, _ = each
+        values, (slopes, virials) = jax.lax.map(of_member, self.members, batch_size=AT_ONCE)
         curvature = back @ (self.members.T @ slopes) / len(self.members)
         virial = jnp.mean(virials, axis=0)
         return self.symmetric(
@@ -272,7 +269,7 @@ def gaussian_state(
         rtol: of the equations.
         max_steps: evaluations of all members.
     Raises:
-        MeltingError: atoms move farther than crystals hold.
+        MeltedError: atoms move farther than crystals hold.
         NotConvergedError: the equations are not solved, or a mode is unstable at this temperature.
         InputError: no temperature, too few members.
     Source: Errea, Calandra, Mauri, Phys. Rev. B 89, 064302 (2014), doi:10.1103/PhysRevB.89.064302.
@@ -350,7 +347,7 @@ def _begin(
         members=jnp.asarray(gaussian_members(members, modes, seed)),
         strains=basis,
         compliance=_compliance(potential, structure, near, basis, stiffness),
-        group=SpaceGroup.of(structure) if symmetry else _no_symmetry(structure),
+        group=SpaceGroup.of(structure) if symmetry else SpaceGroup.of_identity(structure.n_atoms),
         amplitude=float(np.sqrt(BOLTZMANN * temperature / stiffness)),
         stiffness=stiffness,
         quantum=quantum,
@@ -385,10 +382,6 @@ def _strain_hessian(potential: Potential, structure: Structure, near: Neighbors,
     return jax.hessian(energy)(jnp.zeros(len(basis)))
 
 
-def _no_symmetry(structure: Structure) -> SpaceGroup:
-    return SpaceGroup.of(dataclasses.replace(structure, fixed=jnp.ones_like(structure.fixed)))
-
-
 def _compliance(
     potential: Any, structure: Structure, near: Neighbors, basis: Array, stiffness: float
 ) -> Array:
@@ -405,7 +398,7 @@ def _compliance(
 def _wide_list(potential: Any, x: Unknowns, kT: Array, setting: Setting, factor: float) -> Neighbors:
     farthest, nearest = float(_farthest(x, kT, setting)), _nearest(setting)
     if not farthest < nearest:
-        raise MeltingError(
+        raise MeltedError(
             f"an atom moves by up to {farthest:.2g} Å where its neighbor is {nearest:.2f} Å away: the "
             "crystal melts. Lower the temperature, hold the cell, or start from a relaxed structure.",
             x,
@@ -509,7 +502,7 @@ def forward_backward(S: np.ndarray, H: np.ndarray, eta: float) -> np.ndarray:
 
 def _check(found: FixedPoint, setting: Setting, kT: float) -> None:
     if not _finite(found.x):
-        raise MeltingError(
+        raise MeltedError(
             "the averages became infinite while a Gaussian state was looked for: atoms came too close to "
             "each other, as in a crystal that melts. Lower the temperature."
         )
@@ -520,7 +513,7 @@ def _check(found: FixedPoint, setting: Setting, kT: float) -> None:
     squares = np.sum((u**2).sum(axis=1).reshape(-1, 3), axis=1)
     widest, nearest = float(np.sqrt(squares.max())), _nearest(setting)
     if widest > MELTED * nearest:
-        raise MeltingError(
+        raise MeltedError(
             f"an atom moves by {widest:.2f} Å (root mean square) where its neighbor is {nearest:.2f} Å away: "
             f"crystals melt before that comes to {MELTED:g} of the distance. Lower the temperature, or hold "
             "the cell.",

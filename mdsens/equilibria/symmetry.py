@@ -44,11 +44,20 @@ class SpaceGroup(eqx.Module):
     @classmethod
     def of(cls, structure: Structure) -> "SpaceGroup":
         """That of a structure; nothing but identity of one that is not periodic or has fixed coordinates."""
-        images, rotations, whole = _found(structure)
+        found = _found(structure)
+        if found is None:
+            return cls.of_identity(structure.n_atoms)
+        images, rotations, whole = found
         pure = np.all(np.isclose(whole, np.eye(3)), axis=(1, 2))
         _, first = np.unique(whole.reshape(len(whole), 9), axis=0, return_index=True)
         take = lambda chosen: Operations(jnp.asarray(images[chosen]), jnp.asarray(rotations[chosen]))
         return cls(take(np.flatnonzero(pure)), take(first), len(images))
+
+    @classmethod
+    def of_identity(cls, n_atoms: int) -> "SpaceGroup":
+        """That of no symmetry."""
+        still = Operations(jnp.arange(n_atoms)[None], jnp.eye(3)[None])
+        return cls(still, still, 1)
 
     def vector(self, v: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
         """The part of a vector on each atom that has the symmetry."""
@@ -87,11 +96,10 @@ def _average(
     return total / len(operations.rotations)
 
 
-def _found(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    n = structure.n_atoms
-    identity = (np.arange(n)[None], np.eye(3)[None], np.eye(3)[None])
+def _found(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Images, rotations in Cartesian coordinates and in those of the cell; None where there are none."""
     if not all(structure.pbc) or bool(np.any(np.asarray(structure.fixed))):
-        return identity
+        return None
     import spglib
 
     h = np.asarray(structure.cell)
@@ -105,7 +113,7 @@ def _found(structure: Structure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         except Exception:
             found = None
     if found is None:
-        return identity
+        return None
     images, kept = [], []
     for k, (W, t) in enumerate(zip(found["rotations"], found["translations"], strict=True)):
         moved = fractions @ W.T + t

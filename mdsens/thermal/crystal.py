@@ -47,10 +47,9 @@ from mdsens.thermal.averages import TEMPERATURE
 from mdsens.thermal.ensemble import Ensemble
 from mdsens.thermal.frames import energy, measure_frames
 from mdsens.thermal.sampling import sample
-from mdsens.units import ACCELERATION, BOLTZMANN, PLANCK
+from mdsens.units import ACCELERATION, BOLTZMANN, HBAR
 
 LEFT_SITE = 0.5  # of the distance of nearest neighbors: an atom that far from its site has left it
-HBAR = PLANCK * 1000.0 / (2 * np.pi)  # eV fs; PLANCK is in eV / THz = eV ps
 
 Progress = Callable[[str], None]
 

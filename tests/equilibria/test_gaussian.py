@@ -13,7 +13,7 @@ import mdsens as ms
 from mdsens.equilibria.gaussian import forward_backward
 from mdsens.equilibria.members import gaussian_members
 from mdsens.equilibria.symmetry import SpaceGroup
-from mdsens.errors import InputError, MeltingError, NotConvergedError
+from mdsens.errors import InputError, MeltedError, NotConvergedError
 from mdsens.potentials.base import parameter
 from mdsens.units import ACCELERATION, BOLTZMANN, PLANCK
 
@@ -144,7 +144,7 @@ def test_a_crystal_expands_by_its_temperature_and_gives_way_to_pressure():
 
 
 def test_a_crystal_that_would_melt_is_reported():
-    with pytest.raises((MeltingError, NotConvergedError), match=r"melt|unstable|not found"):
+    with pytest.raises((MeltedError, NotConvergedError), match=r"melt|unstable|not found"):
         ms.gaussian_state(ARGON, crystal(), 400.0, cell="isotropic", members=32, max_steps=40)
 
 
