@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mdsens.errors import NonFiniteError
-from mdsens.neighbors import Capacity, Neighbors, find_neighbors
+from mdsens.neighbors import Capacity, Neighbors
+from mdsens.neighbors.stacked import capacity_of, find_stacked
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import find_entries, follow_path, replace_by_vector
 from mdsens.quantities import neighbors_of
@@ -163,26 +164,16 @@ def _with_lists(
     potential: Potential, frames: Frames, places: np.ndarray, capacity: Capacity | None, reach: float | None
 ) -> tuple[Structure, Neighbors, Capacity]:
     """Frames and their lists, stacked; and the shape of these lists."""
-
-    def listed(one: Structure, capacity: Capacity | None) -> Neighbors:
-        if reach is None:
-            return neighbors_of(potential, one, 0.0, capacity)
-        return find_neighbors(one, reach, 0.0, capacity)
-
-    stack = lambda *arrays: jnp.stack(arrays)
     structures = [frames.at(int(k)) for k in places]
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *structures)
     if reach is None and _serves_all(potential):
-        one = listed(structures[0], capacity)
+        one = neighbors_of(potential, structures[0], 0.0, capacity)
         spread = lambda array: jnp.broadcast_to(array, (len(places), *array.shape))
-        return jax.tree.map(stack, *structures), jax.tree.map(spread, one), one.capacity
-    lists = [listed(one, capacity) for one in structures]
-    shapes = {one.capacity for one in lists}
-    if len(shapes) > 1:
-        capacity = Capacity(*(max(sizes) for sizes in zip(*shapes, strict=True)))
-        made = zip(structures, lists, strict=True)
-        lists = [near if near.capacity == capacity else listed(one, capacity) for one, near in made]
-    stacked = jax.tree.map(stack, *lists)
-    return jax.tree.map(stack, *structures), stacked, lists[0].capacity
+        return stacked, jax.tree.map(spread, one), one.capacity
+    cutoff = float(potential.cutoff) if reach is None else reach
+    shortest = potential.shortest_wave if reach is None else np.inf
+    lists = find_stacked(structures, cutoff, 0.0, capacity, shortest_wave=shortest)
+    return stacked, lists, capacity_of(lists)
 
 
 def _serves_all(potential: Potential) -> bool:
