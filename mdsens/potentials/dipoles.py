@@ -149,7 +149,7 @@ class InducedDipoles(VariationalPotential, ChargedPotential):
 
     def settled(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms 3"]:
         """The field at each atom, e/Å²."""
-        return self._around(structure, neighbors).self_consistent(self.solver)
+        return self._with_fields(structure, neighbors).self_consistent(self.solver)
 
     def dipoles(self, structure: Structure, neighbors: Neighbors) -> Float[Array, "atoms 3"]:
         """Dipole of each atom, e Å; differentiable."""
@@ -161,7 +161,7 @@ class InducedDipoles(VariationalPotential, ChargedPotential):
 
         Of a crystal, the dielectric tensor is 1 + 4 pi response / volume: the field is the macroscopic one.
         """
-        around = self._around(structure, neighbors)
+        around = self._with_fields(structure, neighbors)
         uniform = lambda axis: jnp.broadcast_to(axis, (structure.n_atoms, 3))
         fields = jax.vmap(lambda axis: around.screened(uniform(axis), self.solver))(jnp.eye(3))
         return jnp.einsum("i,kil->kl", around.polarizabilities, fields)
@@ -171,7 +171,7 @@ class InducedDipoles(VariationalPotential, ChargedPotential):
 
         Builds the matrix, (3 atoms, 3 atoms).
         """
-        around = self._around(structure, neighbors)
+        around = self._with_fields(structure, neighbors)
         root = jnp.repeat(jnp.sqrt(around.polarizabilities), 3)
         to_field = lambda v: around.operator(v) - v
         safe = jnp.where(root > 0, root, 1.0)
@@ -197,19 +197,22 @@ class InducedDipoles(VariationalPotential, ChargedPotential):
         reach = self.cutoff_radius if any(structure.pbc) else np.inf
         return Interaction(alpha, self.thole, reach, tapered=False)
 
-    def _around(self, structure: Structure, neighbors: Neighbors) -> "_Around":
-        a = self.polarizabilities(structure)
-        whole = self._sums_all_pairs(structure)
-        screening = self._screening(structure)
-        pairs = (
-            _all_pairs(structure, a, screening)
-            if whole
-            else FieldSources.of(structure, neighbors, a, screening)
-        )
+    def _around(
+        self, structure: Structure, neighbors: Neighbors, pairs: FieldSources | None = None
+    ) -> "_Around":
         periodic = self.screening is None and any(structure.pbc)
         waves = waves_of(neighbors) if periodic else None
-        q = self.charges(structure)
+        q, a = self.charges(structure), self.polarizabilities(structure)
         return _Around(structure, q, a, pairs, waves, self._alpha(structure))
+
+    def _with_fields(self, structure: Structure, neighbors: Neighbors) -> "_Around":
+        return self._around(structure, neighbors, self._sources(structure, neighbors))
+
+    def _sources(self, structure: Structure, neighbors: Neighbors) -> FieldSources:
+        a, screening = self.polarizabilities(structure), self._screening(structure)
+        if self._sums_all_pairs(structure):
+            return FieldSources.of_all_pairs(structure, a, screening)
+        return FieldSources.of(structure, neighbors, a, screening)
 
     def _sums_all_pairs(self, structure: Structure) -> bool:
         return self.screening is None and not any(structure.pbc)
@@ -217,34 +220,26 @@ class InducedDipoles(VariationalPotential, ChargedPotential):
     # --- the energy
 
     def energy_with(self, hidden: Any, structure: Structure, neighbors: Neighbors) -> Float[Array, ""]:
-        around = self._around_for_energy(structure, neighbors)
+        around = self._around(structure, neighbors)
         a = around.polarizabilities
         mu = a[:, None] * hidden
         induced = COULOMB / 2 * jnp.sum(a * jnp.sum(hidden**2, axis=-1))
         total = induced + self._of_pairs(structure, neighbors, around.q, a, mu) + around.of_waves(mu)
         return jnp.where(jnp.isfinite(total), total, jnp.inf)
 
-    def _around_for_energy(self, structure: Structure, neighbors: Neighbors) -> "_Around":
-        periodic = self.screening is None and any(structure.pbc)
-        waves = waves_of(neighbors) if periodic else None
-        q, a = self.charges(structure), self.polarizabilities(structure)
-        return _Around(structure, q, a, None, waves, self._alpha(structure))
-
     def _of_pairs(
         self, structure: Structure, neighbors: Neighbors, q: Array, a: Array, mu: Array
     ) -> Float[Array, ""]:
-        screening = self._screening(structure)
-        if not self._sums_all_pairs(structure):
-            pairs = PolarizedPairs(
-                charge_of_atom=q,
-                dipole_of_atom=mu,
-                polarizability_of_atom=a,
-                screening=screening,
-                cutoff_radius=self.cutoff_radius,
-            )
-            return pairs.energy(structure, neighbors)
-        pairs = _all_pairs(structure, a, screening)
-        return COULOMB * pairs.energy(q, mu)
+        if self._sums_all_pairs(structure):
+            return COULOMB * self._sources(structure, neighbors).energy(q, mu)
+        pairs = PolarizedPairs(
+            charge_of_atom=q,
+            dipole_of_atom=mu,
+            polarizability_of_atom=a,
+            screening=self._screening(structure),
+            cutoff_radius=self.cutoff_radius,
+        )
+        return pairs.energy(structure, neighbors)
 
     def check_structure(self, structure: Structure) -> None:
         """Raise where these sums have no meaning.
@@ -312,45 +307,13 @@ def _distance_of_catastrophe(r: float, product: float, thole: float | None) -> f
     return above
 
 
-class _AllPairs(eqx.Module):
-    """The same as `FieldSources`, of a cluster without a list: every atom sees every other one."""
-
-    pairs: FieldSources
-
-    def energy(self, q: Float[Array, "atoms"], mu: Float[Array, "atoms 3"]) -> Float[Array, ""]:
-        """e²/Å."""
-        charges = q[self.pairs.j] * self.pairs.kernels.charges
-        of_charges = jnp.sum(q[:, None] * charges) / 2
-        field = self.field_of_charges(q) + self.field_of_dipoles(mu) / 2
-        return of_charges - jnp.sum(mu * field)
-
-    def field_of_charges(self, q: Float[Array, "atoms"]) -> Float[Array, "atoms 3"]:
-        """e/Å²."""
-        return self.pairs.field_of_charges(q)
-
-    def field_of_dipoles(self, mu: Float[Array, "atoms 3"]) -> Float[Array, "atoms 3"]:
-        """e/Å²."""
-        return self.pairs.field_of_dipoles(mu)
-
-
-def _all_pairs(structure: Structure, a: Float[Array, "atoms"], screening: Interaction) -> _AllPairs:
-    n, x = structure.n_atoms, structure.positions
-    other = ~jnp.eye(n, dtype=bool)
-    d = jnp.where(other[..., None], x - x[:, None], jnp.array([1.0, 0.0, 0.0]))
-    r = jnp.sqrt(jnp.sum(d * d, axis=-1))
-    found = screening.kernels(r, a[:, None] * a)
-    kernels = type(found)(*(jnp.where(other, values, 0.0) for values in found))
-    j = jnp.broadcast_to(jnp.arange(n), (n, n))
-    return _AllPairs(FieldSources(j, d, kernels))
-
-
 class _Around(eqx.Module):
     """What the fields in a structure are made of."""
 
     structure: Structure
     q: Float[Array, "atoms"]
     polarizabilities: Float[Array, "atoms"]
-    pairs: Any
+    pairs: Any  # FieldSources; None where no field is asked for
     waves: Any
     alpha: float = eqx.field(static=True)
 

@@ -29,7 +29,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.charges import PairsOfAtoms
@@ -159,6 +159,7 @@ class FieldSources(NamedTuple):
         polarizabilities: Float[Array, "atoms"],
         screening: Interaction,
     ) -> "FieldSources":
+        """Those of a list."""
         table = neighbors.table()
         d = table.vectors(structure)
         r = jnp.sqrt(jnp.sum(d * d, axis=-1))
@@ -166,6 +167,27 @@ class FieldSources(NamedTuple):
         found = screening.kernels(r, products)
         there = lambda values: jnp.where(table.valid, values, 0.0)
         return cls(table.j, d, Kernels(*map(there, found)))
+
+    @classmethod
+    def of_all_pairs(
+        cls, structure: Structure, polarizabilities: Float[Array, "atoms"], screening: Interaction
+    ) -> "FieldSources":
+        """Those of a cluster without a list: every atom sees every other one."""
+        n, x, a = structure.n_atoms, structure.positions, polarizabilities
+        other = ~jnp.eye(n, dtype=bool)
+        d = jnp.where(other[..., None], x - x[:, None], jnp.array([1.0, 0.0, 0.0]))
+        r = jnp.sqrt(jnp.sum(d * d, axis=-1))
+        found = screening.kernels(r, a[:, None] * a)
+        there = lambda values: jnp.where(other, values, 0.0)
+        j = jnp.broadcast_to(jnp.arange(n), (n, n))
+        return cls(j, d, Kernels(*map(there, found)))
+
+    def energy(self, q: Float[Array, "atoms"], mu: Float[Array, "atoms 3"]) -> Float[Array, ""]:
+        """Of all pairs, e²/Å."""
+        charges = q[self.j] * self.kernels.charges
+        of_charges = jnp.sum(q[:, None] * charges) / 2
+        field = self.field_of_charges(q) + self.field_of_dipoles(mu) / 2
+        return of_charges - jnp.sum(mu * field)
 
     def field_of_charges(self, q: Float[Array, "atoms"]) -> Float[Array, "atoms 3"]:
         """e/Å²: -sum_j q_j B1 d."""
@@ -178,8 +200,3 @@ class FieldSources(NamedTuple):
         along = jnp.einsum("ijk,ijk->ij", other, self.d) * self.kernels.second
         pulled = jnp.einsum("ij,ijk->ik", along, self.d)
         return pulled - jnp.einsum("ij,ijk->ik", self.kernels.first, other)
-
-
-def has_neighbors(pairs: FieldSources) -> Bool[Array, "atoms"]:
-    """True for an atom that another one acts on."""
-    return jnp.any(pairs.kernels.first != 0, axis=1)
