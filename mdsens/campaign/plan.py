@@ -64,9 +64,9 @@ from mdsens.campaign.folder import chunks
 from mdsens.campaign.inputs import InputSet
 from mdsens.campaign.kinds import FLOW, kind_named
 from mdsens.campaign.potentials import potential_files, potential_named
-from mdsens.campaign.structures import NamedStructure, PlannedStructures, read_structures
+from mdsens.campaign.structures import NamedStructure, PlannedStructures, known_keys, read_structures
 from mdsens.campaign.task import Task
-from mdsens.checks import existing_file, nearest, whole
+from mdsens.checks import existing_file, whole
 from mdsens.errors import FileFormatError, InputError
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import find_entries, replace_parameters
@@ -182,20 +182,6 @@ def plan_of(content: Mapping[str, Any], folder: str | Path = ".") -> CampaignPla
     plan = CampaignPlan(kind, files, options, rows, sets, found.unreadable)
     next(iter(plan))  # an option that does not exist is said at once
     return plan
-
-
-def known_keys(table: Any, known: Sequence[str], where: str) -> None:
-    """Raise for a key that has no meaning.
-
-    Raises:
-        InputError: no table, or a key in it; the nearest is suggested.
-    """
-    if not isinstance(table, Mapping):
-        raise InputError(f"{where} = {table!r}: give a table.")
-    for key in table:
-        if key not in known:
-            path = f"{where}.{key}" if where else key
-            raise InputError(f"{path} is unknown.{nearest(key, known)} There are {', '.join(known)}.")
 
 
 def _text(content: Mapping[str, Any], key: str, default: str) -> str:

@@ -58,13 +58,13 @@ def read_structures(content: Mapping[str, Any], folder: Path, columns: Sequence[
     for k, table in enumerate(_tables(content, "structures")):
         where = f"structures[{k}]"
         if "database" in table:
-            _check_keys(table, FROM_DATABASE, where)
+            known_keys(table, FROM_DATABASE, where)
             _read_database(found, table, where, folder, columns)
         else:
-            _check_keys(table, FROM_FILES, where)
+            known_keys(table, FROM_FILES, where)
             _read_files(found, table, where, folder, columns)
     for k, table in enumerate(_tables(content, "pairs")):
-        _check_keys(table, PAIR, f"pairs[{k}]")
+        known_keys(table, PAIR, f"pairs[{k}]")
         _read_pair(found, table, f"pairs[{k}]", folder, columns)
     return found
 
@@ -76,10 +76,18 @@ def _tables(content: Mapping[str, Any], key: str) -> Iterable[Mapping[str, Any]]
     return tables
 
 
-def _check_keys(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def known_keys(table: Any, known: Sequence[str], where: str) -> None:
+    """Raise for a key that has no meaning.
+
+    Raises:
+        InputError: no table, or a key in it; the nearest is suggested.
+    """
+    if not isinstance(table, Mapping):
+        raise InputError(f"{where} = {table!r}: give a table.")
     for key in table:
         if key not in known:
-            raise InputError(f"{where}.{key} is unknown.{nearest(key, known)} There are {', '.join(known)}.")
+            path = f"{where}.{key}" if where else key
+            raise InputError(f"{path} is unknown.{nearest(key, known)} There are {', '.join(known)}.")
 
 
 def _read_files(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdsens.batches.results import texts
+from mdsens.batches.results import failures_of, texts
 from mdsens.campaign.attempts import running
 from mdsens.campaign.folder import CampaignFolder
 from mdsens.campaign.receipts import DONE, FAILED, Receipt
@@ -323,10 +323,11 @@ def _slopes(names: tuple[str, ...], parameters: tuple[str, ...], jacobian: np.nd
 
 def _batch_rows(content: Mapping[str, Any]) -> Iterator[tuple[Entry, dict[str, str]]]:
     outcomes = content["systems"]
+    failures = failures_of(outcomes)
     for name in texts(content["order"]):
         kept = outcomes[name]
-        if "failed" in kept:
-            yield {"system": name, "status": FAILED, "error": str(kept["failed"])}, {}
+        if name in failures:
+            yield {"system": name, "status": FAILED, "error": failures[name]}, {}
         elif "values" in kept:
             row, units = _measured_row(kept)
             yield {"system": name, **row}, units

@@ -227,14 +227,6 @@ class _Loop:
         self.shares: list[float] = []
         self.recent: deque[Ensemble] = deque(maxlen=self.horizon)
 
-    @property
-    def wanted(self) -> np.ndarray:
-        return np.array([target.value for target in self.targets.targets])
-
-    @property
-    def tolerances(self) -> np.ndarray:
-        return np.array([target.tolerance for target in self.targets.targets])
-
     def update(self, ensemble: Ensemble) -> Potential:
         """Take in what the walkers show, and move the parameters."""
         values, slopes = self.shown(ensemble)
@@ -251,15 +243,15 @@ class _Loop:
 
     def shown(self, ensemble: Ensemble) -> tuple[np.ndarray, np.ndarray]:
         """Averages of the targets over the walkers, and derivatives by the parameters."""
-        wanted = [target.observable for target in self.targets.targets]
-        found = ensemble.average(wanted, parameters=self.space.parameters, min_effective=0)
+        found = ensemble.average(self.targets.observables, parameters=self.space.parameters, min_effective=0)
         places = self.targets.places(found)
         n = len(self.space.parameters)
         return found.values[places], found.derivatives[places, :n]
 
     def _moved(self) -> np.ndarray:
-        r = (self.mean - self.wanted) / self.tolerances
-        J = self.space.pull(self.z, self.slope / self.tolerances[:, None])
+        tolerances = self.targets.tolerances
+        r = (self.mean - self.targets.values) / tolerances
+        J = self.space.pull(self.z, self.slope / tolerances[:, None])
         A = J.T @ J
         largest = np.linalg.eigvalsh(A)[-1]
         A += DAMPING * largest * np.eye(len(A))
@@ -291,7 +283,7 @@ def _finish(loop: _Loop, crowd: _Crowd, rest: int) -> SingleLoop:
         shown.append(loop.shown(crowd.ensemble(potential))[0])
     # the first half is still on its way from the moving parameters
     half = np.array(shown[rest // 2 :])
-    settled, errors = half.mean(0), _errors(half)
+    settled, errors = half.mean(0), standard_errors(half, 1)
     return SingleLoop(
         potential=potential,
         names=loop.space.names,
@@ -300,11 +292,7 @@ def _finish(loop: _Loop, crowd: _Crowd, rest: int) -> SingleLoop:
         shares=np.array(loop.shares),
         settled=settled,
         settled_errors=errors,
-        hysteresis=(settled - loop.averages[-1]) / loop.tolerances,
+        hysteresis=(settled - loop.averages[-1]) / loop.targets.tolerances,
         force_calls=crowd.force_calls,
         targets=tuple(target.title for target in loop.targets.targets),
     )
-
-
-def _errors(series: np.ndarray) -> np.ndarray:
-    return standard_errors(series, 1)

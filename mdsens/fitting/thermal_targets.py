@@ -15,6 +15,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from mdsens.checks import instance, number
 from mdsens.errors import InputError
@@ -98,6 +99,21 @@ class ThermalTargets:
             if option in sampling:
                 raise InputError(f"{option} is no option of the samplings of a fit: leave it out.")
 
+    @property
+    def observables(self) -> list[str | Observable | ThermalObservable]:
+        """Of each target."""
+        return [target.observable for target in self.targets]
+
+    @property
+    def values(self) -> Float[np.ndarray, " targets"]:
+        """What the averages should be."""
+        return np.array([target.value for target in self.targets])
+
+    @property
+    def tolerances(self) -> Float[np.ndarray, " targets"]:
+        """What they may be off by."""
+        return np.array([target.tolerance for target in self.targets])
+
     def evaluate(self, potential: Potential, parameters: tuple[str, ...], memory: Memory) -> TermValue:
         """Averages, reweighted or sampled anew, and their derivatives.
 
@@ -107,13 +123,12 @@ class ThermalTargets:
             NotConvergedError: too few effective samples. And what `mdsens.sample` raises.
         """
         ensemble, memory, sampled = self.ensemble(potential, memory)
-        found = ensemble.average([t.observable for t in self.targets], parameters=parameters)
+        found = ensemble.average(self.observables, parameters=parameters)
         rows, places = self._rows(found)
-        tolerances = np.array([target.tolerance for target in self.targets])
-        off = found.values[places] - np.array([target.value for target in self.targets])
+        off = found.values[places] - self.values
         slopes = found.derivatives[places, : len(parameters)]
-        jacobian = slopes / tolerances[:, None]
-        return TermValue(off / tolerances, jacobian, rows, memory, relaxations=int(sampled))
+        jacobian = slopes / self.tolerances[:, None]
+        return TermValue(off / self.tolerances, jacobian, rows, memory, relaxations=int(sampled))
 
     def ensemble(self, potential: Potential, memory: Memory) -> tuple[Ensemble, Memory, bool]:
         """An ensemble of the potential, what is kept of the one that was sampled, and whether it was now."""
@@ -122,7 +137,7 @@ class ThermalTargets:
         before = self._remembered(potential, memory)
         there = before.reweighted(potential, min_effective=0)
         # at parameters that were sampled all frames count alike
-        if there.effective.share >= min(self.least_share, 1.0):
+        if there.effective.share >= self.least_share:
             return there, memory, False
         last = before.frames.at(len(before.frames) - 1)
         return *self._sampled(potential, last, int(memory["samplings"])), True
@@ -174,8 +189,7 @@ class ThermalTargets:
         Raises:
             InputError: an observable that is unknown, or has no meaning for this structure.
         """
-        names = [target.observable for target in self.targets]
-        request(potential, self.structure, self.pressure, names, None)
+        request(potential, self.structure, self.pressure, self.observables, None)
 
 
 def _checked(target: Any) -> ThermalTarget:
