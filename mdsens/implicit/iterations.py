@@ -23,13 +23,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from mdsens.checks import instance, number, whole
-from mdsens.errors import InputError, NotConvergedError
+from mdsens.errors import NotConvergedError
 from mdsens.implicit.linear import AbstractLinearSolver, Operator, Vector
 from mdsens.implicit.rule import fixed_point
+from mdsens.implicit.vectors import on_vectors
 from mdsens.precision import require_x64
 
 Map = Callable[[Vector], Vector]
@@ -279,29 +279,12 @@ def find_fixed_point(
     hint = "Write solver=ms.Anderson(), ms.Picard() or ms.Halpern()."
     chosen: AbstractFixedPointSolver = solver or Anderson()
     instance("solver", chosen, AbstractFixedPointSolver, hint)
-    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), start)
-    flat, unravel = ravel_pytree(start)
-    _check_form(map, start, theta)
-    held = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, theta)
-
-    def of_vector(x: Vector) -> Vector:
-        return ravel_pytree(map(unravel(x), *held))[0]
-
-    found = chosen.solve(of_vector, jax.lax.stop_gradient(flat))
-    found = _checked(found, unravel) if throw else found
+    seen = on_vectors(map, start, theta, "the map")
+    found = chosen.solve(seen.function, seen.start)
+    found = _checked(found, seen.unravel) if throw else found
     # The point is there already: the rule of implicit derivatives only has to tie it to theta.
     tied = fixed_point(map, lambda x, *theta: x, linear_solver=linear_solver, check=None)
-    return found._replace(x=tied(unravel(found.x), *theta))
-
-
-def _check_form(map: Callable[..., Any], start: Any, theta: Any) -> None:
-    image = eqx.filter_eval_shape(map, start, *theta)
-    shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
-    if jax.tree.structure(image) != jax.tree.structure(start) or shapes(image) != shapes(start):
-        raise InputError(
-            f"the map returns arrays of shapes {shapes(image)} where x has {shapes(start)}: T(x) must have "
-            "the form of x."
-        )
+    return found._replace(x=tied(seen.unravel(found.x), *theta))
 
 
 def _checked(found: FixedPoint, unravel: Any) -> FixedPoint:

@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from mdsens.errors import InputError, NotConvergedError
 from mdsens.implicit.linear import GMRES, AbstractLinearSolver, ConjugateGradient, Dense, solve
+from mdsens.implicit.vectors import form_difference
 from mdsens.precision import require_x64
 
 DENSE_LIMIT = 1000  # unknowns up to which the default linear solver builds the matrix
@@ -124,7 +125,7 @@ def fixed_point(map: Callable[..., Any], solver: Callable[..., Any], **options: 
 
     def optimality(x: Any, *theta: Any) -> Any:
         x, image = _unknowns(x), _unknowns(map(x, *theta))
-        if (difference := _difference(x, image)) is not None:
+        if (difference := form_difference(x, image)) is not None:
             raise InputError(f"the map returns {difference}: T(x) must have the form of x.")
         leaves, form = jax.tree.flatten(x)
         pairs = zip(leaves, jax.tree.leaves(image), strict=True)
@@ -170,16 +171,10 @@ def _largest(optimality, x, theta):
     return jnp.max(jnp.abs(residual), initial=0.0)
 
 
-def _difference(x, other) -> str | None:
-    shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
-    mine, theirs = shapes(x), shapes(other)
-    return None if mine == theirs else f"arrays of shapes {theirs} where x has {mine}"
-
-
 def _check_shapes(optimality, x, theta) -> None:
     residual = eqx.filter_eval_shape(optimality, x, *theta)
     is_inexact = lambda leaf: hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.inexact)
-    difference = _difference(_unknowns(x), eqx.filter(residual, is_inexact))
+    difference = form_difference(_unknowns(x), eqx.filter(residual, is_inexact))
     if difference is not None:
         raise InputError(
             f"the optimality condition returns {difference}: as many equations as unknowns, one array for "

@@ -22,13 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from mdsens.checks import number, whole
 from mdsens.errors import InputError, NotConvergedError
 from mdsens.implicit.linear import Vector
 from mdsens.implicit.rule import root
+from mdsens.implicit.vectors import on_vectors
 from mdsens.precision import require_x64
 
 DAMPING = 1 - 1 / np.sqrt(2)  # c of ROS2: damped at infinity
@@ -85,17 +85,11 @@ def steady_state(
     number("tolerance", tolerance, above=0)
     number("accuracy", accuracy, above=0)
     whole("max_steps", max_steps, at_least=1)
-    start = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), start)
-    flat, unravel = ravel_pytree(start)
-    _check_form(f, start, theta, len(flat))
-    held = jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, theta)
-
-    def of_vector(x: Vector) -> Vector:
-        return ravel_pytree(f(unravel(x), *held))[0]
-
-    path = _follow(of_vector, jax.lax.stop_gradient(flat), tolerance, accuracy, max_steps)
+    seen = on_vectors(f, start, theta, "f")
+    _check_size(len(seen.start))
+    path = _follow(seen.function, seen.start, tolerance, accuracy, max_steps)
     speed = jnp.linalg.norm(path.f)
-    found = SteadyState(unravel(path.x), speed, path.time, path.steps, speed <= tolerance)
+    found = SteadyState(seen.unravel(path.x), speed, path.time, path.steps, speed <= tolerance)
     if throw:
         found = _checked(found, tolerance)
     # the point is there already: the rule of implicit derivatives only has to tie it to theta
@@ -132,16 +126,12 @@ def _follow(f: Any, x: Vector, tolerance: float, accuracy: float, max_steps: int
     return jax.lax.while_loop(unfinished, step, begin)
 
 
-def _check_form(f: Any, start: Any, theta: Any, count: int) -> None:
+def _check_size(count: int) -> None:
     if count > LARGEST:
         raise InputError(
             f"{count} unknowns: a steady state is looked for with matrices of up to {LARGEST}. For forces "
             "of a potential use ms.relax(..., solver=ms.GradientFlow())."
         )
-    shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
-    image = eqx.filter_eval_shape(f, start, *theta)
-    if shapes(image) != shapes(start):
-        raise InputError(f"f returns arrays of shapes {shapes(image)} where x has {shapes(start)}.")
 
 
 def _checked(found: SteadyState, tolerance: float) -> SteadyState:

@@ -70,3 +70,8 @@ def test_a_flow_of_another_form_and_too_many_unknowns_are_refused():
         ms.steady_state(lambda x: x[:1], START)
     with pytest.raises(InputError, match="5000 unknowns"):
         ms.steady_state(lambda x: -x, jnp.zeros(5000))
+
+
+def test_a_flow_of_other_containers_is_refused_too():
+    with pytest.raises(InputError, match="must have the form of x"):
+        ms.steady_state(lambda x: (x["a"], x["b"]), {"a": jnp.zeros(2), "b": jnp.zeros(2)})
