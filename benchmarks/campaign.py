@@ -1,7 +1,7 @@
 """Campaigns: what a task costs beside its computation, and what is lost when workers are killed.
 
     python benchmarks/campaign.py                       # both, 200 tasks
-    python benchmarks/campaign.py --tasks 2000          # the whole soak, an hour on two cores
+    python benchmarks/campaign.py --tasks 2000          # the whole soak, two minutes on two cores
     python benchmarks/campaign.py --only constants
 
 soak: relaxations of silicon with a vacancy (63 atoms, rattled, Stillinger and Weber) with derivatives of

@@ -173,9 +173,11 @@ def _of_batch(given: GivenTask) -> dict[str, Any]:
     return relax_options(given.options)
 
 
-# --- fits and flows: their rooms are imported where they are needed
+# --- Gaussian states, fits and flows: their rooms are imported where they are needed
 
 
+GAUSSIAN_STATE = ("cell", "pressure", "quantum", "members", "seed", "symmetry", "rtol")
+GAUSSIAN = (*RELAX, *GAUSSIAN_STATE[2:], "temperature", "derivatives", "parameters")
 FIT = ("config", "fold", "folds", "seed")
 SCHEDULE = (
     *("steps", "batch", "learning_rate", "final", "warmup", "clip", "evaluate_every", "held_out"),
@@ -184,6 +186,12 @@ SCHEDULE = (
 SIZES = ("hidden", "harmonics", "soft_layers", "stiff_layers")
 READING = ("temperature", "length_unit", "energy_unit", "stride", "drop_outliers")
 FLOW = (*SCHEDULE, *SIZES, *READING, "transforms", "likelihood", "force")
+
+
+def _gaussian(given: GivenTask) -> Content:
+    from mdsens.campaign.gaussian import compute_gaussian
+
+    return compute_gaussian(given)
 
 
 def _fit(given: GivenTask) -> Content:
@@ -198,12 +206,12 @@ def _flow(given: GivenTask) -> Content:
     return compute_flow(given)
 
 
-# A kind of later rooms, such as a thermal state in a Gaussian approximation, is a function and a row here.
 KINDS: dict[str, TaskKind] = {
     "relax": TaskKind(_relax, RELAX),
     "observables": TaskKind(_observables, MEASURE, needs=("observables",)),
     "sensitivity": TaskKind(_sensitivity, DIFFERENTIATE, needs=("observables",)),
     "barrier": TaskKind(_barrier, BARRIER, structures=("start", "end")),
+    "gaussian": TaskKind(_gaussian, GAUSSIAN, structures=("structure",), needs=("temperature",)),
     "fit": TaskKind(_fit, FIT, structures=(), needs_potential=False, needs=("config",)),
     "flow": TaskKind(_flow, FLOW, structures=(), needs_potential=False),
     "relax_batch": TaskKind(_relax_batch, RELAX),

@@ -41,7 +41,7 @@ class Task:
         params: parameters that differ from the potential's, by flat name.
         options: of the computation: keywords of `mdsens.relax` (solvers by name), `observables`,
             `parameters`, `mode`; of a barrier those of `mdsens.barrier`.
-        kind: "relax", "observables", "sensitivity", "barrier"; with "_batch" each structure is a row for
+        kind: "relax", "observables", "sensitivity", "barrier", "gaussian"; with "_batch" each structure is a row for
             itself; or a function of yours, "module:function".
         files: further files that the kind reads, by the name it gives them.
         name: what you call it; tags: texts and numbers that go into tables. No part of the key.
@@ -147,7 +147,7 @@ def _check(task: Task) -> None:
     _check_structures(task, kind.structures)
     for name in kind.needs:
         if not task.options.get(name):
-            raise InputError(f"a task '{task.kind}' needs the option '{name}': options={{'{name}': [...]}}.")
+            raise InputError(f"a task '{task.kind}' needs the option '{name}': options={{'{name}': ...}}.")
 
 
 def _check_structures(task: Task, wanted: tuple[str, ...] | None) -> None:

@@ -52,7 +52,9 @@ def gaussian(
     """
     options.turn_on_float64()
     from mdsens.equilibria.gaussian import gaussian_state
+    from mdsens.equilibria.gaussian_content import gaussian_content
     from mdsens.io.files import check_free
+    from mdsens.io.hdf5 import write_hdf5
     from mdsens.io.trajectory import write_structure
     from mdsens.relaxation.relax import relax
     from mdsens.units import GPA
@@ -81,7 +83,7 @@ def gaussian(
             slopes = _slopes(form, relaxed.structure, temperature, pressure / GPA, settings)
     console.print(_table(found, slopes))
     write_structure(files["xyz"], found.structure, overwrite=overwrite)
-    _write(files["h5"], found, overwrite)
+    write_hdf5(files["h5"], gaussian_content(found), overwrite=overwrite)
     options.say_files(console, files)
 
 
@@ -119,23 +121,3 @@ def _table(found: "GaussianState", slopes: Any) -> Table:
     table.add_row("equations solved to", f"{float(found.residual):.1e} in {found.steps} steps")
     table.add_row("operations of symmetry", str(found.operations))
     return table
-
-
-def _write(path: Any, found: "GaussianState", overwrite: bool) -> None:
-    import numpy as np
-
-    from mdsens.io.hdf5 import Quantity, write_hdf5
-
-    values = {
-        "temperature": (found.temperature, "K"),
-        "free_energy": (found.free_energy, "eV"),
-        "energy": (found.energy, "eV"),
-        "stress": (found.stress, "eV/Å³"),
-        "frequencies": (found.frequencies, "THz"),
-        "force_constants": (found.force_constants, "eV/Å²"),
-        "covariance": (found.covariance, "Å²"),
-        "cell": (found.structure.cell, "Å"),
-        "positions": (found.structure.positions, "Å"),
-    }
-    quantities = {name: Quantity(np.asarray(value), unit) for name, (value, unit) in values.items()}
-    write_hdf5(path, quantities, overwrite=overwrite)
