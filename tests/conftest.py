@@ -22,6 +22,10 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.01)
 
+# A trace makes many small objects that live on. Looking through all of them again and again for garbage takes
+# a tenth of the time of the whole run.
+gc.set_threshold(200_000, 50, 100)
+
 # Random inputs are the same in every run, and a first call may take seconds to compile.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

@@ -41,8 +41,8 @@ class Task:
         params: parameters that differ from the potential's, by flat name.
         options: of the computation: keywords of `mdsens.relax` (solvers by name), `observables`,
             `parameters`, `mode`; of a barrier those of `mdsens.barrier`.
-        kind: "relax", "observables", "sensitivity", "barrier", "gaussian"; with "_batch" each structure is a row for
-            itself; or a function of yours, "module:function".
+        kind: "relax", "observables", "sensitivity", "barrier", "gaussian"; with "_batch" each structure is a
+            row for itself; or a function of yours, "module:function".
         files: further files that the kind reads, by the name it gives them.
         name: what you call it; tags: texts and numbers that go into tables. No part of the key.
     Raises:

@@ -39,7 +39,10 @@ def test_numbers_and_jacobian_are_those_of_the_state(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"members": 32}, "needs the option 'temperature'"), ({"temprature": 20.0}, "Did you mean 'temperature'")],
+    [
+        ({"members": 32}, "needs the option 'temperature'"),
+        ({"temprature": 20.0}, "Did you mean 'temperature'"),
+    ],
 )
 def test_what_is_wrong_is_said_when_the_task_is_made(options, message):
     with pytest.raises(InputError, match=message):

@@ -70,6 +70,7 @@ def elastic():
     return free_gas(system=springs, positions=IDEAL, cell="full", pressure=2 * kT / 1e3)
 
 
+@pytest.mark.validation
 def test_volumes_of_an_ideal_gas_have_their_gamma_distribution(gas):
     # exp(-P V / kT) V^N dV: mean (N + 1) kT / P and variance (N + 1) (kT / P)²
     volumes, unit = gas.volumes[10:], kT / gas.pressure
@@ -80,6 +81,7 @@ def test_volumes_of_an_ideal_gas_have_their_gamma_distribution(gas):
     assert_allclose(volumes.var() / unit**2, n, rtol=4 * np.sqrt((2 + 6 / n) / independent))
 
 
+@pytest.mark.validation
 def test_atoms_and_cell_share_energy_equally(gas, elastic):
     for run, strains in ((gas, 1), (elastic, 6)):
         assert run.freedom == 12

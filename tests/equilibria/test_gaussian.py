@@ -97,7 +97,9 @@ def test_the_quantum_oscillator_has_its_zero_point_motion():
     assert_allclose(state.covariance[3, 3], hbar * omega / 2 / 3.0, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("mode", "quantum"), [(jax.jacfwd, True), (jax.jacrev, False)])
+@pytest.mark.parametrize(
+    ("mode", "quantum"), [pytest.param(jax.jacfwd, True, marks=pytest.mark.validation), (jax.jacrev, False)]
+)
 def test_derivatives_by_parameters_and_temperature_are_those_of_the_state(mode, quantum):
     def spread(t):
         well = Well(3.0 + t[0], 2.0 * (1 + t[0]), 20.0)

@@ -89,6 +89,7 @@ def test_silicon_through_relaxation_scales_with_energy_and_length():
     assert_allclose(rows * [silicon.epsilon, silicon.sigma] / values[:, None], [[0.5, -1.0]] * 6, rtol=1e-7)
 
 
+@pytest.mark.validation
 def test_velocities_are_those_of_phonopy_and_scale_with_energy():
     for modes, right in ARGON_VELOCITY.items():
         velocity = measured(phonon_velocity([0.25, 0.25, 0], modes=modes), argon())

@@ -27,7 +27,7 @@ CRYSTALS = {
 }
 
 
-SLOW = ("tersoff-si-t2-crystal", "tersoff-si-t3-crystal")
+SLOW = ("tersoff-si-t2-crystal", "tersoff-si-t3-crystal", "lj-ar-crystal-smooth", "morse-cu-crystal")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +128,7 @@ def test_iterative_and_dense_internal_relaxation_agree():
     np.testing.assert_allclose(dense, dense.T, atol=1e-12 * float(jnp.max(dense)))
 
 
+@pytest.mark.validation
 def test_bulk_modulus_is_the_response_to_pressure(packed_alloy):
     potential, crystal = packed_alloy
     assert np.abs(np.cos(np.radians(crystal.to_ase().cell.angles()))).min() > 1e-3  # no right angle is left

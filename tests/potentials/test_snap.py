@@ -138,7 +138,10 @@ def test_energy_is_linear_in_all_coefficients_with_the_slopes_of_lammps(tungsten
 # --- second derivatives
 
 
-@pytest.mark.parametrize(("elements", "twojmax"), [(("W",), 3), (("W", "Be"), 2)])
+SLOW_TO_COMPILE = pytest.param(("W",), 3, marks=pytest.mark.validation)
+
+
+@pytest.mark.parametrize(("elements", "twojmax"), [SLOW_TO_COMPILE, (("W", "Be"), 2)])
 def test_curvatures_of_a_shell_by_harmonics_are_those_along_each_direction(elements, twojmax):
     potential = small(elements, twojmax)
     structure = cluster((elements * 5)[:5])

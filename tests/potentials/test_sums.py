@@ -45,6 +45,7 @@ def test_energy_forces_stress_and_derivatives_are_those_of_the_parts(copper):
         jax.tree.map(lambda a, b, w=weight: assert_allclose(a, w * b, atol=1e-13), mine, part[2])
 
 
+@pytest.mark.validation
 def test_a_form_and_its_half_twice_relax_alike(copper):
     # The sum has the parameters twice, and moves with the two together as the form does with one.
     twice = 0.5 * MORSE + 0.5 * MORSE

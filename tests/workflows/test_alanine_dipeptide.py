@@ -16,6 +16,7 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
         return {row["quantity"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.validation
 def test_a_small_flow_is_trained_measured_and_moved(tmp_path: Path):
     small = (
         "--steps",
