@@ -8,12 +8,12 @@ import jax
 
 @contextmanager
 def compilations() -> Iterator[list[str]]:
-    """Collects whatever JAX compiles, from memory or from disk, eager operations included."""
+    """Collects the names of whatever JAX compiles, or loads from disk, eager operations included."""
     seen: list[str] = []
 
-    def listen(event: str, duration: float, **_) -> None:
+    def listen(event: str, duration: float, **facts: object) -> None:
         if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
-            seen.append(event)
+            seen.append(str(facts.get("fun_name")))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

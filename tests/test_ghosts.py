@@ -156,6 +156,31 @@ def test_another_number_of_atoms_compiles_nothing():
     assert compiled == []
 
 
+def disordered(rng: np.random.Generator) -> ms.Structure:
+    """16 to 200 atoms of diamond, every seventh missing, the others displaced."""
+    sizes = [(1, 1, 3), (2, 2, 1), (1, 2, 3), (2, 2, 2), (2, 3, 2), (3, 3, 2), (3, 3, 3)]
+    atoms = ase.build.bulk("Si", cubic=True, a=5.431).repeat(sizes[rng.integers(len(sizes))])
+    kept = atoms[rng.random(len(atoms)) > 0.15]
+    kept.positions += 0.1 * rng.normal(size=kept.positions.shape)
+    return ms.Structure.from_ase(kept)
+
+
+@pytest.mark.validation
+def test_a_hundred_structures_of_many_sizes_compile_few_walks_and_hardly_anything_late():
+    rng = np.random.default_rng(0)
+    structures = [disordered(rng) for _ in range(100)]
+    assert len({structure.n_atoms for structure in structures}) > 40
+    with compilations() as compiled:
+        counts = []
+        watch = lambda progress: counts.append(len(compiled))
+        ms.relax_batch(SILICON, structures, fmax=1e-3, progress=watch)
+    # three sizes, a walk by forces and one by curvatures for each; and where a row of curvatures is outgrown
+    walks = [name for name in compiled if "advance" in name]
+    assert len(walks) <= 6 + 1, walks
+    # what is compiled late is next to nothing
+    assert counts[-1] - counts[len(counts) // 2] <= 5
+
+
 def test_a_derivative_of_another_number_of_atoms_compiles_small_change_only():
     gradients(8)
     seconds = []

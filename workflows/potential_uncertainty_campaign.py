@@ -1,6 +1,6 @@
 """The ± of a fitted potential, by two ways: derivatives at the optimum, and a campaign of draws.
 
-    python workflows/potential_uncertainty_campaign.py                    # 200 draws, an hour on a busy core
+    python workflows/potential_uncertainty_campaign.py                    # 200 draws, ten minutes on one core
     python workflows/potential_uncertainty_campaign.py --draws 20 --executor local
 
 Silicon by Stillinger and Weber is fitted to forces and energies of Tersoff's silicon, as one fits to density
