@@ -19,6 +19,15 @@ OPTIONS: Any = {
 }
 
 
+def while_loop(unfinished: Callable[[Any], Any], step: Callable[[Any], Any], state: Any) -> Any:
+    """`jax.lax.while_loop` inside a program that is being compiled; on plain numbers, a loop of the host."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(state)):
+        return jax.lax.while_loop(unfinished, step, state)
+    while bool(unfinished(state)):
+        state = step(state)
+    return state
+
+
 def compiled_soon(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, compiled for plain numbers with little effort; others as usual."""
     jit: Any = eqx.filter_jit  # hands further options on to `jax.jit`

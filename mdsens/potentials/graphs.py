@@ -15,6 +15,7 @@ Lists have spare places. Their edges, and those of pairs between the cutoff and 
 a spare atom to itself. It stands behind the others, and nobody sees it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -204,7 +205,8 @@ class GraphPotential(Potential):
         return energies[:-1]
 
     def _evaluated(self, structure: Structure, neighbors: Neighbors) -> Array:
-        energies = jnp.asarray(self.network(self.params, *self.graph(structure, neighbors)))
+        graph = self.graph(structure, neighbors)
+        energies = jnp.asarray(_energies(self.network, self.rest, self.weights, graph))
         nodes = structure.n_atoms + 1
         if energies.shape not in ((), (nodes,), (nodes, 1)):
             raise InputError(
@@ -217,6 +219,12 @@ class GraphPotential(Potential):
                 "derivatives need float64. Build it with dtype float64, or leave its own dtype out."
             )
         return energies if energies.ndim == 0 else energies.reshape(nodes)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _energies(network: Network, rest: "Rest", weights: dict[str, Array], graph: Graph) -> Array:
+    # A program of its own: JAX traces a network, and each derivative of it, once for all that use it.
+    return network(rest.put_together(weights), *graph)
 
 
 class _Along:

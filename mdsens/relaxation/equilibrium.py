@@ -47,8 +47,8 @@ from mdsens.relaxation.coordinates import Coordinates, closed
 from mdsens.relaxation.landscape import (
     Landscape,
     Vector,
+    hessian_times,
     merit,
-    products,
     residuals_once,
     structure_at,
 )
@@ -63,8 +63,6 @@ from mdsens.relaxation.precondition import (
 from mdsens.structure import Structure
 
 DENSE_LIMIT = 1200  # unknowns up to which the Hessian is built and factorised
-BLOCK = 64  # vectors the Hessian is applied to at once
-SMALL_BLOCK = 16  # the same for large systems, where memory counts
 
 Rows = Float[Array, "rows unknowns"]
 
@@ -483,16 +481,6 @@ def default_skin(potential: Potential) -> float:
     """Extra reach of neighbor lists, Å: a tenth of the cutoff."""
     cutoff = float(potential.cutoff)
     return 0.0 if np.isinf(cutoff) else 0.1 * cutoff
-
-
-def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.ndarray:
-    """Hessian at w times each row, in blocks of one size: one compiled product serves all callers."""
-    if not len(vectors):
-        return vectors
-    block = BLOCK if len(w) <= DENSE_LIMIT else SMALL_BLOCK
-    rows = np.pad(vectors, ((0, -len(vectors) % block), (0, 0)))
-    blocks = [jnp.asarray(rows[k : k + block]) for k in range(0, len(rows), block)]
-    return np.concatenate([np.asarray(products(landscape, w, b)) for b in blocks])[: len(vectors)]
 
 
 def preconditioner_of(

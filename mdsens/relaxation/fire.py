@@ -141,5 +141,5 @@ class JaxMDFIRE(AbstractStepper):
         state = walker.memory.set(force=-walker.gradient[:, None])
         state = apply(state)
         w = state.position[:, 0]
-        value = scene.landscape.value_and_gradient(w)[0]
+        value = scene.value_and_gradient(w)[0]
         return Walker(w, value, -state.force[:, 0], jax.tree.map(jnp.asarray, state), ~jnp.isfinite(value))

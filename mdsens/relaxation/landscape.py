@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mdsens.batching import map_rows
 from mdsens.compiling import compiled_soon
@@ -28,6 +28,10 @@ from mdsens.structure import Structure
 Vector = Float[Array, "unknowns"]
 
 LEAST_ROW = 20  # places in a row of a Hessian
+FEW_UNKNOWNS = 100  # up to which the Hessian of a heavy potential is written down, product by product
+BLOCK = 64  # vectors the Hessian is applied to at once
+SMALL_BLOCK = 16  # the same for large systems, where memory counts
+LARGE = 1200  # unknowns, above which a system is large
 
 
 class Landscape(eqx.Module):
@@ -96,6 +100,8 @@ class Landscape(eqx.Module):
             least_row: places in a row at least, so that small structures share programs.
         """
         structure = structure_at(self.coordinates, w)
+        if self._few_and_heavy:
+            return self._written_by_products(w)
         found = self.potential.hessian_blocks(structure, self._nearest(structure))
         if found is None:
             return None
@@ -114,6 +120,25 @@ class Landscape(eqx.Module):
             return BorderedMatrix(core, jnp.zeros((0, w.size)))
         strains = jnp.eye(self.n_strains, w.size, k=w.size - self.n_strains)
         return BorderedMatrix(core, products(self, w, strains))
+
+    @property
+    def _few_and_heavy(self) -> bool:
+        few = self.coordinates.size <= FEW_UNKNOWNS
+        return few and self.potential.heavy and self.coordinates.reference.real is None
+
+    def _written_by_products(self, w: Vector) -> BorderedMatrix:
+        # A shift of all atoms costs nothing, in whatever cell: the rows of the last one are minus the sums of
+        # those of the others.
+        atoms = self.coordinates.reference.n_atoms
+        n = 3 * atoms
+        asked = np.delete(np.eye(w.size), np.s_[n - 3 : n], axis=0)
+        rows = hessian_times(self, w, asked)
+        of_others, border = rows[: n - 3], rows[n - 3 :]
+        last = -of_others.reshape(atoms - 1, 3, w.size).sum(axis=0)
+        square = np.concatenate([of_others, last])[:, :n]
+        blocks = square.reshape(atoms, 3, atoms, 3).transpose(0, 2, 1, 3).reshape(-1, 3, 3)
+        i, j = np.indices((atoms, atoms)).reshape(2, -1)
+        return BorderedMatrix(BlockMatrix.of(i, j, blocks, atoms), jnp.asarray(border))
 
     def _nearest(self, structure: Structure) -> Neighbors:
         """The list without its skin; searched anew only if it has been outrun."""
@@ -256,7 +281,37 @@ def room(landscape: Landscape, w: Vector) -> Array:
     return landscape.neighbors.slack(structure, landscape.potential.cutoff)
 
 
-residuals_once = compiled_soon(residuals)  # outside of loops
+residuals_once, room_once = compiled_soon(residuals), compiled_soon(room)
+load_once = compiled_soon(lambda landscape, w: landscape.load(w))
+
+
+def hessian_times(landscape: Landscape, w: Vector, vectors: np.ndarray) -> np.ndarray:
+    """Hessian at w times each row, in blocks of one size: one compiled product serves all callers."""
+    if not len(vectors):
+        return vectors
+    block = BLOCK if len(w) <= LARGE else SMALL_BLOCK
+    starts = range(0, len(vectors), block)
+    return np.concatenate([_block_times(landscape, w, vectors[k : k + block], block) for k in starts])
+
+
+def _block_times(landscape: Landscape, w: Vector, vectors: np.ndarray, block: int) -> np.ndarray:
+    count = len(vectors)
+    rows = jnp.asarray(np.pad(vectors, ((0, block - count), (0, 0))))
+    if landscape.potential.heavy:
+        found = first_products(landscape, w, rows, jnp.asarray(count))
+    else:
+        found = products(landscape, w, rows)
+    return np.asarray(found)[:count]
+
+
+@eqx.filter_jit
+def first_products(
+    landscape: Landscape, w: Vector, rows: Float[Array, "rows unknowns"], count: Int[Array, ""]
+) -> Array:
+    """Hessian at w times each of the first rows, one after another, compiled; zeros for the others."""
+    # what depends on w alone is computed once, before the loop
+    multiplied = lambda k, done: done.at[k].set(landscape.product(w, rows[k]))
+    return jax.lax.fori_loop(0, count, multiplied, jnp.zeros_like(rows))
 
 
 @eqx.filter_jit

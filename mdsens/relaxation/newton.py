@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mdsens.checks import number
+from mdsens.compiling import while_loop
 from mdsens.errors import InputError
 from mdsens.implicit.linear import conjugate_gradient
 from mdsens.relaxation.landscape import Vector
@@ -62,6 +63,7 @@ class NewtonCG(AbstractStepper):
         return Walker(w, value, gradient, norm, ~found, stale)
 
 
+@eqx.filter_jit
 def newton_direction(scene: Scene, walker: Walker, before: Array, max_inner: int) -> Vector:
     """p with H p = -g, solved for as well as the last step deserves; downhill in any case.
 
@@ -149,8 +151,9 @@ class DampedNewton(AbstractStepper):
             return 4 * L, trial(4 * L), k + 1
 
         first = walker.memory.constant
-        state = (first, trial(first), 0)
-        L, (w, value, gradient, ok), _ = jax.lax.while_loop(lambda s: ~s[1][3] & (s[2] < 20), shorter, state)
+        state = (first, trial(first), jnp.asarray(0))
+        tried = lambda s: ~s[1][3] & (s[2] < 20)
+        L, (w, value, gradient, ok), _ = while_loop(tried, shorter, state)
         keep = lambda new, old: jnp.where(ok, new, old)
         gradient = keep(gradient, walker.gradient)
         slow = jnp.linalg.norm(gradient) > SLOW * norm

@@ -7,13 +7,13 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mdsens.compiling import while_loop
 from mdsens.gauge import Gauge
 from mdsens.implicit.blocks import BorderedMatrix
-from mdsens.relaxation.landscape import Landscape, Vector, merit, residuals, room
+from mdsens.relaxation.landscape import Landscape, Vector, load_once, merit, residuals_once, room_once
 from mdsens.relaxation.precondition import ElasticPreconditioner
 
 STRIDE = 0.1  # of the distance of the nearest atoms: no atom moves farther in one step
@@ -56,12 +56,12 @@ class Scene(eqx.Module):
         n = 3 * self.landscape.coordinates.reference.n_atoms
         if self.landscape.n_strains == 0:
             return value - start.value
-        load = (self.landscape.load(start.w) + self.landscape.load(w)) / 2
+        load = (load_once(self.landscape, start.w) + load_once(self.landscape, w)) / 2
         return value - start.value - (w - start.w)[n:] @ load
 
     def room(self, w: Vector) -> Array:
         """How far (Å) the list allows atoms to approach each other from here."""
-        return room(self.landscape, w)
+        return room_once(self.landscape, w)
 
     def longest_move(self, p: Vector) -> Array:
         """Length of the longest move of an atom in a step p, Å.
@@ -120,6 +120,17 @@ class AbstractStepper(eqx.Module):
         """One step. May leave the range of the list only if it needs no evaluation there (see `advance`)."""
 
 
+def advance_on_host(
+    stepper: AbstractStepper, scene: Scene, walker: Walker, fmax: Array, max_steps: Array, margin: Array
+) -> tuple[Walker, Array]:
+    """`advance`, with the loops on the host.
+
+    A potential that takes long to compile is then part of two programs only, its merit and its products with
+    the Hessian, which all steppers and the certificate share.
+    """
+    return _walked(stepper, scene, walker, fmax, max_steps, margin)
+
+
 @eqx.filter_jit
 def advance(
     stepper: AbstractStepper, scene: Scene, walker: Walker, fmax: Array, max_steps: Array, margin: Array
@@ -136,10 +147,15 @@ def advance(
         the walker and the number of steps. If the list was overrun in the last step, value and gradient are
         those of an incomplete list: `Scene.room` is negative, and the caller makes a new list.
     """
+    return _walked(stepper, scene, walker, fmax, max_steps, margin)
 
+
+def _walked(
+    stepper: AbstractStepper, scene: Scene, walker: Walker, fmax: Array, max_steps: Array, margin: Array
+) -> tuple[Walker, Array]:
     def unfinished(state):
         walker, steps = state
-        residual = residuals(scene.landscape, walker.w, walker.gradient)[2]
+        residual = residuals_once(scene.landscape, walker.w, walker.gradient)[2]
         converged = residual <= fmax
         used_up = scene.room(walker.w) <= margin
         # what is left to do beyond the tolerance is worth no new matrix
@@ -151,7 +167,7 @@ def advance(
         walker, steps = state
         return stepper.step(scene, walker), steps + 1
 
-    return jax.lax.while_loop(unfinished, step, (walker, jnp.asarray(0)))
+    return while_loop(unfinished, step, (walker, jnp.asarray(0)))
 
 
 def longest_step(scene: Scene, walker: Walker, p: Vector, max_step: float) -> Array:
@@ -198,8 +214,7 @@ def search_line(
         return t / 3, trial(t), k + 1
 
     here = (walker.w, walker.value, walker.gradient, jnp.array(False))
-    _, (w, value, gradient, ok), _ = jax.lax.while_loop(
-        lambda s: ~s[1][3] & (s[2] < 12), shorter, (t, here, 0)
-    )
+    tried = lambda s: ~s[1][3] & (s[2] < 12)
+    _, (w, value, gradient, ok), _ = while_loop(tried, shorter, (t, here, jnp.asarray(0)))
     keep = lambda new, old: jnp.where(ok, new, old)
     return keep(w, walker.w), keep(value, walker.value), keep(gradient, walker.gradient), ok

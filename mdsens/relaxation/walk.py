@@ -29,6 +29,7 @@ from mdsens.relaxation.scene import (
     Scene,
     Walker,
     advance,
+    advance_on_host,
 )
 
 VOLUME_RANGE = (0.2, 5.0)  # of the starting volume; a relaxation beyond this has lost its crystal
@@ -182,7 +183,8 @@ class Walk:
         """
         aim = self.aimed(watched)
         numbers = jnp.asarray(aim.goal), jnp.asarray(aim.limit), jnp.asarray(aim.margin)
-        return aim.arrived(*advance(aim.stepper, aim.scene, aim.walker, *numbers))
+        goes = advance_on_host if aim.on_host else advance
+        return aim.arrived(*goes(aim.stepper, aim.scene, aim.walker, *numbers))
 
     def aimed(self, watched: bool = False) -> "Aim":
         """What the device is to do next; `step` is this, `advance`, and `Aim.arrived`."""
@@ -273,6 +275,14 @@ class Aim:
     def walker(self) -> Walker:
         """Of the walk."""
         return self.walk.walker
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the loops are better on the host: no step is to hold a program of a heavy potential."""
+        landscape = self.scene.landscape
+        # products with the Hessian, and the work of a target without energy, are programs of their own
+        in_steps = self.stepper.needs_hessian and self.scene.matrix is None
+        return landscape.potential.heavy and landscape.coordinates.conservative and not in_steps
 
     def arrived(self, walker: Walker, taken: Array) -> Walk:
         """The walk after the phase, with a new list if the old one is used up."""

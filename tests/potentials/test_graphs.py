@@ -14,6 +14,7 @@ import mdsens as ms
 from mdsens.errors import InputError
 from mdsens.potentials.graphs import GraphPotential
 from mdsens.potentials.networks import from_jax_md_nequip, from_nequix
+from mdsens.relaxation import walk
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,21 @@ def test_the_volume_of_a_relaxed_crystal_follows_all_weights_by_one_adjoint(pote
     # What Newton steps leave over changes with the weights too: hence 1e-12 eV/Å.
     assert_allclose((moved(1e-4) - moved(-1e-4)) / 2e-4, slope, rtol=1e-6)
     assert gradient.params["layers"][0]["mix"].shape == (3, 3) and gradient.params["rounds"] == 2
+
+
+def test_a_relaxation_with_its_certificate_traces_a_network_once(crystal, monkeypatch):
+    calls = []
+
+    def counted(*graph):
+        calls.append(len(graph))
+        return network(*graph)
+
+    # steps are no programs, which would hold the network again
+    monkeypatch.setattr(walk, "advance", None)
+    potential = GraphPotential(counted, random_params(), CUTOFF, ("Si", "O"))
+    relaxed = ms.relax(potential, crystal, cell="isotropic", solver=ms.NewtonCG())
+    assert relaxed.equilibrium.certificate.is_minimum
+    assert calls == [5]
 
 
 def shift_of_a_neighbor(potential, states):

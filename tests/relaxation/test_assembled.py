@@ -1,5 +1,6 @@
 """The Hessian written down block by block is the Hessian; certificates and solves that use it are right."""
 
+import graph_network
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +30,7 @@ CASES = {
     "one atom and its images": lambda: (argon(), rattled(bulk("Ar", a=5.3))),
     "pairs": lambda: (argon(), rattled(bulk("Ar", a=5.3, cubic=True) * (2, 1, 1))),
     "a cluster of all pairs": lambda: (argon(np.inf), rattled(Atoms("Ar4", np.eye(4, 3) * 3.7))),
+    "products of a network": lambda: (graph_network.potential(), graph_network.crystal()),
     "a sum": lambda: (argon() + 0.5 * argon(5.0), rattled(bulk("Ar", a=5.3, cubic=True))),
 }
 
