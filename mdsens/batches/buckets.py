@@ -9,8 +9,12 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import jax
+import numpy as np
+
 from mdsens.ghosts import size_for, with_ghosts
 from mdsens.neighbors import Capacity
+from mdsens.neighbors.lists import room_for
 from mdsens.neighbors.shapes import NOTHING_KEPT
 from mdsens.potentials.base import Potential
 from mdsens.quantities import neighbors_of
@@ -44,7 +48,13 @@ class Buckets:
         """Make room for the list that the structure starts with."""
         full = self.filled(structure)
         skin = default_skin(self.potential) if skin is None else skin
-        self.keep(full.n_atoms, neighbors_of(self.potential, full, skin).capacity)
+        self.keep(full.n_atoms, self._room(full, skin))
+
+    def _room(self, full: Structure, skin: float) -> Capacity:
+        on_host = jax.default_backend() == "cpu" and np.isinf(self.potential.shortest_wave)
+        if on_host:
+            return room_for(full, float(self.potential.cutoff), skin)
+        return neighbors_of(self.potential, full, skin).capacity
 
     def filled(self, structure: Structure) -> Structure:
         """The structure with its ghosts."""

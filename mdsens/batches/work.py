@@ -226,11 +226,12 @@ def by_name(structures: Structures) -> dict[str, Structure]:
 
 def of_relaxed(relaxed: Relaxed) -> dict[str, Any]:
     """What is kept of a relaxed state, as `mdsens.write_hdf5` takes it."""
+    energy, forces, stress = relaxed.evaluated
     return {
         "structure": relaxed.structure,
-        "energy": Quantity(relaxed.energy, "eV"),
-        "forces": Quantity(relaxed.forces, "eV/Å", "atoms, xyz"),
-        "stress": Quantity(relaxed.stress, "eV/Å³", "xyz, xyz; positive in tension"),
+        "energy": Quantity(energy, "eV"),
+        "forces": Quantity(forces, "eV/Å", "atoms, xyz"),
+        "stress": Quantity(stress, "eV/Å³", "xyz, xyz; positive in tension"),
         "steps": relaxed.steps,
         "status": relaxed.status.value,
     }

@@ -42,34 +42,71 @@ def by_atom(i: np.ndarray, j: np.ndarray, shift: np.ndarray, n_atoms: int) -> By
     order = np.argsort(short, kind="stable")
     place = places_in_rows(np.bincount(atom, minlength=n_atoms))
     neighbor = np.concatenate([j, i])[order]
-    whole = shift.astype(np.int32)
-    away = np.concatenate([whole, -whole])[order]
-    outside = away.any(axis=1)
-    owner, image, index = _distinct_images(neighbor[outside], away[outside], n_atoms)
+    farthest = np.abs(shift).max(axis=0, initial=0).astype(np.int64)
+    there = shift_numbers(shift, farthest)
+    away = np.concatenate([there, -there])[order]
+    outside = away != 0
+    owner, image, index = _distinct_images(neighbor[outside], away[outside], farthest, n_atoms)
     neighbor[outside] = n_atoms + index
     return ByAtom(atom[order], place, neighbor, owner, image, n_atoms)
 
 
+def width_and_images(i: np.ndarray, j: np.ndarray, shift: np.ndarray, n_atoms: int) -> tuple[int, int]:
+    """The longest row of these pairs, and how many images they hold: those of `by_atom`."""
+    width = int(np.bincount(np.concatenate([i, j]), minlength=1).max(initial=0))
+    farthest = np.abs(shift).max(axis=0, initial=0).astype(np.int64)
+    there = shift_numbers(shift, farthest)
+    outside = there != 0
+    away, of_j, of_i = there[outside], j[outside], i[outside]
+    numbers = [away * n_atoms + of_j, -away * n_atoms + of_i]
+    return width, _count_different(np.concatenate(numbers))
+
+
+def _count_different(numbers: np.ndarray) -> int:
+    if len(numbers) == 0:
+        return 0
+    low = numbers.min()
+    size = int(numbers.max() - low) + 1
+    if size > 64 * len(numbers):
+        return len(np.unique(numbers))
+    marked = np.zeros(size, bool)
+    marked[numbers - low] = True
+    return int(np.count_nonzero(marked))
+
+
+def shift_numbers(shift: np.ndarray, farthest: np.ndarray) -> np.ndarray:
+    """One whole number for each shift by cell vectors, its negative for the opposite one, 0 for none.
+
+    Args:
+        shift: (pairs, 3) whole numbers. farthest: the largest of each column, without its sign.
+    """
+    # s = (s_0 b_1 + s_1) b_2 + s_2 with b_k = 2 farthest_k + 1 values of s_k
+    _, b, c = 2 * farthest + 1
+    along = shift.T
+    return (along[0] * (b * c) + along[1] * c + along[2]).astype(np.int64)
+
+
 def _distinct_images(
-    owner: np.ndarray, image: np.ndarray, n_atoms: int
+    owner: np.ndarray, away: np.ndarray, farthest: np.ndarray, n_atoms: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # The different (owner, image) there are, and which of them each one given is. One whole number stands for
     # both, and these numbers are marked in an array of all there could be, unless that is very long.
     if len(owner) == 0:
-        return owner, image, owner
-    low = image.min(axis=0)
-    spans = (image.max(axis=0) - low + 1).astype(np.int64)
-    cells = np.ravel_multi_index(tuple((image - low).T), tuple(spans))
-    number = cells * n_atoms + owner
-    if spans.prod() * n_atoms > 64 * len(owner):
-        _, first, index = np.unique(number, return_index=True, return_inverse=True)
-        return owner[first], image[first], index
-    # any of those with the same number serves as the first
-    first = np.full(spans.prod() * n_atoms, -1)
-    first[number] = np.arange(len(number))
-    there = first >= 0
-    index = (np.cumsum(there) - 1)[number]
-    return owner[first[there]], image[first[there]], index
+        return owner, np.zeros((0, 3), np.int32), owner
+    spans = 2 * farthest + 1
+    lowest = shift_numbers(farthest, farthest)
+    number = (away + lowest) * n_atoms + owner
+    size = int(spans.prod()) * n_atoms
+    if size > 64 * len(owner):
+        distinct, index = np.unique(number, return_inverse=True)
+    else:
+        marked = np.zeros(size, bool)
+        marked[number] = True
+        distinct = np.flatnonzero(marked)
+        index = (np.cumsum(marked) - 1)[number]
+    cells = np.stack(np.unravel_index(distinct // n_atoms, tuple(spans)), axis=-1)
+    image = (cells - farthest).astype(np.int32)
+    return (distinct % n_atoms).astype(owner.dtype), image, index
 
 
 # --- on the device

@@ -18,13 +18,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.core import Tracer, eval_context
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from mdsens.arrays import on_device
 from mdsens.errors import InputError, NonFiniteError, TracedError
 from mdsens.neighbors import cell_list
-from mdsens.neighbors.by_atom import by_atom, by_atom_on_device, count_distinct, image_numbers
+from mdsens.neighbors.by_atom import (
+    by_atom,
+    by_atom_on_device,
+    count_distinct,
+    image_numbers,
+    width_and_images,
+)
 from mdsens.neighbors.shapes import (
     COARSE_ATOMS,
     NOTHING_KEPT,
@@ -221,12 +227,7 @@ def find_neighbors(
         NonFiniteError: NaN or infinite positions or cell.
         TracedError: called under jit or vmap, where positions have no values.
     """
-    if not cutoff > 0 or not 0 <= skin < np.inf:
-        raise InputError(
-            f"cutoff = {cutoff} Å and skin = {skin} Å: the cutoff must be positive, the skin zero or "
-            "positive and finite."
-        )
-    reach, kept = float(cutoff + skin), capacity or NOTHING_KEPT
+    reach, kept = _reach(cutoff, skin), capacity or NOTHING_KEPT
 
     # A list is piecewise constant in positions and cell. The custom rule says so, and lets the host see the
     # values behind any number of nested derivatives.
@@ -237,11 +238,7 @@ def find_neighbors(
                 "pass neighbors=find_neighbors(structure, cutoff, skin) made outside."
             )
         positions, cell = np.asarray(positions), np.asarray(cell)
-        real = structure.real
-        ghosts = None if real is None else int(np.sum(~np.asarray(real)))
-        _check_finite(positions, cell)
-        _check_independent(cell, structure.pbc)
-        _check_number_of_pairs(_without(ghosts, positions), cell, structure.pbc, reach)
+        ghosts = _checked(structure, positions, cell, reach)
         search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
         pairs = search(positions, cell, structure.pbc, reach, kept, ghosts)
         if np.isinf(shortest_wave) or not all(structure.pbc):
@@ -264,6 +261,42 @@ def find_neighbors(
     # Plain values do without: under jax.jacfwd, a vmap, the rule would hand out tracers of that vmap.
     traced = isinstance(structure.positions, Tracer) or isinstance(structure.cell, Tracer)
     return (behind if traced else build)(structure.positions, structure.cell)
+
+
+def room_for(structure: Structure, cutoff: float, skin: float) -> Capacity:
+    """Shapes of the list of pairs that `find_neighbors` makes on the host, without making it.
+
+    Args:
+        structure: plain numbers. cutoff, skin: as for `find_neighbors`.
+    Raises:
+        InputError, NonFiniteError: as `find_neighbors`.
+    """
+    reach = _reach(cutoff, skin)
+    positions, cell = np.asarray(structure.positions), np.asarray(structure.cell)
+    ghosts = _checked(structure, positions, cell, reach)
+    i, j, shift = pairs_on_host(_without(ghosts, positions), cell, structure.pbc, reach)
+    n = len(positions)
+    needed = Capacity(len(i), *width_and_images(i, j, shift, n))
+    return _shapes(ghosts)(n, needed, NOTHING_KEPT)
+
+
+def _reach(cutoff: float, skin: float) -> float:
+    if not cutoff > 0 or not 0 <= skin < np.inf:
+        raise InputError(
+            f"cutoff = {cutoff} Å and skin = {skin} Å: the cutoff must be positive, the skin zero or "
+            "positive and finite."
+        )
+    return float(cutoff + skin)
+
+
+def _checked(structure: Structure, positions: np.ndarray, cell: np.ndarray, reach: float) -> int | None:
+    """The number of ghosts, of a structure whose pairs can be searched; None: there can be none."""
+    real = structure.real
+    ghosts = None if real is None else int(np.sum(~np.asarray(real)))
+    _check_finite(positions, cell)
+    _check_independent(cell, structure.pbc)
+    _check_number_of_pairs(_without(ghosts, positions), cell, structure.pbc, reach)
+    return ghosts
 
 
 def _zero_tangent(leaf):
@@ -378,7 +411,14 @@ def search_on_host(
     ghosts: int | None = None,
 ) -> Neighbors:
     """All pairs within `reach` (Å) of any cell, by vesin; all pairs of a cluster if `reach` is infinite."""
-    places, positions = positions, _without(ghosts, positions)
+    pairs = pairs_on_host(_without(ghosts, positions), cell, pbc, reach)
+    return list_of_pairs(*pairs, positions, cell, reach, capacity, _shapes(ghosts))
+
+
+def pairs_on_host(
+    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, bool, bool], reach: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """i, j and shift of all pairs within `reach` (Å), each once."""
     extent = float(np.linalg.norm(np.ptp(positions, axis=0)))
     if np.isinf(reach) or (not any(pbc) and reach > extent):  # nothing lies beyond the extent of a cluster
         i, j = _all_pairs(len(positions), pbc)
@@ -394,8 +434,7 @@ def search_on_host(
         real = np.maximum(i, j) < len(positions)
         if not real.all():
             i, j, shift = i[real], j[real], shift[real]
-    i, j = i.astype(np.int32), j.astype(np.int32)
-    return list_of_pairs(i, j, shift, places, cell, reach, capacity, _shapes(ghosts))
+    return i.astype(np.int32), j.astype(np.int32), shift
 
 
 def _without(ghosts: int | None, positions: np.ndarray) -> np.ndarray:
@@ -426,24 +465,27 @@ def list_of_pairs(
     rows = by_atom(i, j, shift, len(positions))
     needed = Capacity(len(i), rows.width, len(rows.owner))
     pairs, width, images, _ = shapes(len(positions), needed, capacity)
-    near = rows.rows(width, len(positions) + images)
-    return Neighbors(
-        i=_filled_up(i, pairs),
-        j=_filled_up(j, pairs),
-        shift=_filled_up(shift.astype(float), pairs),
-        valid=on_device(np.arange(pairs) < len(i)),
-        reach=on_device(reach, float),
-        positions=on_device(positions),
-        cell=on_device(cell),
-        near=on_device(near),
-        owner=_filled_up(rows.owner, images),
-        image=_filled_up(rows.image.astype(float), images),
-    )
+    arrays = {
+        "i": _filled_up(i, pairs),
+        "j": _filled_up(j, pairs),
+        "shift": _filled_up(shift.astype(float), pairs),
+        "valid": np.arange(pairs) < len(i),
+        "reach": np.array(reach, float),
+        "positions": np.array(positions),
+        "cell": np.array(cell),
+        "near": rows.rows(width, len(positions) + images),
+        "owner": _filled_up(rows.owner, images),
+        "image": _filled_up(rows.image.astype(float), images),
+    }
+    with eval_context():  # plain numbers stay plain, also while JAX traces
+        # all in one call; nobody else holds any of them
+        return Neighbors(**jax.device_put(arrays))
 
 
-def _filled_up(values: np.ndarray, slots: int) -> Array:
-    spare = [(0, slots - len(values))] + [(0, 0)] * (values.ndim - 1)
-    return on_device(np.pad(values, spare))
+def _filled_up(values: np.ndarray, slots: int) -> np.ndarray:
+    full = np.zeros((slots, *values.shape[1:]), values.dtype)
+    full[: len(values)] = values
+    return full
 
 
 def search_on_device(

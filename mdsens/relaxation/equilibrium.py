@@ -61,6 +61,7 @@ from mdsens.relaxation.precondition import (
     test_vectors,
 )
 from mdsens.structure import Structure
+from mdsens.threads import in_one_thread
 
 DENSE_LIMIT = 1200  # unknowns up to which the Hessian is built and factorised
 
@@ -385,6 +386,7 @@ class Equilibrium:
         return not self.is_minimum and self.certificate.is_singular
 
     @property
+    @in_one_thread
     def _proven_minimum(self) -> bool:
         # No curvature is higher than the norm |H|. So if H - SOFT |H| is positive definite off the gauge, the
         # lowest is above SOFT times the highest.

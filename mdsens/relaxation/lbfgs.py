@@ -4,7 +4,7 @@ Source: Nocedal and Wright, Numerical Optimization, algorithm 7.4; preconditione
 J. Chem. Phys. 144, 164109 (2016).
 """
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -28,12 +28,18 @@ class LBFGS(AbstractStepper):
     Attributes:
         history: pairs of moves and gradient changes remembered.
         max_step: longest move of an atom in one step, Å.
+        preconditioned: with the elastic preconditioner. Without it small systems take some steps more, and
+            save the products with the Hessian that it is made of.
     """
-
-    wants_preconditioner: ClassVar[bool] = True
 
     history: int = eqx.field(static=True, default=15)
     max_step: float = eqx.field(static=True, default=0.2)
+    preconditioned: bool = eqx.field(static=True, default=True)
+
+    @property
+    def wants_preconditioner(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As asked for."""
+        return self.preconditioned
 
     def start(self, w: Vector) -> LBFGSMemory:
         return LBFGSMemory(jnp.zeros((self.history, w.shape[0])), jnp.zeros((self.history, w.shape[0])))

@@ -14,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
+from mdsens.arrays import on_device
 from mdsens.checks import instance, number, whole
 from mdsens.errors import InputError, NotConvergedError
 from mdsens.ghosts import first, list_with_ghosts, list_without_ghosts, padded, with_ghosts, without_ghosts
@@ -22,7 +23,7 @@ from mdsens.neighbors import Capacity, Neighbors
 from mdsens.potentials.base import Potential, check_elements, require_potential
 from mdsens.potentials.parameters import check_parameters
 from mdsens.precision import require_x64
-from mdsens.quantities import concrete, energy, evaluate
+from mdsens.quantities import EnergyForcesStress, concrete, energy, evaluate
 from mdsens.relaxation.coordinates import CellOption, Coordinates, closed, strain_basis
 from mdsens.relaxation.equilibrium import Equilibrium, structure_at
 from mdsens.relaxation.landscape import Landscape, Vector
@@ -70,13 +71,18 @@ class Relaxed(eqx.Module):
     @property
     def forces(self) -> Float[Array, "atoms 3"]:
         """eV/Å; not zero on fixed coordinates."""
-        forces = evaluate(self.potential, *self._with_ghosts).forces
-        return first(forces, self.structure.n_atoms)
+        return self.evaluated.forces
 
     @property
     def stress(self) -> Float[Array, "3 3"]:
         """eV/Å³, positive in tension."""
-        return evaluate(self.potential, *self._with_ghosts).stress
+        return self.evaluated.stress
+
+    @property
+    def evaluated(self) -> EnergyForcesStress:
+        """All three by one evaluation."""
+        found = evaluate(self.potential, *self._with_ghosts)
+        return found._replace(forces=first(found.forces, self.structure.n_atoms))
 
     @property
     def _with_ghosts(self) -> tuple[Structure, Neighbors]:
@@ -313,7 +319,8 @@ def _target(structure: Structure, n_strains: int, pressure: Any, stress: Any) ->
         )
     if stress is None:
         value = pressure if isinstance(pressure, Tracer) else number("pressure", pressure, "eV/Å³")
-        target = -jnp.asarray(value, float) * jnp.eye(3)
+        traced = isinstance(value, Tracer)
+        target = -jnp.asarray(value, float) * jnp.eye(3) if traced else on_device(-value * np.eye(3))
     else:
         target = from_voigt(_voigt_stress(stress))
     if isinstance(target, Tracer) or not np.any(np.asarray(target) != 0):

@@ -6,6 +6,7 @@ that never overflow, progress, and errors while they still help.
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
@@ -93,12 +94,12 @@ class RelaxationProblem:
         potential, coordinates, target = concrete(self.inputs)
         return RelaxationProblem(potential, coordinates, target, self.options, self.capacity)
 
-    @property
+    @functools.cached_property
     def cutoff(self) -> float:
         """Radius of the list, Å."""
         return float(self.potential.cutoff)
 
-    @property
+    @functools.cached_property
     def skin(self) -> float:
         """Extra reach of the list, Å; zero where all atoms are in it."""
         if np.isinf(self.cutoff):

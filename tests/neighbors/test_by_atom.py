@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdsens.arrays import places_in_rows
-from mdsens.neighbors.by_atom import by_atom
+from mdsens.neighbors.by_atom import by_atom, width_and_images
 
 
 @given(st.lists(st.integers(0, 6), max_size=30))
@@ -58,3 +58,10 @@ def test_no_pairs_leave_empty_rows():
     found = by_atom(none, none, np.zeros((0, 3)), 2)
     assert found.width == 0 and len(found.owner) == 0
     np.testing.assert_array_equal(found.rows(1, nobody=2), [[2], [2]])
+
+
+@pytest.mark.parametrize(("n_atoms", "n_pairs"), [(1, 4), (3, 0), (40, 200), (70_000, 300)])
+def test_rows_and_images_are_counted_without_a_list(n_atoms, n_pairs):
+    i, j, shift = random_pairs(3, n_atoms, n_pairs)
+    found = by_atom(i, j, shift, n_atoms)
+    assert width_and_images(i, j, shift, n_atoms) == (found.width, len(found.owner))

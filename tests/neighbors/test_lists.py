@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import mdsens as ms
+from mdsens.ghosts import with_ghosts
 from mdsens.neighbors import Capacity, choose_builder, list_of_pairs, search_on_device, search_on_host
+from mdsens.neighbors.lists import room_for
 
 SKEWED = np.array([[4.0, 0.0, 0.0], [3.1, 4.5, 0.0], [-1.7, 2.2, 5.0]])
 Pair = tuple[int, int, int, int, int]
@@ -372,3 +374,14 @@ def test_more_pairs_than_memory_holds_are_refused_with_their_number(pbc):
     structure = random_structure(3, 7, SKEWED, pbc)
     with pytest.raises(ms.errors.InputError, match=r"about \S+ pairs of the 7 atoms.*Take a cutoff below"):
         ms.find_neighbors(structure, 1e9)
+
+
+@pytest.mark.parametrize("n_atoms", [7, 300])
+@pytest.mark.parametrize("pbc", [True, False])
+def test_the_room_for_a_list_is_that_of_the_list(n_atoms, pbc):
+    x = np.random.default_rng(3).uniform(0, 5, (n_atoms, 3)) @ (SKEWED / 5)
+    structure = ms.Structure.create(x, ["Ar"] * n_atoms, SKEWED, pbc)
+    for one in (structure, with_ghosts(structure)):
+        assert room_for(one, 2.0, 0.3) == ms.find_neighbors(one, 2.0, 0.3).capacity
+    with pytest.raises(ms.errors.InputError, match="the cutoff must be positive"):
+        room_for(structure, -1.0, 0.3)

@@ -90,3 +90,20 @@ def test_an_error_is_not_remembered_and_forgetting_empties_all():
     memory.forget()
     memory.remember(np.zeros(1), None, find("a"))
     assert calls == ["a", "a"]
+
+
+class Grows:
+    """What is kept of a state grows while it is used."""
+
+    nbytes = 1
+
+
+def test_what_has_grown_since_it_was_found_is_weighed_again(monkeypatch):
+    monkeypatch.setattr(memory, "SIZE", 10)
+    first = Grows()
+    found = memory.remember(np.array([1.0]), None, lambda: first)
+    found.nbytes = 9
+    find, calls = finder()
+    memory.remember(np.array([2.0]), None, find("b", 4))
+    memory.remember(np.array([1.0]), None, find("a"))
+    assert calls == ["b", "a"]

@@ -28,12 +28,13 @@ def shaken(size: float) -> tuple[ms.Potential, ms.Structure]:
     [
         (ms.FIRE(), 1e-8),
         (ms.LBFGS(), 1e-8),
+        (ms.LBFGS(preconditioned=False), 1e-8),
         (ms.NewtonCG(), 1e-10),
         (ms.DampedNewton(), 1e-10),
         (ms.AutoRelaxer(), 1e-10),
         (ms.AutoRelaxer(robust=ms.JaxMDFIRE(dt_start=0.01, dt_max=0.05), switch=1e-2), 1e-10),
     ],
-    ids=["fire", "lbfgs", "newton-cg", "damped newton", "auto", "jax-md fire, then newton-cg"],
+    ids=["fire", "lbfgs", "bare lbfgs", "newton-cg", "damped newton", "auto", "jax-md fire, then newton-cg"],
 )
 def test_every_solver_finds_the_minimum_of_the_cluster(solver, fmax):
     potential, start = shaken(0.06)
