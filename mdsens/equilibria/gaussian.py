@@ -58,9 +58,10 @@ from mdsens.quantities import concrete, neighbors_of
 from mdsens.relaxation.coordinates import CellOption, strain_basis
 from mdsens.strain import volume_of
 from mdsens.structure import Structure, require_structure
+from mdsens.threads import in_one_thread
 from mdsens.units import ACCELERATION, BOLTZMANN, HBAR, THZ
 
-AT_ONCE = 8  # members whose forces are computed together
+AT_ONCE = 8  # members whose forces are computed together on an accelerator
 LOWEST = 1e-4  # of the largest eigenvalue of the force constants: below, a mode counts as unstable
 MELTED = 0.25  # of the distance of nearest neighbors: root mean square displacements of crystals stay below
 ROUGH = 0.3  # relative change of the curvature at which the forward-backward steps have done their part
@@ -166,7 +167,9 @@ class Setting(eqx.Module):
         def of_member(xi: Array) -> tuple[Array, tuple[Array, Array]]:
             return jax.value_and_grad(energy, argnums=(0, 1))(R @ xi, strain)
 
-        values, (slopes, virials) = jax.lax.map(of_member, self.members, batch_size=AT_ONCE)
+        # transposed, each member is computed again: to keep what lies between costs more than its forces
+        again = jax.checkpoint(of_member, prevent_cse=False)
+        values, (slopes, virials) = jax.lax.map(again, self.members, batch_size=_at_once())
         curvature = back @ (self.members.T @ slopes) / len(self.members)
         virial = jnp.mean(virials, axis=0)
         return self.symmetric(
@@ -178,10 +181,22 @@ class Setting(eqx.Module):
         if self.group.size == 1:
             return found
         B = self.basis
-        gradient = self.group.vector((B @ found.gradient).reshape(-1, 3)).ravel()
+        gradient = self.symmetric_shift(found.gradient)
         curvature = self.group.matrix(B @ found.curvature @ B.T)
         virial = self.group.tensor((found.virial + found.virial.T) / 2)
-        return Averages(found.energy, B.T @ gradient, B.T @ curvature @ B, virial)
+        return Averages(found.energy, gradient, B.T @ curvature @ B, virial)
+
+    def symmetric_shift(self, v: Float[Array, "modes"]) -> Float[Array, "modes"]:
+        """What of a displacement or gradient has the symmetry of the crystal."""
+        if self.group.size == 1:
+            return v
+        of_atoms = (self.basis @ v).reshape(-1, 3)
+        return self.basis.T @ self.group.vector(of_atoms).ravel()
+
+
+def _at_once() -> int | None:
+    """One after the other stay in the cache of a processor."""
+    return None if jax.default_backend() == "cpu" else AT_ONCE
 
 
 def _energy_of_mode(quantum: bool) -> Any:
@@ -217,15 +232,18 @@ def _floor(D: Array) -> Array:
 
 def _step(x: Unknowns, potential: Potential, kT: Array, pressure: Array, setting: Setting) -> Unknowns:
     phi = setting.stiffness * (x.phi + x.phi.T) / 2
-    m, strain = setting.amplitude * x.m, setting.strain_of(x.strains)
+    # What breaks the symmetry is no unknown. Left in, it would be a map that keeps m, 1 - dT/dx would be
+    # singular, and its transpose has right-hand sides there: one member does not have the symmetry.
+    m = setting.symmetric_shift(x.m)
+    strain = setting.strain_of(x.strains)
     R, back = setting.roots(phi, kT)
-    found = setting.averages(potential, m, strain, R, back)
+    found = setting.averages(potential, setting.amplitude * m, strain, R, back)
     step = jnp.linalg.solve(_positive(phi), found.gradient) / setting.amplitude
     of_pressure = jax.grad(lambda e: volume_of(setting.deformed(m, e).cell))(strain)
     forces = found.virial + pressure * of_pressure
     along = jnp.einsum("kab,ab->k", setting.strains, forces)
     strains = x.strains - 100 * setting.compliance @ along
-    return Unknowns(x.m - step, strains, found.curvature / setting.stiffness)
+    return Unknowns(m - step, strains, found.curvature / setting.stiffness)
 
 
 def _positive(phi: Array) -> Array:
@@ -235,6 +253,7 @@ def _positive(phi: Array) -> Array:
     return matrix_function(phi, _floor(phi), lifted)
 
 
+@in_one_thread
 def gaussian_state(
     potential: Potential,
     structure: Structure,
@@ -332,7 +351,7 @@ def _begin(
         raise InputError("no atom of this structure can move: there is nothing to find a Gaussian of.")
     H = np.asarray(_hessian(potential, structure, near))
     phi = B.T @ (H + H.T) @ B / 2
-    stiffness = float(np.linalg.norm(phi, 2))
+    stiffness = float(np.max(np.abs(np.linalg.eigvalsh(phi))))
     if not stiffness > 0:
         raise InputError("the energy has no curvature along any motion of the atoms: there is no Gaussian.")
     inverse_mass = B.T @ (B / np.repeat(np.asarray(structure.masses), 3)[:, None])
