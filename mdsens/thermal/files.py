@@ -5,6 +5,7 @@ At the root stand positions, cells and energies as `mdtraj.load` reads them (nm,
 The form of the potential is not written: whoever reads the file brings one.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from mdsens.units import PS, to_kJ_per_mol, to_nm
 
 FORMAT = "mdsens-ensemble-1"
 GROUP = "ensemble"
+SETTINGS = "sampling"  # attribute of the group
 SAME = 1e-8  # of the size of an energy: a larger difference is another potential
 
 Ensemble = Any  # `mdsens.thermal.ensemble.Ensemble`, which stands on this file
@@ -33,11 +35,57 @@ NUMBERS = {"temperature": "K", "pressure": "eV/Å³", "replicas": "1", "interval
 OF_STRUCTURE = {"species": "1", "masses": "u", "fixed": "1", "charges": "e"}
 
 
-def write(ensemble: Ensemble, path: str | Path, overwrite: bool) -> None:
-    """Both parts of the file."""
+def write(
+    ensemble: Ensemble, path: str | Path, overwrite: bool, settings: Mapping[str, Any] | None = None
+) -> None:
+    """Both parts of the file.
+
+    Args:
+        settings: numbers and texts that decided how the frames were sampled.
+    """
     with new_hdf5(path, overwrite) as file:
         _write_convention(file, ensemble)
-        _write_exact(file.create_group(GROUP), ensemble)
+        group = file.create_group(GROUP)
+        _write_exact(group, ensemble)
+        if settings is not None:
+            group.attrs[SETTINGS] = _as_text(settings)
+
+
+def check_settings(path: str | Path, settings: Mapping[str, Any]) -> None:
+    """Raise where a file holds what was sampled with other settings.
+
+    Files that do not say with which (made by earlier versions) are asked for the numbers that they hold.
+
+    Raises:
+        InputError: says which setting differs.
+        FileFormatError: as of `read`.
+    """
+    known = _known_settings(path)
+    asked = json.loads(_as_text(settings))  # as it comes back from the file
+    for name, value in asked.items():
+        if name in known and known[name] != value:
+            raise InputError(
+                f"'{path}' holds another sampling: its {name} is {known[name]}, and here {value}. Read it "
+                "with what it was made with, sample anew with overwrite=True (--overwrite) and without "
+                "resume, or name another output."
+            )
+
+
+def _as_text(settings: Mapping[str, Any]) -> str:
+    # numbers of NumPy and JAX as those of Python
+    plain = lambda value: value.item() if hasattr(value, "item") else str(value)
+    return json.dumps(dict(settings), default=plain)
+
+
+def _known_settings(path: str | Path) -> Mapping[str, Any]:
+    import h5py
+
+    content = read(path)
+    with h5py.File(path, "r") as file:
+        text: Any = file[GROUP].attrs.get(SETTINGS)
+    if text is not None:
+        return json.loads(text)
+    return {name: content[name] for name in ("temperature", "pressure", "replicas", "seed")}
 
 
 def _write_convention(file: Any, ensemble: Ensemble) -> None:

@@ -8,8 +8,11 @@ never fewer than a share that is asked for.
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
+import jax
 import numpy as np
 
+from mdsens.arrays import fingerprint
 from mdsens.checks import number, whole
 from mdsens.dynamics import SimulationProgress, Trajectory, langevin, npt
 from mdsens.dynamics.recorded import Callback
@@ -18,8 +21,9 @@ from mdsens.errors import InputError
 from mdsens.io.files import check_free
 from mdsens.potentials.base import Potential, require_potential
 from mdsens.precision import require_x64
-from mdsens.relaxation.coordinates import CellOption
+from mdsens.relaxation.coordinates import CellOption, strain_basis
 from mdsens.structure import Structure, require_structure
+from mdsens.thermal import files
 from mdsens.thermal.ensemble import Ensemble
 from mdsens.thermal.frames import Frames
 
@@ -68,11 +72,13 @@ def sample(
         progress: called about once a second, with `SimulationProgress`.
         output: a file (.h5) for the ensemble. A run that was cut off stands beside it until it has ended.
         overwrite: replace the file.
-        resume: go on with a run that was cut off, to the same bits; if the file is there, read it.
+        resume: go on with a run that was cut off, to the same bits; if the file is there, read it, provided
+            that it was sampled with the same settings.
     Returns:
         `Ensemble`, whose `average` gives averages with derivatives and error bars.
     Raises:
-        InputError: a temperature that is not positive, too few records, and what `langevin` and `npt` raise.
+        InputError: a temperature that is not positive, too few records, a file to be read that was sampled
+            with other settings, and what `langevin` and `npt` raise.
         NonFiniteError, TimestepError, CellCollapseError: as of `langevin` and `npt`.
         OutputExistsError: the file is there, and neither `overwrite` nor `resume` is given.
     """
@@ -82,7 +88,24 @@ def sample(
     T = number("temperature", temperature, "K", above=0.0)
     begin = _settling(equilibration, steps, record_every)
     run_file, done = _files(output, overwrite, resume)
+    settings = {
+        "temperature": T,
+        "pressure": pressure,
+        "cell": None if pressure is None else fingerprint([strain_basis(cell, structure)])[:16],
+        "steps": steps,
+        "record_every": record_every,
+        "replicas": replicas,
+        "timestep": timestep,
+        "friction": friction,
+        "barostat_time": None if pressure is None else barostat_time,
+        "equilibration": equilibration,
+        "seed": seed,
+        "skin": skin,
+        "start": _mark_of_structure(structure),
+        "potential": _mark_of_potential(potential),
+    }
     if done is not None:
+        files.check_settings(done, settings)
         return Ensemble.from_hdf5(done, potential)
     options: dict[str, Any] = {
         "temperature": T,
@@ -105,10 +128,23 @@ def sample(
         run = npt(potential, structure, **options, **under)
     ensemble = of_trajectory(potential, run, begin)
     if output is not None:
-        ensemble.to_hdf5(output, overwrite=overwrite or resume)
+        files.write(ensemble, output, overwrite or resume, settings)
         assert run_file is not None
         run_file.unlink(missing_ok=True)
     return ensemble
+
+
+def _mark_of_structure(structure: Structure) -> str:
+    """A text that differs where anything differs that decides how its atoms move."""
+    charges = () if structure.charges is None else (structure.charges,)
+    carried = (*charges, *structure.columns.values())
+    atoms = (structure.species, structure.masses, structure.fixed)
+    return fingerprint([structure.positions, structure.cell, *atoms, *carried], str(structure.pbc))[:16]
+
+
+def _mark_of_potential(potential: Potential) -> str:
+    numbers = jax.tree.leaves(eqx.filter(potential, eqx.is_array_like))
+    return f"{type(potential).__name__} {fingerprint(numbers)[:16]}"
 
 
 def _settling(equilibration: Any, steps: Any, record_every: Any) -> int | None:

@@ -49,11 +49,41 @@ def test_energies_are_those_of_the_frames(sampled):
 
 def test_a_sampling_that_has_ended_is_read_and_not_made_again(sampled):
     ensemble, file = sampled
-    again = ms.sample(LJ, ARGON, 20.0, output=file, resume=True, **OPTIONS)
+    numbers = OPTIONS | {"steps": np.int64(800), "friction": np.float64(0.01)}
+    again = ms.sample(LJ, ARGON, 20.0, output=file, resume=True, **numbers)
     assert_array_equal(again.frames.positions, ensemble.frames.positions)
     assert not list(file.parent.glob("*.run.h5*"))
     with pytest.raises(OutputExistsError):
         ms.sample(LJ, ARGON, 20.0, output=file, **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (dict(steps=1200), "its steps is 800, and here 1200"),
+        (dict(friction=0.02), "its friction is 0.01, and here 0.02"),
+        (dict(temperature=25.0), "its temperature is 20.0, and here 25.0"),
+        (dict(pressure=0.0), "its pressure is None, and here 0.0"),
+        (dict(equilibration=200), "its equilibration is None, and here 200"),
+        (dict(potential=ms.replace_parameters(LJ, {"epsilon": 0.011})), "its potential is LennardJones"),
+        (dict(structure=ARGON.at(ARGON.positions + 0.1)), "its start is"),
+    ],
+)
+def test_a_file_of_other_settings_is_not_read_as_if_it_were_this_sampling(sampled, changed, message):
+    _, file = sampled
+    made = dict(potential=LJ, structure=ARGON, temperature=20.0, output=file, **OPTIONS)
+    with pytest.raises(InputError, match=f"holds another sampling: {message}"):
+        ms.sample(**(made | changed), resume=True)
+
+
+def test_a_file_that_does_not_say_its_settings_is_asked_for_the_numbers_it_holds(sampled, tmp_path):
+    ensemble, _ = sampled
+    file = tmp_path / "old.h5"
+    ensemble.to_hdf5(file)
+    again = ms.sample(LJ, ARGON, 20.0, output=file, resume=True, **OPTIONS)
+    assert_array_equal(again.energies, ensemble.energies)
+    with pytest.raises(InputError, match="its seed is 0, and here 3"):
+        ms.sample(LJ, ARGON, 20.0, output=file, resume=True, seed=3, **OPTIONS)
 
 
 def test_a_sampling_that_was_cut_off_goes_on_to_the_same_bits(sampled, tmp_path):
