@@ -14,7 +14,7 @@ WAVES_LIMIT = 4_000_000  # of a set; with the structure factors of some atoms th
 
 
 def find_waves(cell: np.ndarray, limit: float) -> np.ndarray:
-    """(waves, 3): n of all waves with 0 < |k| < limit (1/Å), one of n and -n.
+    """(waves, 3): n of all waves with 0 < |k| < limit (1/Å), one of n and -n, the longest waves first.
 
     Raises:
         InputError: there are more than WAVES_LIMIT.
@@ -39,7 +39,9 @@ def find_waves(cell: np.ndarray, limit: float) -> np.ndarray:
     n = n[positive]
     k = 2 * np.pi * n @ np.linalg.inv(cell).T
     squares = np.sum(k * k, axis=1)
-    return n[squares < limit * limit].astype(np.int32)
+    inside = squares < limit * limit
+    order = np.argsort(squares[inside], kind="stable")
+    return n[inside][order].astype(np.int32)
 
 
 def outlast(limit: float, stretch: float) -> float:

@@ -13,6 +13,10 @@ stationary, so forces are those with the dipoles held (`VariationalPotential`), 
 are linear solves with the same operator 1 + T a. Written with fields, and not with dipoles, nothing is
 divided by a polarizability: it may be zero.
 
+In a large crystal nearly all of a product with T is its sum over waves. Of a tensor T0 that is good to five
+digits a few percent of them are needed, and (1 + s T0 s)^-1, by as many of these cheap products as it takes,
+is a preconditioner with which two or three products of T itself are enough.
+
 Polarisation catastrophe. Where two atoms come so close that 1 + T a has no longer positive eigenvalues, the
 dipoles would grow without end: bare dipoles do so at r³ = 2 sqrt(a_i a_j). There the energy is infinite,
 which a relaxation does not step over; and a structure in which a pair is that close is refused.
@@ -21,6 +25,8 @@ Source: Applequist, Carl, Fung, J. Am. Chem. Soc. 94, 2952 (1972), doi:10.1021/j
     59, 341 (1981), doi:10.1016/0301-0104(81)85176-2.
 """
 
+import dataclasses
+import math
 from typing import Any
 
 import equinox as eqx
@@ -60,6 +66,8 @@ from mdsens.strain import volume_of
 from mdsens.structure import Structure
 from mdsens.units import COULOMB
 
+MANY = 2**20  # waves times atoms: from here on fields are solved for by way of a rougher tensor
+ROUGH = 1e-5  # its accuracy
 FARTHEST = 20.0  # Å: up to here a pair is looked at for how it comes out of the catastrophe
 
 
@@ -206,7 +214,23 @@ class InducedDipoles(VariationalPotential, ChargedPotential):
         return _Around(structure, q, a, pairs, waves, self._alpha(structure))
 
     def _with_fields(self, structure: Structure, neighbors: Neighbors) -> "_Around":
-        return self._around(structure, neighbors, self._sources(structure, neighbors))
+        around = self._around(structure, neighbors, self._sources(structure, neighbors))
+        return dataclasses.replace(around, rougher=self._rougher(around, neighbors))
+
+    def _rougher(self, around: "_Around", neighbors: Neighbors) -> "_Around | None":
+        """The same to few digits, where that saves something; held, as it only helps to solve."""
+        waves, structure = around.waves, around.structure
+        if waves is None or structure.n_atoms * len(waves) < MANY:
+            return None
+        # waves end at 2 alpha s, alpha = s / cutoff, and are sorted: their number goes as s⁶
+        s = extent(ROUGH)
+        share = (s / extent(self._accuracy)) ** 6
+        few = waves[: math.ceil(share * len(waves))]
+        alpha = s / self.cutoff_radius
+        screening = Interaction(jnp.asarray(alpha), self.thole, self.cutoff_radius, tapered=False)
+        pairs = FieldSources.of(structure, neighbors, around.polarizabilities, screening)
+        rough = _Around(structure, around.q, around.polarizabilities, pairs, few, alpha)
+        return jax.lax.stop_gradient(rough)
 
     def _sources(self, structure: Structure, neighbors: Neighbors) -> FieldSources:
         a, screening = self.polarizabilities(structure), self._screening(structure)
@@ -316,6 +340,7 @@ class _Around(eqx.Module):
     pairs: Any  # FieldSources; None where no field is asked for
     waves: Any
     alpha: float = eqx.field(static=True)
+    rougher: "_Around | None" = None
 
     def self_consistent(self, solver: AbstractLinearSolver) -> Float[Array, "atoms 3"]:
         """The field of charges and dipoles at each atom, e/Å²."""
@@ -326,7 +351,8 @@ class _Around(eqx.Module):
     ) -> Float[Array, "atoms 3"]:
         """What becomes of a field when all dipoles have answered it: (1 + T a)^-1 f."""
         root = jnp.sqrt(jax.lax.stop_gradient(self.polarizabilities))
-        method = Symmetrized(jnp.repeat(root, 3), solver)
+        nearby = None if self.rougher is None else self.rougher.operator
+        method = Symmetrized(jnp.repeat(root, 3), solver, nearby)
         f = solve(self.operator, field.ravel(), solver=method, symmetric=False)
         return f.reshape(field.shape)
 
@@ -375,10 +401,13 @@ class Symmetrized(AbstractLinearSolver):
     Attributes:
         root: s, for each unknown.
         by: solves with 1 + s T s.
+        nearby: 1 + T0 a, an operator nearby with cheaper products: its inverse, found by conjugate gradients,
+            is the preconditioner.
     """
 
     root: Float[Array, "unknowns"]
     by: AbstractLinearSolver
+    nearby: Operator | None = None
 
     def solve(self, matvec: Operator, b: Vector, project: Operator, precondition: Operator) -> Vector:
         # y = b - T s z with (1 + s T s) z = s b, where s z = a y. Of T s z only the operator is known:
@@ -388,7 +417,9 @@ class Symmetrized(AbstractLinearSolver):
             return matvec(v) - v
 
         z = self._symmetric(lambda z: z + self.root * push(z), self.root * b)
-        return b - push(z)
+        # the same as z / s, without one more product, where all s are positive
+        all_polarised = jnp.all(self.root > 0)
+        return jax.lax.cond(all_polarised, lambda z: self._divided(z), lambda z: b - push(z), z)
 
     def solve_transposed(
         self, matvec: Operator, b: Vector, project: Operator, precondition: Operator
@@ -406,6 +437,19 @@ class Symmetrized(AbstractLinearSolver):
         if not isinstance(self.by, ConjugateGradient):
             return self.by.solve(product, b, identity, identity)
         rtol, steps = self.by.rtol, self.by.max_steps
-        found = conjugate_gradient(product, b, rtol=rtol, max_steps=steps)
+        found = conjugate_gradient(product, b, identity, self._precondition, rtol=rtol, max_steps=steps)
         good = ~found.negative & (found.residual <= 1e4 * rtol * jnp.linalg.norm(b))
         return jnp.where(good, found.solution, jnp.inf)
+
+    def _precondition(self, r: Vector) -> Vector:
+        if self.nearby is None:
+            return r
+        nearby = self.nearby
+
+        def product(z: Vector) -> Vector:
+            v = self._divided(z)
+            return z + self.root * (nearby(v) - v)
+
+        found = conjugate_gradient(product, r, rtol=ROUGH / 10, max_steps=200)
+        # where the rough dipoles have no equilibrium they are no help
+        return jnp.where(found.negative, r, found.solution)

@@ -36,6 +36,8 @@ def test_one_of_each_two_opposite_waves_is_there_and_no_other(name):
     opposite = [(-a, -b, -c) for a, b, c in found]
     assert not set(found) & set(opposite)
     assert set(found) | set(opposite) == by_hand(CELLS[name], 3.0)
+    lengths = np.linalg.norm(np.array(found) @ np.linalg.inv(CELLS[name]).T, axis=1)
+    assert np.all(np.diff(lengths) > -1e-12)  # the longest waves come first
 
 
 def test_the_limit_tells_shells_of_waves_apart_and_below_all_leaves_none():

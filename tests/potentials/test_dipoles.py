@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError, NonFiniteError
+from mdsens.potentials import dipoles
 from mdsens.units import COULOMB
 
 A1, A2, R = 1.5, 2.5, 3.0
@@ -197,3 +198,23 @@ def test_a_charged_crystal_is_refused():
 def test_a_file_keeps_everything_but_the_solver(tmp_path):
     ms.save_potential(ions(screening=0.2, solver=ms.Iterated()), tmp_path / "ions.toml")
     assert eqx.tree_equal(ms.load_potential(tmp_path / "ions.toml"), ions(screening=0.2))
+
+
+@pytest.mark.parametrize(("sodium", "differentiated"), [(0.3, True), (0.0, False)])
+def test_a_rougher_tensor_changes_how_fields_are_found_and_not_the_fields(
+    sodium, differentiated, monkeypatch
+):
+    crystal = ms.Structure.from_ase(ase.build.bulk("NaCl", "rocksalt", a=5.6, cubic=True))
+    structure = crystal.at(crystal.positions + 0.2 * np.random.default_rng(1).normal(size=(8, 3)))
+    potential = ions(polarizability=[sodium, 3.0], cutoff_radius=6.0, accuracy=1e-8)
+    near = ms.neighbors_of(potential, structure)
+
+    def moment(x):
+        return jnp.sum(jnp.sin(jnp.arange(24.0)) * potential.dipoles(structure.at(x), near).ravel())
+
+    found = jax.grad(moment) if differentiated else moment
+    small = found(structure.positions)
+    assert potential._with_fields(structure, near).rougher is None
+    monkeypatch.setattr(dipoles, "MANY", 0)
+    assert len(potential._with_fields(structure, near).rougher.waves) < 0.3 * len(near.waves)
+    assert_allclose(found(structure.positions), small, rtol=0, atol=1e-9)
