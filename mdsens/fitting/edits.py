@@ -23,6 +23,15 @@ How much each target costs. Without target k the smallest change would be shorte
     |delta|^2 - |delta without k|^2 = y_k^2 / (G^-1)_kk,
 
 and for k alone it would have the length |b_k| / |A_k|.
+
+Whether the targets can be met at all by a small change is a matter of how far one moves without the others.
+With rows a_k = A_k / |A_k| of length one, and P projecting on the changes that leave what is kept,
+
+    S = (P a) (P a)^T = G_tt - G_tk G_kk^-1 G_kt = sum_i s_i^2 u_i u_i^T,
+    |delta|^2 = sum_i (u_i . b')^2 / s_i^2,      b'_k = b_k / |A_k|.
+
+Where s_i is small, u_i . b' is a combination that hardly any weight moves. To change it takes a long delta,
+beyond first order.
 """
 
 import dataclasses
@@ -46,6 +55,7 @@ from mdsens.structure import Structure
 if TYPE_CHECKING:
     from rich.table import Table
 
+NEARLY = 0.01  # of the largest singular value (one at least): targets below are nearly dependent
 DEPENDENT = 1e-12  # of the largest eigenvalue of G (rows of length one): conditions below say the same
 # Parts of a step that are tried, across the conditions and along them, with the share of what is missing that
 # may be left.
@@ -80,6 +90,49 @@ class TargetCost(NamedTuple):
     saved: float
 
 
+class TargetIndependence(NamedTuple):
+    """How far the targets can be moved one without the others, to first order, with what is kept held.
+
+    Attributes:
+        names: of the targets.
+        singular_values: of their rows, each of length one before what is kept is taken off; largest first.
+        weakest: the combination of residuals (in tolerances) that weights move least, of length one.
+        share: of |delta|^2 that this combination takes.
+    """
+
+    names: tuple[str, ...]
+    singular_values: Float[np.ndarray, "targets"]
+    weakest: Float[np.ndarray, "targets"]
+    share: float
+
+    @property
+    def nearly_dependent(self) -> bool:
+        """Whether hardly any weight moves the weakest combination."""
+        largest = max(1.0, self.singular_values[0])
+        return bool(self.singular_values[-1] < NEARLY * largest)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{s:.2g}" for s in self.singular_values)
+        text = f"Singular values of the targets (rows of length one): {values}"
+        if not self.nearly_dependent:
+            return text
+        return (
+            f"{text}. The targets are nearly dependent: hardly any weight that may change moves "
+            f"{self._combination()} (in tolerances), which takes {self.share:.0%} of the change."
+        )
+
+    def _combination(self) -> str:
+        order = np.argsort(-np.abs(self.weakest))
+        sign = np.sign(self.weakest[order[0]])
+        text = ""
+        for k in order:
+            size = abs(self.weakest[k])
+            if size >= 0.005:
+                same = self.weakest[k] * sign > 0
+                text += f" {'+' if same else '-'} {size:.2f} {self.names[k]}"
+        return text.removeprefix(" + ")
+
+
 class LabelShifts(NamedTuple):
     """How far a changed potential is from the first one, on some structures.
 
@@ -105,6 +158,8 @@ class WeightEdit:
         kept: conditions beside the targets.
         relaxations: how many it took.
         met: whether all targets are.
+        independence: of the targets, where the last step began; None if none was tried.
+        stopped: why no further step was taken; empty where none was needed, or `max_steps` were made.
     """
 
     potential: Potential
@@ -116,6 +171,8 @@ class WeightEdit:
     kept: int
     relaxations: int
     met: bool
+    independence: TargetIndependence | None = None
+    stopped: str = ""
 
     @property
     def adjoints(self) -> int:
@@ -132,6 +189,10 @@ class WeightEdit:
         for before, after, cost in zip(self.before, self.after, self.costs, strict=True):
             shown = [f"{x:.6g}" for x in (before.value, after.value, after.target)]
             table.add_row(f"{after.name} ({after.unit})", *shown, f"{cost.alone:.1e}", f"{cost.saved:.0%}")
+        notes = [f"Stopped: {self.stopped}"] if self.stopped else []
+        if self.independence is not None:
+            notes.append(str(self.independence))
+        table.caption = "\n".join(notes) or None
         return table
 
     def __rich__(self) -> "Table":
@@ -189,8 +250,9 @@ def edit_weights(
             progress(history[-1])
     met = state.missing <= within
     edit = problem.result(state, before, tuple(history), met)
+    edit = dataclasses.replace(edit, stopped=stopped, independence=problem.independence)
     if throw and not met:
-        raise _error(edit, stopped, max_steps)
+        raise _error(edit, max_steps)
     return edit
 
 
@@ -229,6 +291,7 @@ class _EditProblem:
         self.room = None if self.kept is None else self.kept.room
         self.wanted = np.zeros(0)
         self.subspace: LowRank | None = None
+        self.independence: TargetIndependence | None = None  # of the last step that was tried
 
     def at(self, delta: np.ndarray) -> Potential:
         """The potential with a change."""
@@ -255,6 +318,7 @@ class _EditProblem:
         """
         system = self._system(state)
         delta, costs = system.smallest(self.theta)
+        self.independence = system.independence()
         across = system.across(state.delta)
         along = delta - state.delta - across
         adjoints = state.adjoints + len(state.found.residuals)
@@ -324,7 +388,7 @@ class _LeastNorm:
         Raises:
             InputError: a target that no weight moves.
         """
-        size, b, inverse = self._scaled
+        size, b, inverse = self._lengths, self._scaled_b, self._inverse
         for name, square in zip(self.names, np.diag(self._products), strict=False):
             if square == 0:
                 raise InputError(f"no weight that may change moves {name}: leave it out, or raise the rank.")
@@ -340,24 +404,46 @@ class _LeastNorm:
 
     def across(self, delta: np.ndarray) -> np.ndarray:
         """The shortest step from a change to one that meets all conditions."""
-        size, b, inverse = self._scaled
-        left = b - (self.A @ delta) / size
-        return self.A.T @ (inverse @ left / size)
+        left = self._scaled_b - (self.A @ delta) / self._lengths
+        return self.A.T @ (self._inverse @ left / self._lengths)
+
+    def independence(self) -> TargetIndependence:
+        """How far the targets can be moved one without the others."""
+        n = len(self.names)
+        G, size = self._gram, self._lengths[:n]
+        kept = np.linalg.pinv(G[n:, n:], rcond=DEPENDENT, hermitian=True)
+        squares, vectors = np.linalg.eigh(G[:n, :n] - G[:n, n:] @ kept @ G[n:, :n])
+        values = np.sqrt(np.maximum(squares, 0.0))
+        # what each combination takes, where it can be had
+        floor = np.maximum(squares, DEPENDENT)
+        takes = (vectors.T @ self._scaled_b[:n]) ** 2 / floor
+        weakest = vectors[:, 0] / size
+        length = np.linalg.norm(weakest)
+        share = takes[0] / (takes.sum() or 1.0)
+        return TargetIndependence(self.names, values[::-1], weakest / length, float(share))
 
     @functools.cached_property
     def _products(self) -> np.ndarray:
         return self.A @ self.A.T
 
-    @functools.cached_property
-    def _scaled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lengths of the rows, b over them, and G^-1 of rows of length one: units do not matter.
+    # Rows of length one, so that units do not matter; rows that are nothing stay so, and none is copied.
 
-        Rows that are nothing stay so. The rows themselves are not copied.
-        """
+    @functools.cached_property
+    def _lengths(self) -> np.ndarray:
         lengths = np.sqrt(np.diag(self._products))
-        size = np.where(lengths > 0, lengths, 1.0)
-        G = self._products / np.outer(size, size)
-        return size, self.b / size, np.linalg.pinv(G, rcond=DEPENDENT, hermitian=True)
+        return np.where(lengths > 0, lengths, 1.0)
+
+    @property
+    def _scaled_b(self) -> np.ndarray:
+        return self.b / self._lengths
+
+    @functools.cached_property
+    def _gram(self) -> np.ndarray:
+        return self._products / np.outer(self._lengths, self._lengths)
+
+    @functools.cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.linalg.pinv(self._gram, rcond=DEPENDENT, hermitian=True)
 
 
 def label_shifts(before: Potential, after: Potential, structures: Sequence[Structure]) -> LabelShifts:
@@ -378,12 +464,16 @@ def label_shifts(before: Potential, after: Potential, structures: Sequence[Struc
     return LabelShifts(np.array(energies), np.array(forces))
 
 
-def _error(edit: WeightEdit, stopped: str, max_steps: int) -> NotConvergedError:
+def _error(edit: WeightEdit, max_steps: int) -> NotConvergedError:
     worst = max(edit.after, key=lambda row: abs(row.value - row.target) / row.tolerance)
-    why = f"stopped: {stopped}" if stopped else f"are not met after {max_steps} steps: raise max_steps"
+    why = f"are not met after {max_steps} steps: raise max_steps"
+    if edit.stopped:
+        why = f"stopped: {edit.stopped}"
+    known = edit.independence
+    dependence = f" {known}" if known is not None and known.nearly_dependent else ""
     advice = "Ask for less at a time, keep less, or raise the rank"
     return NotConvergedError(
         f"the targets {why}. {worst.name} is {worst.value:.6g} {worst.unit}, and {worst.target:.6g} is "
-        f"wanted (+-{worst.tolerance:.2g}). {advice}; error.partial is the edit reached.",
+        f"wanted (+-{worst.tolerance:.2g}).{dependence} {advice}; error.partial is the edit reached.",
         edit,
     )

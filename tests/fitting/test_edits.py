@@ -149,3 +149,27 @@ def test_what_makes_no_sense_is_refused(targets):
         KeptProperties()
     with pytest.raises(InputError, match="no weight that may change moves x"):
         _LeastNorm(np.zeros((1, 3)), np.ones(1), ("x",)).smallest(np.ones(3))
+
+
+def test_nearly_dependent_targets_are_said_by_name():
+    # y is x with a little of a third direction; z stands alone
+    x, little, z = np.eye(4)[:3]
+    A = np.array([2.0 * x, x + 1e-3 * little, 3.0 * z])
+    known = _LeastNorm(A, np.array([0.0, 1.0, 1.0]), ("x", "y", "z")).independence()
+    assert_allclose(known.singular_values, [np.sqrt(2), 1, 1e-3 / np.sqrt(2)], rtol=1e-5)
+    # 2 y - x is moved by the little alone
+    assert_allclose(np.abs(known.weakest), np.array([1, 2, 0]) / np.sqrt(5), atol=1e-6)
+    assert known.nearly_dependent and known.share > 0.99
+    assert "hardly any weight that may change moves 0.89 y - 0.45 x (in tolerances), which takes 100%" in str(
+        known
+    )
+    assert "nearly dependent" not in str(_LeastNorm(A[[0, 2]], np.ones(2), ("x", "z")).independence())
+
+
+def test_what_is_kept_can_make_targets_dependent():
+    x, y, _ = np.eye(3)
+    # x + y is kept: then neither moves without the other
+    A = np.array([x, y, x + y])
+    known = _LeastNorm(A, np.array([1.0, -1.0, 0.0]), ("x", "y")).independence()
+    assert_allclose(known.singular_values, [1.0, 0.0], atol=1e-7)
+    assert known.nearly_dependent and known.share < 1e-6  # and nobody asks for it
