@@ -1,6 +1,7 @@
 """Arrays on the device, out of plain numbers; rows of different lengths in one of them."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -40,3 +41,13 @@ def fingerprint(arrays: Iterable[Any], *texts: str) -> str:
         digest.update(f"{plain.dtype}{plain.shape}".encode())
         digest.update(plain.tobytes())
     return digest.hexdigest()
+
+
+def device_memory() -> float:
+    """Memory of the device that computes, bytes; of the machine where the device has none of its own."""
+    stats: Any = jax.devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return float(stats["bytes_limit"])
+    if not hasattr(os, "sysconf"):  # Windows
+        return float("inf")
+    return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")

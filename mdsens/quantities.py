@@ -117,7 +117,8 @@ def neighbors_of(
     It holds the pairs within the potential's cutoff and the waves it sums over.
     """
     cutoff = float(concrete(potential.cutoff))
-    return find_neighbors(structure, cutoff, skin, capacity, shortest_wave=potential.shortest_wave)
+    wave, each = potential.shortest_wave, potential.bytes_per_pair if potential.heavy else None
+    return find_neighbors(structure, cutoff, skin, capacity, shortest_wave=wave, bytes_per_pair=each)
 
 
 def concrete(tree: Any) -> Any:

@@ -21,7 +21,7 @@ import numpy as np
 from jax.core import Tracer, eval_context
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from mdsens.arrays import on_device
+from mdsens.arrays import device_memory, on_device
 from mdsens.errors import InputError, NonFiniteError, TracedError
 from mdsens.neighbors import cell_list
 from mdsens.neighbors.by_atom import (
@@ -45,6 +45,7 @@ from mdsens.neighbors.waves import find_waves, outlast, padded
 from mdsens.structure import Structure, complete_cell
 
 ALL_PAIRS_LIMIT = 5000  # atoms; without a cutoff every pair counts and the list grows as N²
+FEW_PAIRS = 2000  # up to which nobody asks what a pair takes
 PAIRS_LIMIT = 2e8  # pairs of a list, by estimate: with all that is kept of each, 8 GB
 DEVICE_ATOMS = 10_000  # atoms from which an accelerator builds its own list
 
@@ -208,6 +209,7 @@ def find_neighbors(
     builder: Builder | None = None,
     *,
     shortest_wave: float = np.inf,
+    bytes_per_pair: Callable[[], float] | None = None,
 ) -> Neighbors:
     """All pairs within cutoff + skin.
 
@@ -220,10 +222,12 @@ def find_neighbors(
             cells.
         shortest_wave: waves of the cell longer than this belong to the list, Å (see `Potential`); by default
             none. They are as many as serve as long as the pairs do.
+        bytes_per_pair: memory that the forces take of each pair, where it is much (see `Potential`); asked
+            for where there are more than a few pairs.
     Raises:
         InputError: a cutoff or skin that is no length; an infinite cutoff with periodic boundaries or for
-            more than ALL_PAIRS_LIMIT atoms; a reach that more than PAIRS_LIMIT pairs lie within; a cell too
-            small for the builder asked for.
+            more than ALL_PAIRS_LIMIT atoms; a reach that more pairs lie within than PAIRS_LIMIT, or than the
+            memory holds; a cell too small for the builder asked for.
         NonFiniteError: NaN or infinite positions or cell.
         TracedError: called under jit or vmap, where positions have no values.
     """
@@ -238,7 +242,7 @@ def find_neighbors(
                 "pass neighbors=find_neighbors(structure, cutoff, skin) made outside."
             )
         positions, cell = np.asarray(positions), np.asarray(cell)
-        ghosts = _checked(structure, positions, cell, reach)
+        ghosts = _checked(structure, positions, cell, reach, bytes_per_pair)
         search = builder or choose_builder(len(positions), cell, structure.pbc, reach, jax.default_backend())
         pairs = search(positions, cell, structure.pbc, reach, kept, ghosts)
         if np.isinf(shortest_wave) or not all(structure.pbc):
@@ -289,13 +293,19 @@ def _reach(cutoff: float, skin: float) -> float:
     return float(cutoff + skin)
 
 
-def _checked(structure: Structure, positions: np.ndarray, cell: np.ndarray, reach: float) -> int | None:
+def _checked(
+    structure: Structure,
+    positions: np.ndarray,
+    cell: np.ndarray,
+    reach: float,
+    bytes_per_pair: Callable[[], float] | None = None,
+) -> int | None:
     """The number of ghosts, of a structure whose pairs can be searched; None: there can be none."""
     real = structure.real
     ghosts = None if real is None else int(np.sum(~np.asarray(real)))
     _check_finite(positions, cell)
     _check_independent(cell, structure.pbc)
-    _check_number_of_pairs(_without(ghosts, positions), cell, structure.pbc, reach)
+    _check_number_of_pairs(_without(ghosts, positions), cell, structure.pbc, reach, bytes_per_pair)
     return ghosts
 
 
@@ -326,17 +336,30 @@ def _check_independent(cell: np.ndarray, pbc: tuple[bool, ...]) -> None:
 
 
 def _check_number_of_pairs(
-    positions: np.ndarray, cell: np.ndarray, pbc: tuple[bool, ...], reach: float
+    positions: np.ndarray,
+    cell: np.ndarray,
+    pbc: tuple[bool, ...],
+    reach: float,
+    bytes_per_pair: Callable[[], float] | None,
 ) -> None:
     d = sum(pbc)
     if d == 0 or np.isinf(reach):  # clusters have no more pairs than atoms allow
         return
     found = _expected_pairs(positions, cell, pbc, reach)
-    if found > PAIRS_LIMIT:
-        shorter = reach * (PAIRS_LIMIT / found) ** (1 / d)
+    limit, why = PAIRS_LIMIT, f"a list holds {PAIRS_LIMIT:.0e}"
+    if bytes_per_pair is not None and found > FEW_PAIRS:
+        each, memory = bytes_per_pair(), device_memory()
+        if memory < limit * each:
+            limit = memory / each
+            why = (
+                f"the forces take {each:.1e} bytes of each, and the {memory / 1e9:.0f} GB of memory hold "
+                f"{limit:.1e}"
+            )
+    if found > limit:
+        shorter = reach * (limit / found) ** (1 / d)
         raise InputError(
             f"about {found:.1e} pairs of the {len(positions)} atoms and their images lie within {reach:g} Å "
-            f"(cutoff + skin); a list holds {PAIRS_LIMIT:.0e}. Take a cutoff below {shorter:.3g} Å, or for a "
+            f"(cutoff + skin); {why}. Take a cutoff below {shorter:.3g} Å or fewer atoms, or for a "
             "molecule or cluster pbc=False, with an infinite cutoff if all its atoms interact."
         )
 

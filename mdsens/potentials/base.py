@@ -166,6 +166,13 @@ class Potential(eqx.Module):
         It says nothing about what happens beyond: that is `local`.
         """
 
+    def bytes_per_pair(self) -> float:
+        """Memory that energy and forces take of each pair of atoms, beside that of the list, bytes.
+
+        Asked for of heavy forms: no list is made of more pairs than the memory holds.
+        """
+        return 0.0
+
     @property
     def shortest_wave(self) -> float:
         """Length of the shortest wave of a periodic cell that `energy` sums over, Å; inf: it uses none.

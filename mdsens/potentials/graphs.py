@@ -117,6 +117,14 @@ class GraphPotential(Potential):
         """The weights in the network's own tree; of a gradient, the gradient."""
         return self.rest.put_together(self.weights)
 
+    def bytes_per_pair(self) -> float:
+        """What a gradient keeps of the two edges of each pair: features of all layers, many numbers an edge.
+
+        Counted without computing anything. Products with the Hessian take twice as much.
+        """
+        sizes = {name: jax.ShapeDtypeStruct(w.shape, w.dtype) for name, w in self.weights.items()}
+        return _bytes_per_pair(self.network, self.rest, tuple(sizes.items()))
+
     @property
     def cutoff(self) -> Float[Array, ""]:
         return jnp.asarray(self.cutoff_radius)
@@ -225,6 +233,26 @@ class GraphPotential(Potential):
 def _energies(network: Network, rest: "Rest", weights: dict[str, Array], graph: Graph) -> Array:
     # A program of its own: JAX traces a network, and each derivative of it, once for all that use it.
     return network(rest.put_together(weights), *graph)
+
+
+@functools.lru_cache(maxsize=64)
+def _bytes_per_pair(network: Network, rest: "Rest", weights: tuple[tuple[str, Any], ...]) -> float:
+    # as the difference of two graphs, one of which has a pair more
+    few, more = (_bytes_kept(network, rest, dict(weights), edges) for edges in (128, 130))
+    return float(more - few)
+
+
+def _bytes_kept(network: Network, rest: "Rest", weights: dict[str, Any], edges: int) -> int:
+    of_edges = jax.ShapeDtypeStruct((edges,), int)
+    species = jax.ShapeDtypeStruct((2,), int)
+
+    def kept(weights: dict[str, Array], vectors: Array, species: Array, ends: Array) -> Any:
+        energy = lambda d: jnp.sum(_energies(network, rest, weights, Graph(d, species, ends, ends)))
+        return jax.vjp(energy, vectors)[1]
+
+    vectors = jax.ShapeDtypeStruct((edges, 3), float)
+    residuals = jax.eval_shape(kept, weights, vectors, species, of_edges)
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
 
 
 class _Along:

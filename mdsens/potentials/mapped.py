@@ -88,6 +88,15 @@ class MappedPotential(Potential):
     def contacts(self, structure: Structure, neighbors: Neighbors) -> Bool[Array, "atoms"]:
         return self.part.contacts(*self._seen(structure, neighbors))
 
+    @property
+    def heavy(self) -> bool:  # type: ignore[override]
+        """Whether the potential is."""
+        return self.part.heavy
+
+    def bytes_per_pair(self) -> float:
+        """Of the potential."""
+        return self.part.bytes_per_pair()
+
     def hessian_blocks(self, structure: Structure, neighbors: Neighbors) -> HessianBlocks | None:
         return self.part.hessian_blocks(*self._seen(structure, neighbors))
 

@@ -135,6 +135,10 @@ class SumPotential(Potential):
         """The largest of all parts, Å."""
         return jnp.max(jnp.stack([part.cutoff for part in self.parts]))
 
+    def bytes_per_pair(self) -> float:
+        """Of the part that takes most."""
+        return max(part.bytes_per_pair() for part in self.parts)
+
     @property
     def shortest_wave(self) -> float:
         """The shortest of all parts, Å."""

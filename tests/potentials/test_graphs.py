@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 
 import mdsens as ms
 from mdsens.errors import InputError
+from mdsens.neighbors import lists
 from mdsens.potentials.graphs import GraphPotential
 from mdsens.potentials.networks import from_jax_md_nequip, from_nequix
 from mdsens.relaxation import walk
@@ -103,6 +104,21 @@ def test_a_cutoff_within_which_more_pairs_lie_than_a_list_holds_is_refused(poten
     far = GraphPotential(network, random_params(), 3000.0, ("Si", "O"))
     with pytest.raises(InputError, match=r"pairs .* lie within 3000 Å .*Take a cutoff below"):
         ms.energy(far, crystal)
+
+
+def test_features_of_all_edges_that_the_memory_does_not_hold_are_refused(potential, crystal, monkeypatch):
+    kept = potential.bytes_per_pair()
+    # distance, envelope and features of two layers, three numbers each, of either edge; and no megabyte
+    assert 2 * 8 * 10 < kept < 1e4
+    assert (potential + potential).bytes_per_pair() == kept
+    mapped = ms.mapped(potential, {"Si": "Si", "O": "O"})
+    assert mapped.heavy and mapped.bytes_per_pair() == kept
+    monkeypatch.setattr(lists, "FEW_PAIRS", 1)
+    monkeypatch.setattr(lists, "device_memory", lambda: 10 * kept)
+    with pytest.raises(
+        InputError, match=r"the forces take .* bytes of each, .* hold 1.0e\+01. Take a cutoff"
+    ):
+        ms.energy(potential, crystal)
 
 
 def test_sensitivities_by_selected_weights_and_along_directions(potential, crystal):
