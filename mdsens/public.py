@@ -85,6 +85,7 @@ from mdsens.potentials.parameters import (
     parameter_values,
     replace_parameters,
 )
+from mdsens.potentials.particle_mesh import ParticleMeshEwald
 from mdsens.potentials.programs import ProgramPotential, from_ase, from_program
 from mdsens.potentials.snap import SNAP
 from mdsens.potentials.snap_files import read_snap
@@ -164,6 +165,7 @@ __all__ = [
     "NewtonCG",
     "Observable",
     "PairPotential",
+    "ParticleMeshEwald",
     "PeriodicDihedrals",
     "Picard",
     "PositivePicard",

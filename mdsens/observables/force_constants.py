@@ -63,13 +63,18 @@ class Repetition:
 
         Raises:
             InputError: the potential was made for particular atoms, which cannot be repeated; or the
-                supercell has more than MOST_ATOMS atoms.
+                supercell has more than MOST_ATOMS atoms; or it was made for one cell.
         """
         potential = state.potential
         if potential.knows_atoms:
             raise InputError(
                 f"{what}: {type(potential).__name__} was made for particular atoms, by their numbers, and a "
                 "supercell has others. Take a potential that finds its atoms by their distance."
+            )
+        if potential.knows_cell:
+            raise InputError(
+                f"{what}: {type(potential).__name__} has a mesh that was made for one cell, and a supercell "
+                "needs another. Take Ewald, which sums over the waves of any cell."
             )
         atoms = state.n_atoms * supercell.n_cells
         if atoms > MOST_ATOMS:

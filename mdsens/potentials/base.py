@@ -100,6 +100,7 @@ class Potential(eqx.Module):
             (another program behind `jax.pure_callback`) sets it False: it relaxes by its forces alone.
 
         knows_atoms: it was made for particular atoms in one order, such as those of a molecule.
+        knows_cell: it was made for a particular cell and its strains, and supercells need another.
 
         by_differences: second derivatives are differences of forces; `curvature_error` says how good.
         heavy: a derivative takes so much memory that directions are worked off one after another.
@@ -133,6 +134,7 @@ class Potential(eqx.Module):
     local: ClassVar[bool] = True
     twice_differentiable: ClassVar[bool] = True
     knows_atoms: ClassVar[bool] = False
+    knows_cell: ClassVar[bool] = False
     by_differences: ClassVar[bool] = False
     heavy: ClassVar[bool] = False
     ghosts: ClassVar[bool] = False

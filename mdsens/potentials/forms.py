@@ -17,6 +17,7 @@ from mdsens.potentials.ionic import BornMayerHuggins, Buckingham
 from mdsens.potentials.johnson import Johnson
 from mdsens.potentials.nonbonded import MolecularCharges, MolecularLennardJones
 from mdsens.potentials.pair import LennardJones, Morse, SoftSphere
+from mdsens.potentials.particle_mesh import ParticleMeshEwald
 from mdsens.potentials.snap import SNAP
 from mdsens.potentials.stillinger_weber import StillingerWeber
 from mdsens.potentials.sums import SumPotential
@@ -43,6 +44,7 @@ OWN_FORMS: dict[str, type[Potential]] = {
         Buckingham,
         BornMayerHuggins,
         Ewald,
+        ParticleMeshEwald,
         HarmonicAngles,
         HarmonicBonds,
         MolecularCharges,

@@ -116,6 +116,11 @@ class SumPotential(Potential):
         return any(part.knows_atoms for part in self.parts)
 
     @property
+    def knows_cell(self) -> bool:  # type: ignore[override]
+        """Whether a part was made for a particular cell."""
+        return any(part.knows_cell for part in self.parts)
+
+    @property
     def by_differences(self) -> bool:  # type: ignore[override]
         """Whether a part has its second derivatives so."""
         return any(part.by_differences for part in self.parts)

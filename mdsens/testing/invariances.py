@@ -37,7 +37,9 @@ def invariances(bench: Bench) -> Iterator[Check]:
         bench.left_out.append("periodic images and a doubled cell: the structure is not periodic")
         return
     yield _images(bench)
-    if not bench.potential.knows_atoms:
+    if bench.potential.knows_cell:
+        bench.left_out.append("a doubled cell: the potential was made for this cell")
+    elif not bench.potential.knows_atoms:
         yield _doubled(bench)
     if bench.potential.local and np.isfinite(bench.cutoff):
         yield _vacuum(bench, "a slab is a cell with vacuum on one side", 1)
