@@ -43,6 +43,36 @@ def test_derivatives_are_right_at_both_orders_and_modes():
     assert_allclose(bend, (slope(1.5 + step) - slope(1.5 - step)) / (2 * step), rtol=1e-5)
 
 
+@pytest.mark.validation  # a cheaper twin: derivatives of the stiff flow above
+def test_a_packing_in_a_sheared_liquid_comes_to_rest_where_drag_and_contacts_balance():
+    turns = np.arange(6) * np.pi / 3
+    ring = 0.95 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    # off the symmetric arrangement, in which some discs would balance on others
+    discs = np.concatenate([np.zeros((1, 2)), ring]) + 0.05 * np.random.default_rng(0).normal(size=(7, 2))
+    flat = ms.Structure.create(np.pad(discs, ((0, 0), (0, 1))), ["Ar"] * 7)
+    near = ms.find_neighbors(flat, 3.0)
+
+    def balance(x, rate, diameter):
+        """Seven soft discs, pressed into a channel, in a liquid whose speed along x grows with y."""
+        spheres = ms.SoftSphere(diameter=diameter, epsilon=1.0, alpha=2.0, elements=("Ar",))
+        energy = lambda x: spheres.energy(flat.at(jnp.pad(x, ((0, 0), (0, 1)))), near)
+        liquid = rate * x[:, 1:] * jnp.array([1.0, 0.0])
+        return liquid - jax.grad(energy)(x) - jnp.array([0.1, 0.4]) * x
+
+    @jax.jit
+    def rest(rate, diameter):
+        return ms.steady_state(balance, jnp.asarray(discs), rate, diameter, tolerance=1e-12).x
+
+    x = rest(0.05, 1.0)
+    J = jax.jacfwd(lambda v: balance(v.reshape(7, 2), 0.05, 1.0).ravel())(x.ravel())
+    assert np.linalg.eigvals(J).real.max() < 0
+    assert np.abs(J - J.T).max() > 0.04  # no energy has this matrix
+    by_rate, by_diameter = jax.jacfwd(rest, argnums=(0, 1))(0.05, 1.0)
+    h = 1e-4  # second order in h, with third derivatives of some tens: 1e-6 of slopes of the order of one
+    assert_allclose(by_rate, (rest(0.05 + h, 1.0) - rest(0.05 - h, 1.0)) / (2 * h), rtol=0, atol=1e-5)
+    assert_allclose(by_diameter, (rest(0.05, 1 + h) - rest(0.05, 1 - h)) / (2 * h), rtol=0, atol=1e-5)
+
+
 def test_a_start_leads_to_the_steady_state_of_its_own_basin():
     f = lambda x: x - x**3
     assert_allclose(ms.steady_state(f, jnp.array([0.01])).x, 1.0)
