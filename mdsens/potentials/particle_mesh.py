@@ -81,7 +81,7 @@ class ParticleMeshEwald(Ewald):
     def for_structure(
         cls,
         structure: Structure,
-        charge: Sequence[float] | None = None,
+        charge: Any = None,
         elements: Sequence[str] = (),
         *,
         accuracy: float = 1e-10,
@@ -97,8 +97,10 @@ class ParticleMeshEwald(Ewald):
         check_periodic(structure, cls.__name__)
         if not any(structure.pbc):
             raise InputError(f"{cls.__name__} needs a periodic cell: of free clusters take Ewald.")
-        settings = dict(accuracy=accuracy, cutoff_radius=cutoff_radius, background=background, order=order)
-        smallest = cls(charge, tuple(elements), mesh=(HIGHEST,) * 3, **settings)
+        settings: dict[str, Any] = dict(
+            accuracy=accuracy, cutoff_radius=cutoff_radius, background=background, order=order
+        )
+        smallest = cls(charge=charge, elements=tuple(elements), mesh=(HIGHEST, HIGHEST, HIGHEST), **settings)
         lengths = (1 + ROOM) * np.linalg.norm(np.asarray(structure.cell), axis=1)
         points = [fast_size(max(length / smallest.spacing, order)) for length in lengths]
         if np.prod(points, dtype=float) > MOST_POINTS:
@@ -107,7 +109,8 @@ class ParticleMeshEwald(Ewald):
                 f"cutoff_radius ({cutoff_radius:g} Å), a lower accuracy ({accuracy:g}) or a higher order "
                 f"({order})."
             )
-        return cls(charge, tuple(elements), mesh=(points[0], points[1], points[2]), **settings)
+        mesh = (points[0], points[1], points[2])
+        return cls(charge=charge, elements=tuple(elements), mesh=mesh, **settings)
 
     @property
     def shortest_wave(self) -> float:
@@ -190,7 +193,7 @@ def splines(u: Any, order: int) -> list[Any]:
     return values
 
 
-def spline_factors(points: int, order: int) -> Float[np.ndarray, "points"]:
+def spline_factors(points: int, order: int) -> np.ndarray:
     """|b(m)|² of each wave along a cell vector, in the order of Fourier transforms."""
     at_points = np.array(splines(0.0, order)[1:])
     turns = np.outer(np.arange(points), np.arange(order - 1)) / points
@@ -210,7 +213,8 @@ def spread(
     # forgotten after use: derivatives would keep all weights of all atoms
     @jax.checkpoint
     def add(density: Float[Array, "points"], block: Any) -> tuple[Float[Array, "points"], None]:
-        places, shares = _shares(*block, mesh, order)
+        rows, charges = block
+        places, shares = _shares(rows, charges, mesh, order)
         return density.at[places.ravel()].add(shares.ravel()), None
 
     size = max(POINTS_AT_ONCE // order**3, 1)
