@@ -2,7 +2,7 @@
 
     python benchmarks/forces.py                      # Lennard-Jones and Stillinger-Weber, 4e3 and 3.2e4 atoms
     python benchmarks/forces.py --sizes 500 4000 32000 --figure docs/figures/forces.png
-    python benchmarks/forces.py --forms eam tersoff snap --sizes 4000   # their files come with LAMMPS
+    python benchmarks/forces.py --forms eam tersoff edip snap --sizes 4000   # their files come with LAMMPS
 
 All see the same rattled crystal with a skin of 0.5 Å, in float64, and none rebuilds its list meanwhile. Times
 are the least of many: other work on the machine only ever adds. Where it never stops, `--processor-time`
@@ -40,6 +40,7 @@ FILES = {
     "sw": ("Si.sw", "sw", "Si", "diamond", 5.431),
     "eam": ("Cu_mishin1.eam.alloy", "eam/alloy", "Cu", "fcc", 3.615),
     "tersoff": ("Si.tersoff", "tersoff", "Si", "diamond", 5.432),
+    "edip": ("Si.edip", "edip", "Si", "diamond", 5.43),
     "snap": ("W_2940_2017_2.snapcoeff", "snap", "W", "bcc", 3.18),
 }
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 8.5  # argon: eV, Å, Å
@@ -160,8 +161,8 @@ def jaxmd_energy(form: str, atoms: Atoms) -> tuple[Any, Any, Any]:
     if form == "sw":
         make = energies.stillinger_weber_neighbor_list
         return *make(displacement, edge, dr_threshold=SKIN, format=partition.Dense), shift
-    if form == "snap":
-        raise NotImplementedError("jax-md has no SNAP")
+    if form in ("edip", "snap"):
+        raise NotImplementedError(f"jax-md has no {form.upper()}")
     if form in ("eam", "tersoff"):
         make = getattr(energies, f"{form}_from_lammps_parameters_neighbor_list")
         with file_of_lammps(form).open() as file:
