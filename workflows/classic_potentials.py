@@ -6,6 +6,7 @@ vacancy and its hop. Each form obeys identities that hold exactly, and the table
 
     python workflows/classic_potentials.py --output results/classic_potentials
     python workflows/classic_potentials.py --only ar-lennard-jones cu-morse --measure crystal vacancy
+    python workflows/classic_potentials.py --only ar-lennard-jones --measure expansion
 
 What is finished stays on disk, one file for each set and group of observables: the same command goes on where
 it was interrupted, and computes again what belongs to other parameters than those of today.
@@ -44,6 +45,7 @@ class Setting:
         cut: the interaction ends at a fixed distance that is no parameter.
         cells: cubic cells along an edge of the vacancy's cell.
         drawn: the neighbors of a vacancy move into it, to a state of less energy than the one without.
+        temperature: at which it expands, K: room temperature, or what the crystal still stands.
     """
 
     title: str
@@ -54,6 +56,7 @@ class Setting:
     cut: bool = False
     cells: int = 2
     drawn: bool = False
+    temperature: float = 300
 
     @property
     def images(self) -> int:
@@ -83,7 +86,7 @@ SETTINGS = {
     "si-tersoff-1988-t3": Setting("Tersoff T3, Si", "Si", "diamond", 5.432),
     "si-edip-1998": Setting("EDIP, Si", "Si", "diamond", 5.430),
     "cu-gupta-1993": Setting("Gupta, Cu", "Cu", "fcc", 3.615, cut=True, cells=3),
-    "ar-lennard-jones": Setting("Lennard-Jones, Ar", "Ar", "fcc", 5.26, True, True, 3),
+    "ar-lennard-jones": Setting("Lennard-Jones, Ar", "Ar", "fcc", 5.26, True, True, 3, temperature=40),
     "cu-morse": Setting("Morse, Cu", "Cu", "fcc", 3.6, True, True, 3),
     "mgo-lewis-catlow": Setting("Buckingham, MgO", "MgO", "rocksalt", 4.21, True, True),
 }
@@ -91,6 +94,7 @@ CONSTANTS = ("C11_cubic", "C12_cubic", "C44_cubic")
 CLAMPED = tuple(f"{name}_clamped" for name in CONSTANTS)
 CRYSTAL = ("lattice_constant", "energy_per_atom", *CONSTANTS, *CLAMPED)
 TIGHT = 1e-10  # eV/Å
+MESH = 4  # waves along each reciprocal vector, for thermal expansion
 
 Report = ms.SensitivityReport
 
@@ -100,6 +104,20 @@ def of_the_crystal(potential: ms.Potential, setting: Setting) -> Report:
     names = [*CRYSTAL, setting.phonon]
     return ms.sensitivities(
         names, potential, setting.crystal, cell="isotropic", fmax=TIGHT, second_order=False
+    )
+
+
+def of_the_expansion(potential: ms.Potential, setting: Setting) -> Report:
+    """Coefficient of thermal expansion of the crystal, by quasi-harmonic vibrations of its primitive cell."""
+    expansion = ms.observables.thermal_expansion(setting.temperature, MESH)
+    return ms.sensitivities(
+        [expansion],
+        potential,
+        setting.crystal,
+        cell="isotropic",
+        fmax=TIGHT,
+        mode="forward",
+        second_order=False,
     )
 
 
@@ -143,9 +161,13 @@ class HeightInTheCrystal:
 
 MEASUREMENTS: dict[str, Callable[[ms.Potential, Setting], Report]] = {
     "crystal": of_the_crystal,
+    "expansion": of_the_expansion,
     "vacancy": of_the_vacancy,
     "hop": of_the_hop,
 }
+
+# thermal expansion asks for fourth and fifth derivatives, whose programs take minutes to compile: on request
+BY_DEFAULT = ("crystal", "vacancy", "hop")
 
 
 def supercell(potential: ms.Potential, setting: Setting) -> ms.Structure:
@@ -293,6 +315,7 @@ POWERS = {
     "GPa": (1.0, -3.0),
     "THz": (0.5, -1.0),
 }
+# k and h are numbers of their own: how an expansion (1/K) scales says nothing about parameters alone.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,8 +383,8 @@ STRENGTHS = ("A", "lambda")
 def strengths(row: Row) -> Identity:
     """Both terms of Stillinger and Weber together are an energy, as epsilon is."""
     total = sum(row.elasticities[name] for name in STRENGTHS)
-    error = sum(row.errors[name] for name in STRENGTHS)
-    return Identity(f"{row.observable}: A and lambda", total - POWERS[row.unit][0], error)
+    error = sum(row.errors[name] for name in (*STRENGTHS, "epsilon"))
+    return Identity(f"{row.observable}: A and lambda", total - row.elasticities["epsilon"], error)
 
 
 def embedding_curvature(potential: ms.Gupta, edge: jax.Array) -> jax.Array:
@@ -416,8 +439,9 @@ def identities(name: str, rows: dict[str, Row]) -> Iterator[Identity]:
     potential, setting = ms.load_potential(name), SETTINGS[name]
     units = units_of(potential)
     for row in rows.values():
-        yield scaling(row, units, 0)
-        if not setting.cut:
+        if row.unit in POWERS:
+            yield scaling(row, units, 0)
+        if row.unit in POWERS and not setting.cut:
             yield scaling(row, units, 1)
         if row.observable in ("energy_per_atom", "formation_energy"):
             yield no_relaxation(row)
@@ -465,6 +489,9 @@ def short(observable: str) -> str:
     """As tables and figures call it."""
     if observable.startswith("phonon"):
         return "X phonon"
+    if observable.startswith("thermal_expansion"):
+        temperature = observable.split("T=")[1].split(",")[0]
+        return f"expansion, {temperature} K"
     return SHORT.get(observable, observable)
 
 
@@ -483,8 +510,13 @@ def matrix_of(name: str, rows: Rows) -> tuple[list[str], np.ndarray]:
     if not SETTINGS[name].cut:
         return columns, matrix
     units = units_of(ms.load_potential(name))
-    share = np.array([-scaling(row, units, 1).difference for row in rows.values()])
+    share = np.array([share_of_the_cutoff(row, units) for row in rows.values()])
     return [*columns, "(cutoff)"], np.column_stack([matrix, share])
+
+
+def share_of_the_cutoff(row: Row, units: dict[str, str]) -> float:
+    """What the lengths lack of the power that dimensions ask for; NaN where they ask for none."""
+    return -scaling(row, units, 1).difference if row.unit in POWERS else np.nan
 
 
 def markdown_of(name: str, rows: Rows) -> list[str]:
@@ -500,7 +532,9 @@ def markdown_of(name: str, rows: Rows) -> list[str]:
 
 
 def rounded(x: float) -> str:
-    """Three decimals; zero is a digit."""
+    """Three decimals; zero is a digit, and what is not known is left empty."""
+    if np.isnan(x):
+        return ""
     return "0" if abs(x) < 5e-4 else f"{x:.3f}".replace("-", "−")
 
 
@@ -513,7 +547,7 @@ def markdown_of_identities(found: dict[str, list[Identity]]) -> list[str]:
         "|---|---:|---:|---|",
     ]
     for name, each in found.items():
-        largest = max(abs(one.difference) for one in each)
+        largest = max((abs(one.difference) for one in each), default=0.0)
         held = "yes" if all(one.holds for one in each) else "no"
         lines.append(f"| `{name}` | {len(each)} | {largest:.1e} | {held} |")
     return [*lines, ""]
@@ -559,7 +593,7 @@ def _draw_one(axes: Axes, name: str, rows: Rows) -> None:
     axes.imshow(shade, cmap="RdBu_r", vmin=-TOP, vmax=TOP, aspect="auto")
     for (i, j), x in np.ndenumerate(matrix):
         color = "white" if abs(shade[i, j]) > 0.7 * TOP else "black"
-        text = "0" if abs(x) < 5e-3 else f"{x:.2f}"
+        text = "" if np.isnan(x) else "0" if abs(x) < 5e-3 else f"{x:.2f}"
         axes.text(j, i, text, ha="center", va="center", fontsize=7, color=color)
     axes.set_xticks(range(len(columns)), columns, fontsize=7, rotation=20, ha="right")
     axes.set_yticks(range(len(rows)), [short(observable) for observable in rows], fontsize=7)
@@ -597,7 +631,7 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="parameter sets")
     parser.add_argument(
-        "--measure", nargs="+", choices=MEASUREMENTS, default=list(MEASUREMENTS), help="groups of observables"
+        "--measure", nargs="+", choices=MEASUREMENTS, default=BY_DEFAULT, help="groups of observables"
     )
     options = parser.parse_args()
     console, start = Console(width=120), time.perf_counter()

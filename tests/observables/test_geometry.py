@@ -149,6 +149,43 @@ def test_cohesion_is_counted_from_single_atoms():
         cohesive_energy({"Kr": 0.0}).bound({"structure": bulk})
 
 
+def relaxed_states(potential):
+    """A crystal, a slab of it, and a crystal with a gap in a held cell."""
+    slab = ase.build.fcc100("Ar", (1, 1, 4), a=5.3, vacuum=12.0)
+    slab.pbc = (True, True, False)
+    gap = ase.build.bulk("Ar", "fcc", a=5.3, cubic=True) * (1, 1, 2)
+    del gap[0]
+    free = ms.relax(potential, BULK, cell="isotropic", fmax=1e-11)
+    held = {"slab": slab, "defect": gap}
+    return {"bulk": free} | {
+        name: ms.relax(potential, ms.Structure.from_ase(atoms), fmax=1e-11) for name, atoms in held.items()
+    }
+
+
+@pytest.mark.validation
+@pytest.mark.parametrize("mode", ["forward", "reverse"])
+def test_planes_dipoles_angles_and_cohesion_follow_the_parameters(mode):
+    observables = [
+        cohesive_energy(state="bulk"),
+        surface_energy(),
+        stacking_fault_energy("slab"),
+        elastic_dipole(),
+        angle(0, 1, 3, state="slab"),
+        angle(1, 0, 4, state="defect"),
+    ]
+    states = relaxed_states(ARGON)
+    values, rows = ms.first_order(states, observables, ["epsilon", "sigma"], mode=mode)
+    # one energy: what is an energy follows it, geometry does not
+    assert_allclose(rows[:-2, 0] * 0.0104, values[:-2], rtol=1e-7, atol=1e-9)
+    assert_allclose(rows[-2:, 0], 0.0, atol=1e-6)
+    step = 3e-4
+    twins = []
+    for sign in (1, -1):
+        changed = ms.replace_parameters(ARGON, {"sigma": 3.405 + sign * step})
+        twins.append(ms.first_order(relaxed_states(changed), observables, ["sigma"])[0])
+    assert_allclose(rows[:, 1], (twins[0] - twins[1]) / (2 * step), rtol=2e-6, atol=1e-6)
+
+
 def test_what_the_states_lack_is_named():
     bulk = at(ase.build.bulk("Ar", "fcc", a=5.3, cubic=True))
     slab = ase.build.fcc100("Ar", (1, 1, 4), a=5.3, vacuum=12.0)

@@ -89,6 +89,21 @@ def test_the_field_of_ions_lifts_the_longitudinal_mode():
     assert all(np.ptp(group) < 1e-6 for group in ends)
 
 
+@pytest.mark.validation
+def test_the_longitudinal_mode_of_ions_follows_the_parameters():
+    ions, name = ms.load_potential("nacl-fumi-tosi"), "BornMayerHuggins.rho[Na-Cl]"
+    start = salt().structure
+    relaxed_with = lambda potential: ms.relax(potential, start, cell="isotropic", fmax=1e-11)
+    longitudinal = phonon([0, 0, 0], mode=6, direction=[0, 0, 1])
+    _, ((by_rho,),) = ms.first_order(relaxed_with(ions), longitudinal, [name])
+    value, step = ms.parameter_values(ions)[name], 1e-5
+    twins = []
+    for sign in (1, -1):
+        changed = ms.replace_parameters(ions, {name: value + sign * step})
+        twins.append(float(ms.first_order(relaxed_with(changed), longitudinal, [name])[0][0]))
+    assert_allclose(by_rho, (twins[0] - twins[1]) / (2 * step), rtol=1e-5)
+
+
 def test_a_direction_is_for_ions_at_rest():
     with pytest.raises(InputError, match="has no Coulomb sum"):
         argon_state = ms.Equilibrium.at(ARGON, argon().structure)
