@@ -199,3 +199,22 @@ def test_temperatures_and_meshes_are_checked():
     }.items():
         with pytest.raises(InputError, match=wrong):
             message()
+
+
+def test_modes_at_rest_feel_no_volume():
+    with pytest.raises(InputError, match="modes at rest have no Grueneisen parameter: ask for others"):
+        grueneisen([0, 0, 0]).bound({"structure": crystal("cut").equilibrium})
+
+
+def test_axes_that_do_not_keep_their_angles_do_not_expand_by_themselves():
+    skewed = ms.Structure.create([[0.0, 0, 0]], ["Ar"], [[5, 0, 0], [1, 6, 0], [0.7, 1.3, 7]], True)
+    with pytest.raises(InputError, match=r"\(2\) do not keep their angles: leave axes out"):
+        quasiharmonic._axes(ms.Equilibrium.at(ARGON, skewed), "thermal_volume")
+
+
+@pytest.mark.parametrize("slack", [-1.0, 1.0], ids=["outgrows its list", "has no stationary volume"])
+def test_a_crystal_that_finds_no_volume_at_its_temperature_is_said(monkeypatch, slack):
+    unknown = np.full(1, np.nan)
+    monkeypatch.setattr(quasiharmonic, "_newton", lambda *_: (unknown, np.eye(1), np.array(slack)))
+    with pytest.raises(NotConvergedError, match="the quasi-harmonic crystal is not stable, or it expands"):
+        thermal_volume(20, 2).bound({"structure": crystal("cut").equilibrium})

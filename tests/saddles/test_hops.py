@@ -7,6 +7,7 @@ from lammps_program import files_of_lammps
 from numpy.testing import assert_allclose
 
 import mdsens as ms
+from mdsens.units import THZ
 
 
 def vacancy_hop(host: ase.Atoms) -> tuple[ms.Structure, ms.Structure]:
@@ -86,7 +87,17 @@ def test_a_vacancy_hops_in_stillinger_and_webers_silicon():
     hop = ms.barrier(potential, *drawn, images=5)
     # Maroudas, Brown, Phys. Rev. B 47, 15562 (1993) and others: 0.4 to 0.5 eV
     assert 0.3 < float(hop.forward) < 0.6
+    logarithms = log_frequencies(hop.initial, 3).sum() - log_frequencies(hop.saddle, 4).sum()
+    assert_allclose(np.log(float(hop.attempt_frequency)), logarithms, rtol=1e-7)
     check_derivatives(hop, ["epsilon", "lambda"], 1e-5)
+
+
+def log_frequencies(state, left_out: int) -> np.ndarray:
+    """Of the phonons at Gamma, ln of THz, without the lowest: three shifts, and a mode that leads over."""
+    vibrations = ms.observables.LatticeVibrations.of(state.equilibrium, 1)
+    (matrix,) = vibrations.dynamical_matrices(np.zeros((1, 3)))
+    squares = np.linalg.eigvalsh(matrix)[left_out:]
+    return np.log(THZ * np.sqrt(squares))
 
 
 @pytest.mark.validation

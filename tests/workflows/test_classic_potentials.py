@@ -61,6 +61,15 @@ def test_what_the_lengths_lack_is_the_share_of_the_cutoff(script, argon):
     assert_allclose(matrix[0, 2], twin, rtol=1e-5)
 
 
+def test_an_expansion_scales_with_nothing_and_has_no_share_of_the_cutoff(script):
+    found = {"epsilon": -2.2, "sigma": 1.6}
+    name = "thermal_expansion(T=40, mesh=[4, 4, 4])"
+    row = script.Row(name, 2e-3, "1/K", found, dict.fromkeys(found, 0.0), dict.fromkeys(found, 0.0))
+    assert list(script.identities(ARGON, {name: row})) == []
+    lines = script.markdown_of(ARGON, {name: row})
+    assert "| expansion, 40 K | 0.002 1/K | −2.200 | 1.600 |  |" in lines
+
+
 def test_a_broken_identity_is_told(script, argon):
     row = argon["C12_cubic"]
     wrong = dataclasses.replace(row, elasticities=row.elasticities | {"epsilon": 1.001})
