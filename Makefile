@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
-BENCHMARKS ?= import_time first_call forces dynamics thermal relaxation derivative_cost scaling inverses flow_training force_matching
+BENCHMARKS ?= import_time first_call forces dynamics thermal relaxation derivative_cost scaling inverses flow_training force_matching fit_step
 
 BIN := $(VENV)/bin
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')

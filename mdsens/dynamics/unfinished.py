@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from mdsens.dynamics.integrate import Record
 from mdsens.errors import FileFormatError, InputError, OutputExistsError
-from mdsens.io.files import new_hdf5
+from mdsens.io.files import errors_in_words, new_hdf5
 from mdsens.io.modules import read_arrays, write_arrays
 from mdsens.neighbors import Capacity
 
@@ -84,8 +84,13 @@ class Unfinished:
             )
 
     def remove(self) -> None:
-        """Leave nothing."""
-        self.state.unlink(missing_ok=True)  # first: what is half removed counts for nothing
+        """Leave nothing.
+
+        Raises:
+            WriteError: nothing may be changed there.
+        """
+        with errors_in_words(self.state):
+            self.state.unlink(missing_ok=True)  # first: what is half removed counts for nothing
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- writing

@@ -52,7 +52,7 @@ def new_file(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     check_free(path, overwrite)
     if path.is_symlink():
         path = path.resolve()
-    with _errors_in_words(path):
+    with errors_in_words(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(path)
         mark = f".{_machine()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
@@ -82,7 +82,12 @@ def new_hdf5(path: str | Path, overwrite: bool = False) -> Iterator["h5py.File"]
 
 
 @contextmanager
-def _errors_in_words(path: Path) -> Iterator[None]:
+def errors_in_words(path: Path) -> Iterator[None]:
+    """Errors of the system while `path` is written or removed say what to do.
+
+    Raises:
+        WriteError: the disk is full, or nothing may be written there.
+    """
     try:
         yield
     except OSError as error:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import ase.build
 import h5py
@@ -14,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 import mdsens as ms
 from mdsens.dynamics import Trajectory, langevin, npt, nvt_nose_hoover
-from mdsens.errors import FileFormatError, InputError, OutputExistsError
+from mdsens.errors import FileFormatError, InputError, OutputExistsError, WriteError
 
 pytest.importorskip("jax_md", reason="jax-md is not installed")
 
@@ -140,3 +141,32 @@ def test_a_run_is_begun_where_there_is_nothing_to_go_on_from(tmp_path):
     same = ("positions", "conserved")
     for name in same:
         assert_array_equal(getattr(run, name), getattr(longer, name)[:11])
+
+
+def test_a_disk_that_fills_while_a_run_goes_leaves_the_last_point_to_go_on_from(tmp_path, monkeypatch):
+    file, options = tmp_path / "md.h5", OPTIONS | {"friction": 0.01}
+    write, room = Path.write_bytes, [5]  # files that still fit on the disk
+
+    def full(path, content):
+        room[0] -= 1
+        if room[0] < 0:
+            write(path, content[:100])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(WriteError, match=r"No space left on device\. Make room on the disk"):
+            langevin(LJ, ARGON, output=file, note_every=0.0, **options)
+    assert room[0] < 0 and not file.exists()
+    names = {path.name for path in (tmp_path / "md.h5.unfinished").iterdir()}
+    assert "state.h5" in names and all(name.startswith(("state", "records")) for name in names)
+    same_bits(langevin(LJ, ARGON, output=file, resume=True, **options), langevin(LJ, ARGON, **options))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_place_where_nothing_may_be_written_is_said(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WriteError, match=r"md\.h5.*cannot be written, and nothing was left there"):
+        langevin(LJ, ARGON, output=tmp_path / "file" / "md.h5", friction=0.01, **(OPTIONS | {"steps": 60}))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
