@@ -221,10 +221,14 @@ class Walk:
 
     @property
     def _least_row(self) -> int:
-        # Where lists keep the shape that many structures need, so shall the Hessian: neighbors of neighbors
-        # are seldom twice as many as the pairs that a list with its skin holds.
-        shared = self.problem.capacity is not None
-        return max(LEAST_ROW, 2 * self.scene.landscape.neighbors.width) if shared else LEAST_ROW
+        # Where lists keep the shape that many structures need, so shall the Hessian: pairs join an atom with
+        # those in its row, and neighbors of neighbors are seldom twice as many as the pairs that a list with
+        # its skin holds.
+        if self.problem.capacity is None:
+            return LEAST_ROW
+        width = self.scene.landscape.neighbors.width
+        of_pairs = getattr(self.problem.potential, "reciprocal", False)
+        return max(LEAST_ROW, width if of_pairs else 2 * width)
 
     def _preconditioner(self, stepper: AbstractStepper) -> ElasticPreconditioner | None:
         """Of the Hessian that the stepper will meet."""

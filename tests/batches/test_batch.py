@@ -184,6 +184,12 @@ def test_a_walk_of_many_has_room_for_the_hessians_of_all():
     alone, shared = (Walk.begin(problem_of(silicon(), crystal(seed=1), capacity=c)) for c in (None, capacity))
     width = shared.scene.landscape.neighbors.width
     assert alone._least_row < shared._least_row == 2 * width
+    # pairs alone join no neighbors of neighbors
+    argon = ms.load_potential("ar-lennard-jones")
+    cell = ms.Structure.from_ase(ase.build.bulk("Ar", "fcc", a=5.3, cubic=True))
+    capacity = ms.find_neighbors(cell, 9.0).capacity
+    pairs = Walk.begin(problem_of(argon, cell, capacity=capacity))
+    assert pairs._least_row == pairs.scene.landscape.neighbors.width
 
 
 def test_numbers_that_depend_on_the_atoms_are_refused_for_the_systems_that_differ():
