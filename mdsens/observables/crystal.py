@@ -22,6 +22,7 @@ from mdsens.structure import Structure
 TOLERANCE = 1e-3  # of the cube root of an atom's volume: places that differ by less are equivalent
 HOST = 0.85  # a shift that maps so many atoms onto others, but not all, shows a defect in a repeated cell
 NEAR = 0.25  # how far such a shift may miss, in the same unit as TOLERANCE
+AXES_DIGITS = 12  # of unit vectors
 CUBIC = range(195, 231)  # numbers of the cubic space groups
 
 Rows = tuple[tuple[float, float, float], ...]
@@ -83,7 +84,9 @@ def conventional(structure: Structure, what: str, *, perfect: bool = False) -> C
     vectors = matrix @ cell
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     U, _, V = np.linalg.svd(vectors / lengths)
-    return Conventional(int(found.number), str(found.international), _rows(matrix), _rows(U @ V))
+    # what is compiled knows these numbers: without their last digits a strained crystal has the same ones
+    axes = np.round(U @ V, AXES_DIGITS)
+    return Conventional(int(found.number), str(found.international), _rows(matrix), _rows(axes))
 
 
 def _dataset(crystal: Any, tolerance: float) -> Any:

@@ -29,6 +29,15 @@ def test_quartz_has_tetrahedra_of_four_bonds_and_the_space_group_it_is_named_by(
     assert conventional(crystal, "quartz").number == 154  # P3_2 21
 
 
+def test_a_strained_crystal_has_the_same_axes_to_the_last_bit_so_that_nothing_is_compiled_anew():
+    crystal = script.quartz()
+    for strain in (1e-3, 0.01, -0.02):
+        cell = np.asarray(crystal.cell) * [1 + strain, 1 + strain, 1 - strain / 3]
+        inside = np.asarray(crystal.positions) @ np.linalg.inv(np.asarray(crystal.cell))
+        strained = ms.Structure.create(inside @ cell, crystal.symbols, cell=cell)
+        assert conventional(strained, "quartz") == conventional(crystal, "quartz")
+
+
 def test_places_that_an_operation_leaves_alone_count_once():
     assert len(script.orbit(script.SILICON)) == 3
     assert len(script.orbit(script.OXYGEN)) == 6
