@@ -379,7 +379,6 @@ CASES: dict[str, Conforming] = {
         lambda: in_a_box(bonds() + angles() + dihedrals() + wells() + partial_charges()),
         NO_CLUSTERS,
         MOLECULE,
-        quick=True,
         small=False,
     ),
     "harmonic bonds": Conforming(lambda: in_a_box(bonds()), NO_CLUSTERS, MOLECULE, small=False),

@@ -18,6 +18,16 @@ def argon() -> ms.Structure:
     return ms.Structure.from_ase(ase.build.bulk("Ar", "fcc", a=5.3, cubic=True))
 
 
+def test_a_task_without_derivatives_has_numbers_and_the_state(tmp_path):
+    task = Task(argon(), ARGON, options={**OPTIONS, "seed": 3}, kind="gaussian")
+    assert run([task], tmp_path / "out").reasons == {}
+    (result,) = load(tmp_path / "out")
+    assert list(result.values) == ["free_energy", "energy", "volume", "displacement"]
+    assert -0.3 < result.values["energy"] < result.values["free_energy"] < 0.0  # the modes are stiff at 20 K
+    assert float(result.content["gaussian"]["temperature"].value) == 20.0
+
+
+@pytest.mark.validation
 def test_numbers_and_jacobian_are_those_of_the_state(tmp_path):
     task = Task(argon(), ARGON, options={**OPTIONS, "parameters": ["epsilon"]}, kind="gaussian", name="argon")
     assert run([task], tmp_path / "out").reasons == {}

@@ -94,6 +94,7 @@ def test_atoms_and_cell_share_energy_equally(gas, elastic):
         assert_allclose(squares, strains, rtol=4 * np.sqrt(2 / strains / (10 * MANY)) + 0.02)
 
 
+@pytest.mark.validation
 def test_pressure_is_that_asked_for_and_its_work_that_of_the_virial_identity(elastic):
     # In exp(-(E + P V) / kT) V dμ(h), an average of a derivative by a strain vanishes:
     #     <p_ij> = P 1,   <(p_ij - P 1) V> = -kT 1.

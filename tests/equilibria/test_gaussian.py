@@ -119,6 +119,7 @@ ARGON = ms.LennardJones(0.0104, 3.40, ("Ar",), 6.5, ms.Smooth(0.8))
 SMALL = dict(cell="isotropic", members=32)
 
 
+@pytest.mark.validation
 def test_the_cold_crystal_is_the_harmonic_one():
     relaxed = ms.relax(ARGON, crystal(), cell="isotropic", fmax=1e-10)
     state = ms.gaussian_state(ARGON, relaxed.structure, 1e-3, **SMALL)
