@@ -40,6 +40,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from mdsens.checks import number, whole
@@ -290,7 +291,7 @@ def gaussian_state(
     Raises:
         MeltedError: atoms move farther than crystals hold.
         NotConvergedError: the equations are not solved, or a mode is unstable at this temperature.
-        InputError: no temperature, too few members.
+        InputError: no temperature, too few members, a second derivative.
     Source: Errea, Calandra, Mauri, Phys. Rev. B 89, 064302 (2014), doi:10.1103/PhysRevB.89.064302.
     """
     require_x64()
@@ -298,6 +299,7 @@ def gaussian_state(
     require_structure(structure)
     check_elements(potential, structure)
     check_parameters(potential)
+    _check_order((potential, temperature, pressure))
     plain, here, hot, p = concrete((potential, structure, jnp.asarray(temperature, float), pressure))
     number("temperature", float(hot), "K", above=0)
     number("pressure", p, "eV/Å³")
@@ -320,6 +322,16 @@ def gaussian_state(
         _check(found, setting, BOLTZMANN * float(hot))
     # the point is there: the rule of implicit derivatives ties it to potential, temperature and pressure
     return _state(_TIED(found.x, potential, kT, press, setting), found, potential, kT, setting)
+
+
+def _check_order(inputs: Any) -> None:
+    # the tracer of a derivative holds its point, and that of a derivative of a derivative another tracer
+    points = [getattr(leaf, "primal", None) for leaf in jax.tree.leaves(inputs)]
+    if any(isinstance(point, Tracer) for point in points):
+        raise InputError(
+            "a Gaussian state is differentiable once, and its second derivative was asked for: take "
+            "differences of the first."
+        )
 
 
 # made once, so that its derivative is compiled once

@@ -208,3 +208,10 @@ def test_what_is_wrong_is_said(options, match):
     settings = dict(temperature=20.0) | options
     with pytest.raises(InputError, match=match):
         ms.gaussian_state(ARGON, crystal(), **settings)
+
+
+def test_second_derivatives_are_refused_with_the_remedy():
+    free_energy = lambda t: ms.gaussian_state(Well(3.0, 0.0, 0.0), oscillator(), t, members=2).free_energy
+    for twice in (jax.grad(jax.grad(free_energy)), jax.hessian(free_energy)):
+        with pytest.raises(InputError, match="differentiable once"):
+            twice(300.0)
