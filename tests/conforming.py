@@ -255,6 +255,17 @@ def network() -> tuple[ms.Potential, ms.Structure]:
     return graph_network.potential(), graph_network.crystal()
 
 
+def settled(layer: str) -> tuple[ms.Potential, ms.Structure]:
+    """A network whose features are a fixed point."""
+    import graph_network
+
+    from mdsens.potentials.equilibrium_network import Contracting, Subhomogeneous, equilibrium_network
+
+    chosen = {"contracting": Contracting(0.9), "subhomogeneous": Subhomogeneous(0.5)}[layer]
+    potential = equilibrium_network(("Si", "O"), 3.2, layer=chosen, features=3, bumps=4)
+    return potential, graph_network.crystal()
+
+
 def nequip() -> tuple[ms.Potential, ms.Structure]:
     import graph_network
 
@@ -415,6 +426,12 @@ CASES: dict[str, Conforming] = {
     ),
     "network": Conforming(network, CONTINUOUS, SHORT, 1e-7, quick=True, small=False),
     "network exported for kups": Conforming(exported, CONTINUOUS, SHORT, 1e-7, small=False),
+    "network with a contracting layer": Conforming(
+        lambda: settled("contracting"), CONTINUOUS, SHORT, 1e-6, small=False
+    ),
+    "network with a subhomogeneous layer": Conforming(
+        lambda: settled("subhomogeneous"), CONTINUOUS, SHORT, 1e-6, small=False
+    ),
     "nequip of jax-md": Conforming(
         nequip, NO_CLUSTERS, CRYSTAL + VACUUM + LOCAL, 1e-7, small=False
     ),
