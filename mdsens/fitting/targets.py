@@ -31,6 +31,7 @@ from mdsens.observables.barriers import passage_by_name
 from mdsens.observables.defects import formation
 from mdsens.observables.named import CONSTANT, NAMED, PASSAGES, elastic, is_name, named
 from mdsens.observables.observable import Observable
+from mdsens.observables.planes import stacking_fault_energy, surface_energy
 from mdsens.potentials.base import Potential
 from mdsens.potentials.parameters import parameter_values
 from mdsens.quantities import neighbors_of
@@ -50,6 +51,10 @@ ROOM = 1.12  # times the cutoff: lists have room for so much, so that little is 
 FOLLOWED = 200  # Newton steps within which a state must be found again
 TOLERANCE = 0.01  # of a value, where no tolerance is given
 FORMATION = ("formation_energy", "formation_volume")
+PLANES = {
+    "surface_energy": (surface_energy, "slab"),
+    "stacking_fault_energy": (stacking_fault_energy, "fault"),
+}
 NOWHERE = np.zeros(0)  # parameters along which states are not predicted
 
 
@@ -84,7 +89,8 @@ class Target:
         tolerance: what it may be off by, in the same unit: one standard error where errors of parameters
             should be right. Default one percent of the value.
         on: the structure, where the observable goes by name; default "structure", "bulk", or the only one. A
-            formation energy compares `on` (default "defect") with `bulk`.
+            formation energy compares `on` (default "defect") with `bulk`; a surface energy a "slab", a
+            stacking-fault energy a "fault".
         bulk: see there.
         component: which of the numbers of the observable, by name, if it has several.
     """
@@ -354,6 +360,10 @@ def _observable(target: Target, states: tuple[str, ...]) -> tuple[Observable | N
     if name in FORMATION:
         defect, bulk = (_known(key, states) for key in (target.on or "defect", target.bulk or "bulk"))
         return formation(defect, bulk), defect
+    if name in PLANES:
+        plane_energy, usual = PLANES[name]
+        plane, bulk = (_known(key, states) for key in (target.on or usual, target.bulk or "bulk"))
+        return plane_energy(plane, bulk), plane
     passage = passage_by_name(name)
     if passage is not None:
         _check_passage(target, passage, states)

@@ -128,6 +128,29 @@ def test_the_next_relaxation_starts_where_first_order_says():
     assert far[0.02] / far[0.01] == pytest.approx(4, rel=0.1)  # what is left is of second order
 
 
+@pytest.mark.validation
+def test_a_surface_energy_as_target_is_met_in_proportion_to_the_only_energy():
+    argon = ms.load_potential("ar-lennard-jones")
+    crystal = ms.relax(
+        argon, ms.Structure.from_ase(ase.build.bulk("Ar", a=5.3, cubic=True)), cell="isotropic"
+    )
+    cell, positions = np.asarray(crystal.structure.cell), np.asarray(crystal.structure.positions)
+    layers = np.concatenate([positions + k * cell[2] for k in range(3)])
+    slab = ms.Structure.create(
+        layers, ["Ar"] * len(layers), cell + np.diag([0, 0, 2 * cell[2, 2] + 12.0]), pbc=[True, True, False]
+    )
+    structures = {"bulk": TargetStructure(crystal.structure, cell="isotropic"), "slab": slab}
+    surface = Target("surface_energy", 0.04, 1e-4)
+    term = RelaxedTargets(structures, [surface])
+    residual = term.residuals_and_jacobian(argon, ["epsilon"])[0][0]
+    before = 0.04 + 1e-4 * residual
+    result = fit(ParameterSpace.of(argon, ["epsilon"], scale="log"), term)
+    # energies are epsilon times, lengths sigma times, a function of the form
+    ratio = ms.parameter_values(result.potential)["epsilon"] / ms.parameter_values(argon)["epsilon"]
+    assert ratio == pytest.approx(0.04 / before, rel=1e-6)
+    assert 0.02 < before < 0.08  # J/m²
+
+
 def test_a_minimum_that_ends_on_the_way_is_said_and_stepped_back_from():
     # with a larger sigma the atom is pushed out of its well beside neon, and falls to krypton
     potential, structure = line()
