@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 AT_ONCE = 1_000_000  # numbers in all rows together up to which they are mapped at once
 
@@ -25,6 +27,15 @@ def map_rows(function: Callable[..., Any], *rows: Any, batch: int = 1, at_once: 
     if size <= at_once:
         return jax.vmap(function)(*rows)
     return jax.lax.map(lambda row: function(*row), rows, batch_size=batch if batch > 1 else None)
+
+
+def in_blocks(rows: Array, most: int) -> Array:
+    """Rows in blocks of one size, no more than `most` in each; zeros fill up the last one."""
+    count = len(rows)
+    blocks = max(-(-count // most), 1)
+    size = -(-count // blocks)
+    spare = [(0, blocks * size - count)] + [(0, 0)] * (rows.ndim - 1)
+    return jnp.pad(rows, spare).reshape(blocks, size, *rows.shape[1:])
 
 
 def map_pieces(

@@ -176,8 +176,9 @@ def _of_batch(given: GivenTask) -> dict[str, Any]:
 # --- Gaussian states, fits and flows: their rooms are imported where they are needed
 
 
-GAUSSIAN_STATE = ("cell", "pressure", "quantum", "members", "seed", "symmetry", "rtol")
-GAUSSIAN = (*RELAX, *GAUSSIAN_STATE[2:], "temperature", "derivatives", "parameters")
+MEMBERS = ("quantum", "members", "seed", "symmetry", "rtol")
+GAUSSIAN_STATE = ("cell", "pressure", *MEMBERS)
+GAUSSIAN = (*RELAX, *MEMBERS, "temperature", "derivatives", "parameters")
 FIT = ("config", "fold", "folds", "seed")
 SCHEDULE = (
     *("steps", "batch", "learning_rate", "final", "warmup", "clip", "evaluate_every", "held_out"),

@@ -12,7 +12,7 @@ to move, and by more than a tenth of the distance of the nearest atoms, is taken
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -50,8 +50,10 @@ SWITCHED = 0.1  # of the distance of the nearest atoms: a state farther from its
 ROOM = 1.12  # times the cutoff: lists have room for so much, so that little is compiled while it moves
 FOLLOWED = 200  # Newton steps within which a state must be found again
 TOLERANCE = 0.01  # of a value, where no tolerance is given
-FORMATION = ("formation_energy", "formation_volume")
-PLANES = {
+# what compares a state with the bulk: its observable, and how the state is usually called
+COMPARED: dict[str, tuple[Callable[[str, str], Observable], str]] = {
+    "formation_energy": (formation, "defect"),
+    "formation_volume": (formation, "defect"),
     "surface_energy": (surface_energy, "slab"),
     "stacking_fault_energy": (stacking_fault_energy, "fault"),
 }
@@ -357,19 +359,16 @@ def _observable(target: Target, states: tuple[str, ...]) -> tuple[Observable | N
         observable = instance("the observable of a target", name, Observable, hint)
         _check_component(target, observable)
         return observable, None
-    if name in FORMATION:
-        defect, bulk = (_known(key, states) for key in (target.on or "defect", target.bulk or "bulk"))
-        return formation(defect, bulk), defect
-    if name in PLANES:
-        plane_energy, usual = PLANES[name]
-        plane, bulk = (_known(key, states) for key in (target.on or usual, target.bulk or "bulk"))
-        return plane_energy(plane, bulk), plane
+    if name in COMPARED:
+        compare, usual = COMPARED[name]
+        state, bulk = (_known(key, states) for key in (target.on or usual, target.bulk or "bulk"))
+        return compare(state, bulk), state
     passage = passage_by_name(name)
     if passage is not None:
         _check_passage(target, passage, states)
         return passage, None
     if not is_name(name):
-        known = [*NAMED, *FORMATION, *PASSAGES, "C11", "C12", "C44", "K"]
+        known = list(dict.fromkeys([*NAMED, *COMPARED, *PASSAGES, "C11", "C12", "C44", "K"]))
         raise InputError(f"no observable '{name}'.{nearest(name, known, 0.3)} Targets: {', '.join(known)}.")
     state = main_state(states) if target.on is None else _known(target.on, states)
     return (None if CONSTANT.fullmatch(name) else named([name], state)[0]), state

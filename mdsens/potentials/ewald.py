@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from mdsens.batching import in_blocks
 from mdsens.checks import number
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
@@ -302,11 +303,7 @@ def _value_and_gradient(moving: Moving, still: Moving, waves: Array, alpha: floa
 
 def _in_blocks(waves: Int[Array, "waves 3"], n_atoms: int) -> Int[Array, "blocks block 3"]:
     numbers = NUMBERS_IN_A_BLOCK if jax.default_backend() == "cpu" else 2**24
-    size = max(numbers // n_atoms, 1)
-    blocks = max(-(-len(waves) // size), 1)
-    size = -(-len(waves) // blocks)
-    spare = blocks * size - len(waves)
-    return jnp.pad(waves, ((0, spare), (0, 0))).reshape(blocks, size, 3)
+    return in_blocks(waves, max(numbers // n_atoms, 1))
 
 
 def _block(

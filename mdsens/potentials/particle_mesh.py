@@ -25,6 +25,7 @@ Source: Essmann, Perera, Berkowitz, Darden, Lee, Pedersen, J. Chem. Phys. 103, 8
 doi:10.1063/1.470117.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -34,7 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mdsens.checks import number, whole
+from mdsens.batching import in_blocks
+from mdsens.checks import whole
 from mdsens.errors import InputError
 from mdsens.neighbors import Neighbors
 from mdsens.potentials.ewald import Ewald, check_periodic
@@ -101,16 +103,14 @@ class ParticleMeshEwald(Ewald):
             accuracy=accuracy, cutoff_radius=cutoff_radius, background=background, order=order
         )
         smallest = cls(charge=charge, elements=tuple(elements), mesh=(HIGHEST, HIGHEST, HIGHEST), **settings)
-        lengths = (1 + ROOM) * np.linalg.norm(np.asarray(structure.cell), axis=1)
-        points = [fast_size(max(length / smallest.spacing, order)) for length in lengths]
-        if np.prod(points, dtype=float) > MOST_POINTS:
+        mesh = smallest._mesh_for((1 + ROOM) * _lengths(structure))
+        if np.prod(mesh, dtype=float) > MOST_POINTS:
             raise InputError(
-                f"a mesh of {points[0]} x {points[1]} x {points[2]} points is too large. Take a larger "
+                f"a mesh of {mesh[0]} x {mesh[1]} x {mesh[2]} points is too large. Take a larger "
                 f"cutoff_radius ({cutoff_radius:g} Å), a lower accuracy ({accuracy:g}) or a higher order "
                 f"({order})."
             )
-        mesh = (points[0], points[1], points[2])
-        return cls(charge=charge, elements=tuple(elements), mesh=mesh, **settings)
+        return dataclasses.replace(smallest, mesh=mesh)
 
     @property
     def shortest_wave(self) -> float:
@@ -121,6 +121,10 @@ class ParticleMeshEwald(Ewald):
     def spacing(self) -> float:
         """Largest distance between points of the mesh for this accuracy, Å."""
         return widest_spacing(self.accuracy, self.alpha, self.order)
+
+    def _mesh_for(self, lengths: np.ndarray) -> Mesh:
+        a, b, c = (fast_size(max(length / self.spacing, self.order)) for length in lengths)
+        return a, b, c
 
     def _of_waves(
         self, structure: Structure, neighbors: Neighbors, q: Float[Array, "atoms"]
@@ -139,15 +143,18 @@ class ParticleMeshEwald(Ewald):
         super().check_structure(structure)
         if not any(structure.pbc):
             return
-        lengths = np.linalg.norm(np.asarray(structure.cell), axis=1)
+        lengths = _lengths(structure)
         if np.any(lengths / self.mesh > (1 + 1e-9) * self.spacing):
-            wanted = [fast_size(length / self.spacing) for length in lengths]
             raise InputError(
                 f"a mesh of {self.mesh} points is too coarse for cell vectors of {np.round(lengths, 2)} Å: "
                 f"points may be {self.spacing:.3g} Å apart for accuracy = {self.accuracy:g} and order = "
-                f"{self.order}. It takes {tuple(wanted)}; ParticleMeshEwald.for_structure(structure, ...) "
-                "chooses."
+                f"{self.order}. It takes {self._mesh_for(lengths)}; "
+                "ParticleMeshEwald.for_structure(structure, ...) chooses."
             )
+
+
+def _lengths(structure: Structure) -> np.ndarray:
+    return np.linalg.norm(np.asarray(structure.cell), axis=1)
 
 
 def _check_order(order: int) -> None:
@@ -157,7 +164,6 @@ def _check_order(order: int) -> None:
 
 def widest_spacing(accuracy: float, alpha: float, order: int) -> float:
     """Largest distance between points of a mesh for which no wave is off by more than the accuracy, Å."""
-    number("alpha", alpha, "1/Å", above=0)
     # s = |m| / K and k = 2 pi s / h. With the tenth of `Ewald`, solved for h at every s:
     #     2 (s / (1 - s))^p exp(-(pi s / h alpha)²) <= accuracy / 10.
     s = np.linspace(0.01, 0.5, 200)
@@ -169,17 +175,10 @@ def widest_spacing(accuracy: float, alpha: float, order: int) -> float:
 
 def fast_size(least: float) -> int:
     """The next whole number, even and without prime factors above 5: transforms of such lengths are fast."""
-    size = 2 * int(np.ceil(least / 2))
-    while _rest(size) > 1:
-        size += 2
-    return size
+    from scipy.fft import next_fast_len
 
-
-def _rest(size: int) -> int:
-    for factor in (2, 3, 5):
-        while size % factor == 0:
-            size //= factor
-    return size
+    half: Any = next_fast_len(int(np.ceil(least / 2)), real=True)
+    return 2 * half
 
 
 def splines(u: Any, order: int) -> list[Any]:
@@ -217,13 +216,9 @@ def spread(
         places, shares = _shares(rows, charges, mesh, order)
         return density.at[places.ravel()].add(shares.ravel()), None
 
-    size = max(POINTS_AT_ONCE // order**3, 1)
-    blocks = max(-(-len(q) // size), 1)
-    size = -(-len(q) // blocks)
-    spare = blocks * size - len(q)
-    rows = jnp.pad(inside, ((0, spare), (0, 0))).reshape(blocks, size, 3)
-    charges = jnp.pad(q, (0, spare)).reshape(blocks, size)
-    return jax.lax.scan(add, jnp.zeros(total), (rows, charges))[0]
+    most = max(POINTS_AT_ONCE // order**3, 1)
+    blocks = in_blocks(inside, most), in_blocks(q, most)
+    return jax.lax.scan(add, jnp.zeros(total), blocks)[0]
 
 
 def _shares(

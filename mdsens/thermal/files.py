@@ -6,7 +6,8 @@ The form of the potential is not written: whoever reads the file brings one.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,12 @@ def _as_text(settings: Mapping[str, Any]) -> str:
 
 
 def _known_settings(path: str | Path) -> Mapping[str, Any]:
-    import h5py
-
-    content = read(path)
-    with h5py.File(path, "r") as file:
-        text: Any = file[GROUP].attrs.get(SETTINGS)
+    with _group_of(path) as group:
+        text: Any = group.attrs.get(SETTINGS)
+        numbers = _numbers(group)
     if text is not None:
         return json.loads(text)
-    return {name: content[name] for name in ("temperature", "pressure", "replicas", "seed")}
+    return {name: numbers[name] for name in ("temperature", "pressure", "replicas", "seed")}
 
 
 def _write_convention(file: Any, ensemble: Ensemble) -> None:
@@ -138,6 +137,20 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         FileFormatError: no such file, not HDF5, or not written by `Ensemble.to_hdf5`.
     """
+    with _group_of(path) as group:
+        arrays = {name: group[name][()] for name in ARRAYS}
+        names = _texts(group["parameters/names"])
+        values = group["parameters/values"][()].tolist()
+        return {
+            **_numbers(group),
+            **arrays,
+            "frames": _read_frames(group),
+            "parameters": dict(zip(names, values, strict=True)),
+        }
+
+
+@contextmanager
+def _group_of(path: str | Path) -> Iterator[Any]:
     import h5py
 
     path = existing_file(path, "ensemble")
@@ -150,16 +163,11 @@ def read(path: str | Path) -> dict[str, Any]:
                 f"'{path}' holds no ensemble but {sorted(file)}: Ensemble.to_hdf5 writes one. For frames of "
                 "another program use Ensemble.of_frames."
             )
-        numbers = {name: group[name][()].item() if name in group else None for name in NUMBERS}
-        arrays = {name: group[name][()] for name in ARRAYS}
-        names = _texts(group["parameters/names"])
-        values = group["parameters/values"][()].tolist()
-        return {
-            **numbers,
-            **arrays,
-            "frames": _read_frames(group),
-            "parameters": dict(zip(names, values, strict=True)),
-        }
+        yield group
+
+
+def _numbers(group: Any) -> dict[str, Any]:
+    return {name: group[name][()].item() if name in group else None for name in NUMBERS}
 
 
 def _texts(dataset: Any) -> list[str]:
